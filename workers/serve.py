@@ -208,7 +208,9 @@ class Serving:
         return None if info.path == origin.path else info
 
     async def _start(self, prepared: Prepared) -> ServerProcess:
-        settings, info = settings_of(self._settings, self._deployment.model.model), prepared.info
+        sizes = settings_of(self._settings, self._deployment.model.model)
+        # Of pipeline stages the last alone makes logits, which calibration needs in each process.
+        settings, info = sizes.model_copy(update={"pipeline_parallel_size": 1}), prepared.info
         ranks = split_of(settings, prepared.device).ranks
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         door_file = self._folder / "door.port"

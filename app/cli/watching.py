@@ -46,7 +46,7 @@ def follow(client: Client, job_id: str, console: Console) -> Json:
 
 def _say_turn(client: Client, job_id: str, say: Callable[[str], None]) -> None:
     with contextlib.suppress(HemostatError):  # the service is away, which the events report
-        turn = Queue.model_validate(client.queue(job_id)).told
+        turn = Queue.model_validate(client.queue(job_id)).description
         if turn:
             say(f"queued: {turn}")
 

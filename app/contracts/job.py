@@ -129,7 +129,7 @@ class Queue(Contract):
     first: Turn | None = Field(default=None, description="the first of them; null if the key may not read it")
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """What it waits for, in words; "" for nothing."""
         first = f", first {self.first.kind} {self.first.id}" if self.first else ""
         return f"{self.before} job{'' if self.before == 1 else 's'} before it{first}" if self.before else ""

@@ -19,7 +19,7 @@ async def page_of(
 
     Raises UNAVAILABLE if Redis does not answer."""
     message = await state.store.latest_message(record.job.id)
-    turn = (await queue_of(state.store, record, reader)).told
+    turn = (await queue_of(state.store, record, reader)).description
     page = await asyncio.to_thread(lambda: render_job(record.job, message, turn, now=time.time()))
     own = {"vary": "accept", "cache-control": "no-store", "content-security-policy": PAGE_POLICY}
     return Response(page, status_code=status, media_type=HTML, headers=own | (headers or {}))

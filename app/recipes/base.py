@@ -18,8 +18,9 @@ Pattern = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,2}:[1-9][0-9]{0,2}$")]
 Allocation = Literal["uniform", "owl"]
 Rank = Annotated[int, Field(ge=1, le=65536)]
 Role = Literal["quantizer", "pruner", "factorizer", "extender", "context", "adjuster", "merger", "repair"]
-# States of the whole text that a walk keeps at most: its own, the reference's, what a block should give, gradients.
-BORDERS: Final = 4
+# States of the whole text that a walk keeps at most: its own and the reference's. One with gradients also keeps what a
+# block should give, the gradients, and the states before each block.
+BORDERS: Final = 2
 Seed = Annotated[int, Field(ge=0, lt=2**63), UNKNOWN]
 
 
@@ -208,7 +209,7 @@ class Calibrated(Step):
         """See `Step`."""
         if not self.reads_text:
             return 0
-        borders = BORDERS + (layers + 1 if self.taped else 0)
+        borders = BORDERS + (layers + 3 if self.taped else 0)
         return borders * state_bytes * (self.text_tokens + self.written_tokens) + self.kept_bytes * parameters
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import CheckpointInfo
+from app.settings import Settings
 from workers.engine import vllm_names as vllm
 from workers.engine.generation import GenerationEngine
 from workers.engine.launch import load_vllm, never
@@ -40,6 +41,16 @@ def drawer(number: int) -> Draw:
     return _drawers[number]
 
 
+def refuse_split(settings: Settings) -> None:
+    """Raises ENGINE_FAILED if a model that drafts would be split."""
+    if Split.of(settings).ranks > 1:
+        raise HemostatError(
+            ErrorCode.ENGINE_FAILED,
+            "tokens are drawn in the process that holds the model, and this model is split over several",
+            hint="run the model on one device",
+        )
+
+
 class DraftEngine:
     """Generates blocks of tokens from one checkpoint; a context manager.
 
@@ -62,12 +73,7 @@ class DraftEngine:
         check_cancelled: Callable[[], None] = never,
     ) -> None:
         load_vllm()
-        if Split.of(pool.settings).ranks > 1:
-            raise HemostatError(
-                ErrorCode.ENGINE_FAILED,
-                "tokens are drawn in the process that holds the model, and this model is split over several",
-                hint="run the model on one device",
-            )
+        refuse_split(pool.settings)
         self.length = length
         self._number = next(_numbers)
         _drawers[self._number] = draw

@@ -20,7 +20,8 @@ from workers.engine import vllm_names as vllm
 from workers.surgery import e4m3
 from workers.surgery.even_grid import codes, codes_on, on_grid
 
-_LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
+_LAYER = re.compile(r"(?:^|\.)layers\.(\d+)(?:\.|$)")
+NO_LAYER = -1
 # The power of two above every number of e4m3.
 _ABOVE_E4M3: Final = 512.0
 
@@ -132,15 +133,15 @@ def grouped(x: torch.Tensor, bits: int, group: int, *, symmetric: bool) -> torch
 
 
 def _layer_of(module: str) -> int:
-    """The layer that a module belongs to; -1 if it belongs to none."""
+    """The layer that a module is or belongs to; NO_LAYER if there is none."""
     found = _LAYER.search(module)
-    return int(found[1]) if found else -1
+    return int(found[1]) if found else NO_LAYER
 
 
 def _elsewhere(model: Any) -> set[int]:
     """The layers that another process holds."""
-    layers = enumerate(getattr(model, "model", model).layers)
-    return {index for index, layer in layers if isinstance(layer, vllm.PPMissingLayer)}
+    missing = (name for name, module in model.named_modules() if isinstance(module, vllm.PPMissingLayer))
+    return {_layer_of(name) for name in missing} - {NO_LAYER}
 
 
 def _refuse_unknown(names: list[str]) -> None:

@@ -204,10 +204,12 @@ def _faults_of_ranks(split: Split) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            told = sorted(Path(folder).iterdir())
-            if not told:
+            files = sorted(Path(folder).glob("*.error"), key=lambda file: file.stat().st_mtime_ns)
+            if not files:
                 raise
-            raise pickle.loads(told[0].read_bytes()) from error  # noqa: S301 - a child of ours wrote it
+            causes = [pickle.loads(file.read_bytes()) for file in files]  # noqa: S301 - children of ours wrote them
+            # One part that ends takes the others with it: an error of ours is the cause, else the oldest.
+            raise next((cause for cause in causes if isinstance(cause, HemostatError)), causes[0]) from error
 
 
 def _arguments(options: EngineOptions) -> dict[str, Any]:

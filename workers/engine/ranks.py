@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from app.contracts.errors import HemostatError
+from app.files import write_atomically
 from workers.calibrators.blocks import Blocks
 from workers.engine import blocks as stream
 from workers.engine import mending, norms, simulation
@@ -35,7 +36,7 @@ class _Faults(logging.Handler):
         if not folder.is_absolute() or not folder.is_dir() or error is None:  # it is there during the start alone
             return
         known = error if isinstance(error, HemostatError) else RuntimeError(f"{type(error).__name__}: {error}")
-        (folder / str(os.getpid())).write_bytes(pickle.dumps(known))
+        write_atomically(folder / f"{os.getpid()}.error", pickle.dumps(known))
 
 
 load_vllm()

@@ -319,7 +319,7 @@ def _scored(
         trial=_mean(scores[TRIAL].kl_T[finite_T]) if TRIAL in scores else None,
         trial_version=trial,
         request=request,
-        rows=rows.only(finite_T),
+        rows=rows.only(finite_T & scores[SERVED].finite_T),
         kl=kl,
     )
 

@@ -16,7 +16,7 @@ from workers.calibration.online.models import Quiet, longest_window, needed_byte
 from workers.calibration.verified.verifier import Board, Verifier
 from workers.distributions.selfcheck import verify_head
 from workers.engine.device import identity, total_bytes
-from workers.engine.drafting import DraftEngine
+from workers.engine.drafting import DraftEngine, refuse_split
 from workers.engine.launch import never
 from workers.engine.pool import resolve_dtype
 from workers.engine.room import EngineRoom
@@ -53,8 +53,9 @@ class VerifiedModels:
         request = CompareRequest(kind="compare", reference=deployment.reference, candidate=deployment.model)
         context = Quiet(settings, check_cancelled, job_id="verify")
         side, entry, origin = resolve(request, context)
-        self.sides = modify(request, side, entry, origin, context)
         settings = settings_of(settings, deployment.reference.model)
+        refuse_split(settings)
+        self.sides = modify(request, side, entry, origin, context)
         self.room = EngineRoom(settings)
         self.room.take_share(settings.share_verify)
         self._draft: DraftEngine | None = None

@@ -145,11 +145,11 @@ def split_of(settings: Settings, device: str) -> Split:
     """Over how many processes a replica is split. Raises ENGINE_FAILED for a split that the hooks do not hold in, and
     what `Split.check` raises."""
     split = Split.of(settings)
-    if split.pipeline > 1 or (split.ranks > 1 and split.executor == "ray"):
+    if split.ranks > 1 and split.executor == "ray":
         raise HemostatError(
             ErrorCode.ENGINE_FAILED,
-            "a replica is split into tensor parts on one host alone: calibration needs the logits in each part",
-            hint="give the model tensor_parallel_size, and pipeline_parallel_size = 1; leave HEMOSTAT_ENGINE_EXECUTOR",
+            "the parts of a replica run on one host, and HEMOSTAT_ENGINE_EXECUTOR is ray",
+            hint="set it to mp for the host that serves",
         )
     split.check(device)
     return split
@@ -210,9 +210,11 @@ def server_environment(
 ) -> dict[str, str]:
     """Its environment; `config_file` None: plain vLLM. `ranks` processes that hold parts of the model share threads."""
     environment = child_environment(base)
-    environment["OMP_NUM_THREADS"] = str(max(1, int(environment["OMP_NUM_THREADS"]) // ranks))
     if device == "cuda":
         environment.pop("OMP_NUM_THREADS", None)  # vLLM takes one thread then: others would wait by spinning
+    elif ranks > 1:
+        outer, *_ = environment["OMP_NUM_THREADS"].split(",")  # a number per level of nesting
+        environment["OMP_NUM_THREADS"] = str(max(1, int(outer) // ranks))
     # The HTTP side and the engine are two processes: neither may wait for the other.
     environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"
     environment["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"

@@ -58,7 +58,8 @@ class Batch:
     """The hooks of one engine. `end_token` is drawn where a request has to end and brings no end token of its own.
 
     `tainted`: blocks of the key-value cache may hold what is not finite. `parts` are the corrections within the layers
-    in the pass that runs, each with the tokens that it is for.
+    in the pass that runs, each with the tokens that it is for. `on_all_ranks` says whether every process that holds a
+    part of the model says yes. One alone must not end a row: the others would go on with another token.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Batch:
         hidden: HiddenFolder | None,
         end_token: int,
         device: torch.device,
+        on_all_ranks: Callable[[bool], bool] = bool,
     ) -> None:
         self.map = RowMap(self._make, self._left, self._returned)
         self._versions = versions
@@ -78,6 +80,7 @@ class Batch:
         self._hidden = hidden
         self._end_token = end_token
         self._device = device
+        self._on_all_ranks = on_all_ranks
         self.tainted = False
         self.parts: list[Part] = []
         self._phase = Phase.OUTSIDE
@@ -205,8 +208,10 @@ class Batch:
         extra = params.extra_args or {}
         row = Row(params, prompt, output, str(extra.get(REQUEST, "")), str(extra.get(VERSION, IDENTITY)))
         if row.version != IDENTITY:
-            row.calibrator = self._versions.find(row.version)
-            if row.calibrator is None:
+            found = self._versions.find(row.version)
+            if self._on_all_ranks(found is not None):
+                row.calibrator = found
+            else:
                 self._end(row, NOT_LOADED)
         if self._hidden is not None and extra.get(KEEP_HIDDEN) and row.request:
             row.hidden = self._hidden.open(row.request)

@@ -12,6 +12,7 @@ import torch
 from app.contracts.deployment import IDENTITY
 from app.files import write_atomically
 from app.models.shapes import LAYOUTS
+from workers.engine import mending
 from workers.engine import vllm_names as vllm
 from workers.engine.serving.batch import VERSION, Batch
 from workers.engine.serving.config import ServingConfig
@@ -103,7 +104,10 @@ def open_engine(vllm_config: Any, device: torch.device, config: ServingConfig) -
         else None,
         end_token=_end_token(model_config.hf_text_config),
         device=device,
+        on_all_ranks=_on_all_ranks,
     )
+    if _on_all_ranks(True):  # all of them have mapped it
+        mending.unlink_shared_memory()
     door = None
     if first:
         door = StatusServer(
@@ -121,6 +125,16 @@ def open_engine(vllm_config: Any, device: torch.device, config: ServingConfig) -
     if door is not None:
         write_atomically(config.door_file, str(door.port).encode(), mode=0o600)
     return engine
+
+
+def _on_all_ranks(here: bool) -> bool:
+    """Whether `here` is true in each process that holds a part of the model. Collective: each of them calls it."""
+    group = vllm.get_tp_group()
+    if group.world_size == 1:
+        return here
+    answer = torch.tensor(int(here))
+    torch.distributed.all_reduce(answer, torch.distributed.ReduceOp.MIN, group=group.cpu_group)
+    return bool(answer)
 
 
 def of(vllm_config: Any) -> Engine | None:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.simulation import SECTION, SimulatedActivations
+from app.contracts.simulation import SECTION, SimulatedActivations, Simulation
 from app.models.checkpoint import inspect
 from app.models.processor import has_amx
 from app.models.simulation import section_in
@@ -26,7 +26,9 @@ from tests.support.copies import copier, edit_json
 from tests.support.processor import needs_avx512, needs_vnni
 from tests.support.refusals import refused
 from tests.support.tiny import VOCABULARY
+from workers.engine.fakes import fake_activations, fake_kv_cache
 from workers.engine.generation import GenerationEngine
+from workers.engine.launch import load_vllm
 from workers.engine.pool import EnginePool
 from workers.engine.resident import ResidentEngine
 from workers.engine.swap import Trust
@@ -354,3 +356,14 @@ def test_what_cannot_be_simulated_is_refused_and_leaves_no_engine(
     info = inspect(section("0.mlp.down_proj"))
     with pytest.raises(HemostatError, match="eager"):
         ResidentEngine(replace(pool._options(info, 128, "bfloat16"), compiled=True), Trust("cpu")).load(info)
+
+
+def test_what_a_model_of_another_layout_lacks_is_refused() -> None:
+    load_vllm()
+    sections: dict[Any, dict[str, Any]] = {
+        fake_activations: {"activations": {"bits": 8, "modules": ["model.layers.0.mlp.down_proj"]}},
+        fake_kv_cache: {"kv_cache": {"k_bits": 4, "layers": [0]}},
+    }
+    for install, section in sections.items():
+        with refused(ErrorCode.CHECKPOINT_UNSUPPORTED, match=r"layers\.0"):
+            install(torch.nn.ModuleDict({"decoder": torch.nn.Identity()}), Simulation.model_validate(section))

@@ -177,10 +177,10 @@ def test_the_plan_of_a_recipe_is_the_key_under_which_the_store_then_has_it(tiny,
 
 
 def test_a_disk_that_has_no_room_for_the_last_stage_is_refused_before_the_first(tiny, store, halving, monkeypatch):
-    """The second has the first one's checkpoint beside it, and the states of its text: four borders, two bytes a
+    """The second has the first one's checkpoint beside it, and the states of its text: two borders, two bytes a
     number."""
     info = inspect(tiny())
-    needed = 2 * info.bytes + 4 * 2 * info.hidden_size * 16
+    needed = 2 * info.bytes + 2 * 2 * info.hidden_size * 16
     for free, runs in ((needed - 1, 0), (needed, 1)):
         monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
         if runs:

@@ -391,6 +391,7 @@ def test_a_replica_in_two_parts_corrects_the_stream_in_each_and_keeps_versions_a
         if calibrator is not None:
             storage.save(calibrator, service.settings.home / "profiles" / version)
     service.create("halves", max_model_len=256)
+    shared = set(Path("/dev/shm").iterdir())
     process, replica = service.ready("halves", HEMOSTAT_TENSOR_PARALLEL_SIZE="2")
     names = [" ".join(psutil.Process(pid).cmdline()).strip() for pid in family(process)]
     assert {name for name in names if name.startswith("VLLM::Worker")} == {"VLLM::Worker_TP0", "VLLM::Worker_TP1"}
@@ -405,6 +406,7 @@ def test_a_replica_in_two_parts_corrects_the_stream_in_each_and_keeps_versions_a
         expected = oracle.logprobs([*prompt, *choice["token_ids"]], after)[len(prompt) - 1 : -1]
         wanted = expected.gather(1, torch_column(choice["token_ids"]))[:, 0].tolist()
         assert choice["logprobs"]["token_logprobs"] == pytest.approx(wanted, abs=0.15)  # in bfloat16
+    assert not [file for file in Path("/dev/shm").glob("vllm_*") if file not in shared]
     pids = family(process)
     process.send_signal(signal.SIGTERM)
     assert process.wait(PATIENCE_S) == 0

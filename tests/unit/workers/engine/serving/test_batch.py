@@ -1,11 +1,13 @@
 """Whose version the rows of a pass get: those of dummy runs none."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import torch
 
+from app.contracts.deployment import IDENTITY
 from workers.calibrators.blocks import Blocks
 from workers.calibrators.kinds import Chain
 from workers.calibrators.temperature import Temperature
@@ -37,7 +39,9 @@ def unread() -> Pass:
 class Engine:
     """A batch of two requests that want a correction, as a runner drives it."""
 
-    def __init__(self, versions: tuple[str, str] = (CORRECTED, CORRECTED)) -> None:
+    def __init__(
+        self, versions: tuple[str, str] = (CORRECTED, CORRECTED), on_all_ranks: Callable[[bool], bool] = bool
+    ) -> None:
         self.versions = versions
         self.counters, self.ended = Counters("bot"), EndedRequests()
         self.batch = Batch(
@@ -47,6 +51,7 @@ class Engine:
             hidden=None,
             end_token=0,
             device=torch.device("cpu"),
+            on_all_ranks=on_all_ranks,
         )
 
     def step(self) -> torch.Tensor:
@@ -130,6 +135,12 @@ def test_the_tokens_of_a_pass_get_their_requests_blocks(
     batch.compute_logits(hidden(2), head)
     batch.entering(lambda: [0, 3, 5])
     assert not batch.parts, "a dummy run after it gets none"
+
+
+def test_a_version_that_another_part_of_the_model_lacks_ends_its_requests_here_too() -> None:
+    engine = Engine((CORRECTED, IDENTITY), on_all_ranks=lambda _: False)
+    engine.step()
+    assert engine.batch.ends == {0: 0}
 
 
 def test_only_versions_with_blocks_change_keys_and_values() -> None:
