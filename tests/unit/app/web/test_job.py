@@ -58,7 +58,7 @@ def test_a_queued_job_says_what_it_waits_for():
     page = render_job(
         job(status="queued", severity=None),
         None,
-        Queue(status="queued", before=7, first=Turn(id="diag_1", kind="calibrate")).told,
+        Queue(status="queued", before=7, first=Turn(id="diag_1", kind="calibrate")).description,
     )
     assert "waiting for a worker: 7 jobs before it, first calibrate diag_1" in shown(page).text
 
