@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(WORKER)
 
-.PHONY: setup demo up test test-all lint size board pictures board-picture docs audit lock bench bench-serve bench-statistics bench-mitigation bench-decoders chaos soak mutants paper clean
+.PHONY: setup demo up test test-all test-gpu lint size board pictures board-picture docs audit lock bench bench-serve bench-statistics bench-mitigation bench-decoders chaos soak mutants paper clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -52,6 +52,10 @@ test-all: setup ## everything that this machine can run, with new examples; noth
 	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=search $(PYTEST) -p no:rerunfailures tests/unit -n auto --maxprocesses 8 || red=1; \
 	HYPOTHESIS_PROFILE=search $(PYTEST) -p no:rerunfailures tests/integration tests/e2e -n 3 || red=1; \
 	exit $$red
+
+test-gpu: setup ## tests/gpu on a CUDA device: first what needs torch alone, then vLLM's engines
+	@$(BIN)/python -m pytest -p no:rerunfailures tests/gpu/test_divergence.py
+	@$(BIN)/python -m pytest -p no:rerunfailures tests/gpu/test_engine.py
 
 lint: setup ## ruff, mypy --strict, import-linter, the words of the code
 	@$(BIN)/ruff check app workers deploy examples tests

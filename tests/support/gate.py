@@ -169,8 +169,13 @@ def _mark(config: pytest.Config, item: pytest.Item) -> None:
         item.add_marker(pytest.mark.timeout(TIMEOUT_OF_ENGINES_S))
     if "slow" not in marks and marks & {"engine", "process"} and config.pluginmanager.hasplugin("rerunfailures"):
         item.add_marker(pytest.mark.flaky(reruns=1))
-    if "gpu" in marks and not _has_gpu():
+    if "gpu" in marks and gpu_tests_device() == "cuda" and not _has_gpu():
         item.add_marker(pytest.mark.skip(reason="no CUDA device is here"))
+
+
+def gpu_tests_device() -> str:
+    """Where tests/gpu computes: on CUDA. HEMOSTAT_TEST_DEVICE=cpu shows without one that the tests themselves work."""
+    return os.environ.get("HEMOSTAT_TEST_DEVICE", "cuda")
 
 
 @cache
