@@ -4,6 +4,7 @@ Where a check is wrong about a page, `documentation.toml` has an exception with 
 """
 
 import json
+import os
 import re
 import shlex
 import sys
@@ -178,6 +179,14 @@ def links(page: Page) -> Iterator[str]:
             yield f"no heading {target}"
 
 
+def listed(page: Page) -> Iterator[str]:
+    """Pages below docs that docs/README.md does not link."""
+    index = Page("docs/README.md")
+    linked = {os.path.normpath(f"docs/{target.partition('#')[0]}") for _, target in _LINK.findall(index.prose)}
+    if page.path not in {"README.md", index.path, *linked} and not page.path.startswith("deploy/"):
+        yield f"{index.path} does not link it"
+
+
 def quotes(page: Page) -> Iterator[str]:
     """Code that is not in the file it is quoted from, word by word."""
     for file, code in _QUOTE.findall(page.text):
@@ -285,7 +294,7 @@ def names(page: Page) -> Iterator[str]:
 
 Check = Callable[[Page], Iterator[str]]
 CHECKS: Final[tuple[Check, ...]] = (
-    *(length, sentences, phrases, terms, links, quotes, commands, targets, examples, names),
+    *(length, sentences, phrases, terms, links, listed, quotes, commands, targets, examples, names),
 )
 
 

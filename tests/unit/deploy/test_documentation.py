@@ -14,6 +14,7 @@ WRONG = {
     "terms": "The drift threshold is low.",
     "targets": "```\nmake nothing-known\n```",
     "links": "See [a page](nowhere.md).",
+    "listed": "See the [index](docs/README.md).",
     "quotes": "```python quote=code.py\nx = 2\n```\n",
     "commands": "```\nhemostat compare -r a --recipe quantize.rtn:bits=99\n```",
     "examples": '```json\n{"kind": "compare", "reference": {"model": "a"}, "windows": 3}\n```',
@@ -31,6 +32,8 @@ def test_a_check_finds_what_is_wrong(
 ) -> None:
     monkeypatch.setattr(documentation, "ROOT", tmp_path)
     (tmp_path / "Makefile").write_text("demo: setup\n", encoding="utf-8")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/README.md").write_text("[Another page](../other.md)", encoding="utf-8")
     (tmp_path / "code.py").write_text("x = 1\n", encoding="utf-8")
     (tmp_path / "page.md").write_text(WRONG[check.__name__], encoding="utf-8")
     assert list(check(Page("page.md")))
