@@ -1,8 +1,9 @@
-"""What to do about each error code: the default hint of a problem, the answer of /errors/CODE, and the docs."""
+"""What to do about each error code: the default hint of a problem, /errors/CODE, `hemostat errors`, and the docs."""
 
-from typing import Final
+from typing import Any, Final
 
-from app.contracts.errors import ErrorCode
+from app.contracts.errors import CATALOGUE, ErrorCode, HemostatError
+from app.models.nearest import nearest
 
 GUIDE: Final[dict[ErrorCode, str]] = {
     ErrorCode.INVALID_REQUEST: "Correct what the error names; `--help` and /openapi.json list every field.",
@@ -18,7 +19,7 @@ GUIDE: Final[dict[ErrorCode, str]] = {
     ErrorCode.RECIPE_NOT_APPLICABLE: "Choose a recipe that fits the model, or another model.",
     ErrorCode.PACKING_UNSUPPORTED: 'Ask for form "simulated", or for bits and groups that a kernel here serves.',
     ErrorCode.CALIBRATION_TOO_SHORT: "Give more calibration data, or ask for fewer or shorter windows.",
-    ErrorCode.CALIBRATION_OVERLAP: "Calibrate on other documents than are scored, or set allow_overlap.",
+    ErrorCode.CALIBRATION_OVERLAP: "Calibrate on other documents than are scored, or set `allow_overlap`.",
     ErrorCode.DOCUMENT_TOO_SHORT: "Remove the document, or make it longer: a token is scored only after another one.",
     ErrorCode.DOCUMENT_NOT_TEXT: "Remove NUL characters and lone surrogates from the text.",
     ErrorCode.TOO_MANY_DOCUMENTS: "Send at most 5,000 documents in one job.",
@@ -83,3 +84,14 @@ GUIDE: Final[dict[ErrorCode, str]] = {
     ErrorCode.VERIFY_UNAVAILABLE: "Leave `verify` out, or make a deployment with `--verify`; the detail says which.",
     ErrorCode.CONTEXT_EXCEEDED: "Shorten the prompt, or lower max_tokens.",
 }
+
+
+def explained(code: str) -> dict[str, Any]:
+    """What a code means and what to do, as JSON. Raises NOT_FOUND for a code that does not exist."""
+    if code not in set(ErrorCode):
+        near = nearest(code, [known.value for known in ErrorCode])
+        hint = f"Did you mean {near}?" if near else "`hemostat errors` lists every code."
+        raise HemostatError(ErrorCode.NOT_FOUND, "There is no such error code.", hint=hint)
+    known = ErrorCode(code)
+    kind = CATALOGUE[known]
+    return {"code": code, "title": kind.title, "status": kind.status, "hint": GUIDE[known]}

@@ -24,12 +24,12 @@ from starlette.routing import Match, Route
 
 from app import home, openapi, problems
 from app.bodies import Bodies
-from app.contracts.errors import CATALOGUE, ErrorCode, HemostatError
+from app.contracts.errors import ErrorCode, HemostatError
 from app.deployments import profile_routes
 from app.deployments import routes as deployment_routes
 from app.deployments import service as deployment_service
 from app.deployments.store import DeploymentStore
-from app.error_guide import GUIDE
+from app.error_guide import explained
 from app.gateway import routes as gateway_routes
 from app.jobs import diff_routes, files, queue, reconcile, report_routes, routes
 from app.jobs.connection import connect
@@ -71,13 +71,7 @@ pages = APIRouter(tags=["service"], default_response_class=Response, dependencie
 )
 async def explain_error(code: str) -> Response:
     """Where the `type` of a problem document leads."""
-    if code not in set(ErrorCode):
-        near = nearest(code, [known.value for known in ErrorCode])
-        hint = f"Did you mean {near}?" if near else ""
-        raise HemostatError(ErrorCode.NOT_FOUND, "There is no such error code.", hint=hint)
-    known = ErrorCode(code)
-    kind = CATALOGUE[known]
-    return JSONResponse({"code": code, "title": kind.title, "status": kind.status, "hint": GUIDE[known]})
+    return JSONResponse(explained(code))
 
 
 def create_app(settings: Settings) -> FastAPI:

@@ -200,7 +200,9 @@ def _paragraphs(text: str) -> str:
 
 def errors() -> str:
     """Every code of an error."""
-    lines = ["Read [the form of an error](../api.md#errors) first. A running service shows one code at `/errors/CODE`."]
+    lines = [
+        "Read [the form of an error](../api.md#errors) first. `hemostat errors CODE` shows one code, and a running service at `/errors/CODE`."
+    ]
     for name, error in CATALOGUE.items():
         lines.append(f"## {name}\n\n{error.status}: {error.title}. {GUIDE[name]}")
     return "\n\n".join(lines)

@@ -18,9 +18,9 @@ from app.cli.fetching import fetch
 from app.cli.job_table import print_jobs
 from app.cli.once import Commands
 from app.cli.options import AsJson, Url
-from app.cli.output import Exit, err, out, print_json
+from app.cli.output import Exit, err, out, print_json, show_error
 from app.cli.service import connect
-from app.cli.watching import follow
+from app.cli.watching import error_of, follow
 from app.commands.shapes import pairs
 from app.contracts.job import Progress
 from app.reports import format as fmt
@@ -165,6 +165,4 @@ def _print_job(job: dict[str, Any], *, as_json: bool) -> None:
         table.add_row(f"[bold]{name}[/]", escape(value))
     out.print(table)
     if job["error"]:
-        out.print(f"[bold red]error:[/] {escape(job['error']['detail'])} [dim]({job['error']['code']})[/]")
-        if job["error"]["hint"]:
-            out.print(f"[bold]what to do:[/] {escape(job['error']['hint'])}")
+        show_error(error_of(job), out)

@@ -19,6 +19,7 @@ from app.cli.configuration import settings
 from app.cli.deploy import deploy_app
 from app.cli.diff import diff
 from app.cli.doctor import doctor as run_doctor
+from app.cli.errors import errors
 from app.cli.flips import flips_app
 from app.cli.interruption import raise_on_sigterm, status_of
 from app.cli.jobs import jobs_app
@@ -57,6 +58,7 @@ _ORDER = [
     "profiles",
     "serve",
     "keys",
+    "errors",
     "doctor",
     "version",
 ]
@@ -117,6 +119,7 @@ app.command()(serve)
 app.add_typer(profiles_app, name="profiles")
 app.command()(threshold)
 app.command()(schema)
+app.command()(errors)
 app.command()(diff)
 for _kind in KINDS.values():
     app.command(_kind.name)(submitting(_kind))

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from app.commands.options import place_of
+from app.commands.options import in_options, place_of
 from app.contracts.errors import HemostatError
 from app.error_guide import GUIDE
 from app.reports import format as fmt
@@ -110,7 +110,7 @@ def print_json(value: Any) -> None:
 
 
 def fail(error: HemostatError, *, as_json: bool, place: Callable[[str], str] = place_of) -> NoReturn:
-    """Says what went wrong and what to do, and ends with the status of the error.
+    """Shows what went wrong and what to do, and ends with the status of the error.
 
     `place` names for a person what a JSON pointer means.
     """
@@ -119,11 +119,18 @@ def fail(error: HemostatError, *, as_json: bool, place: Callable[[str], str] = p
             {"error": {"code": error.code, "detail": error.detail, "hint": error.hint, "pointer": error.pointer}}
         )
     else:
-        where = f" [dim]at {escape(place(error.pointer))}[/]" if error.pointer else ""
-        detail = _ALSO.sub(lambda found: place(found[0]), error.detail)
-        err.print(f"[bold red]error:[/] {escape(detail)} [dim]({error.code})[/]{where}", soft_wrap=True)
-        err.print(f"[bold]what to do:[/] {escape(error.hint or GUIDE[error.code])}", soft_wrap=True)
+        show_error(error, err, place=place)
     raise SystemExit(exit_of(error))
+
+
+def show_error(error: HemostatError, console: Console, *, place: Callable[[str], str] = place_of) -> None:
+    """Three lines: what went wrong and where, what to do, and the command that explains the code."""
+    where = f" [dim]at {escape(place(error.pointer))}[/]" if error.pointer else ""
+    detail = _ALSO.sub(lambda found: place(found[0]), error.detail)
+    console.print(f"[bold red]error:[/] {escape(in_options(detail))}{where}", soft_wrap=True)
+    hint = in_options(error.hint or GUIDE[error.code])
+    console.print(f"[bold]what to do:[/] {escape(hint)}", soft_wrap=True)
+    console.print(f"[dim]explained by: hemostat errors {error.code}[/]", soft_wrap=True)
 
 
 class Lines:

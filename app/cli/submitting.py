@@ -45,7 +45,7 @@ _MODELS: Final = {
 _KNOB: Final = Annotated[
     list[str] | None,
     typer.Option(
-        help="[STEP.]FIELD=VALUES, a list 0.1,0.2,0.3 or a range FROM..TO:POINTS; steps are counted from 0. Not needed "
+        help="[STEP.]FIELD=VALUES, a list 0.1,0.2,0.3 or a range FROM..TO:POINTS; STEP 1 is the first. Not needed "
         'if a recipe in JSON has {"sweep": ...}.'
     ),
 ]
@@ -138,9 +138,8 @@ def _require_change(body: Json) -> None:
     if body["candidate"] == body["reference"] | {"recipe": []} and not body.get("self_check"):
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
-            "no candidate is given, or it is the reference unchanged",
-            hint="name a CANDIDATE, add --recipe, or compare the model with itself by --self-check",
-            pointer="/candidate",
+            "no candidate and no recipe is given: the candidate would be the reference unchanged",
+            hint="add a CANDIDATE, or --recipe quantize.rtn:bits=4; --self-check compares the model with itself",
         )
 
 

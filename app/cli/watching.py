@@ -117,13 +117,18 @@ def _settled(client: Client, job_id: str) -> Json:
     return job
 
 
+def error_of(job: Json) -> UnsuccessfulError:
+    """The error that a job ended with."""
+    error = job["error"]
+    return UnsuccessfulError(ErrorCode(error["code"]), error["detail"], hint=error.get("hint", ""))
+
+
 def require_success(job: Json) -> None:
     """Raises `HemostatError` with the job's own code unless it succeeded."""
     if job["status"] == "succeeded":
         return
-    error = job.get("error")
-    if error:
-        raise UnsuccessfulError(ErrorCode(error["code"]), error["detail"], hint=error.get("hint", ""))
+    if job.get("error"):
+        raise error_of(job)
     if job["status"] in _UNFINISHED:
         hint = f"`hemostat jobs watch {job['id']}` waits for it"
         raise HemostatError(ErrorCode.JOB_NOT_FINISHED, f"job {job['id']} is {job['status']}", hint=hint)

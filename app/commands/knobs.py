@@ -13,7 +13,7 @@ from app.kinds.kind import Kind
 from app.reports.format import counted
 
 Json = dict[str, Any]
-_EXAMPLES = "for example: --knob sparsity=0.1,0.2, --knob bits=8..2:7, --knob 1.rank=8,16 (of step 1)"
+_EXAMPLES = "for example: --knob sparsity=0.1,0.2, --knob bits=8..2:7, --knob 2.rank=8,16 (of step 2)"
 _ENDS = re.compile(r"[-+.\deE]+?\.\.[-+.\deE]+")
 _RANGE = re.compile(r"(?P<low>.+?)\.\.(?P<high>.+):(?P<points>\d+)")
 
@@ -35,20 +35,19 @@ def turn(steps: list[Json], knob: str) -> None:
     if not equals or not field or (step and not step.isdigit()):
         raise _refused(f"--knob {knob}: not [STEP.]FIELD=VALUES")
     if not step and len(steps) > 1:
-        which = " or ".join(f"--knob {at}.{knob.strip()} ({one.get('type')})" for at, one in enumerate(steps))
+        which = " or ".join(f"--knob {at}.{knob.strip()} ({one.get('type')})" for at, one in enumerate(steps, 1))
         raise _refused(f"--knob {knob}: the recipe has {len(steps)} steps, and it does not say which", hint=which)
-    index = int(step or 0)
-    if index >= len(steps):
-        has = counted(len(steps), "step")
-        raise _refused(f"--knob {knob}: the recipe has {has}, and none of number {index}; steps are counted from 0")
-    given = steps[index].get(field)
+    number = int(step or 1)  # people count from 1
+    if not 1 <= number <= len(steps):
+        raise _refused(f"--knob {knob}: there is no step {number}; the recipe has {counted(len(steps), 'step')}")
+    given = steps[number - 1].get(field)
     if isinstance(given, dict) and "sweep" in given:
         raise _refused(
-            f"--knob {knob}: {field} of step {index} has values already, and all of a field stand in one --knob"
+            f"--knob {knob}: {field} of step {number} has values already; give all values of a field in one --knob"
         )
     turned = _values(values, knob)
     require_finite(turned, f"--knob {knob}")
-    steps[index][field] = {"sweep": turned}
+    steps[number - 1][field] = {"sweep": turned}
 
 
 def _values(text: str, knob: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ _UNSAID: Final[dict[str, Json]] = {  # what `parse_text` leaves at these values
     "self": {"temperature": 1.0},
     "hub": {"config": None, "split": "test", "revision": None, "documents": 100, "domain": "text"},
 }
+_NO_COMMA: Final = re.compile(r"([:;]) *(\w+)=")  # between two values of a step
 _TEXT_SUFFIXES: Final = frozenset({".txt", ".md", ".jsonl"})
 
 
@@ -45,6 +47,14 @@ def parse_recipe(steps: list[str]) -> list[Json]:
 
 def _shorthand(step: str) -> Json:
     kind, _, rest = step.partition(":")
+    wrong = _NO_COMMA.search(rest)
+    if wrong:
+        mended = _NO_COMMA.sub(r",\2=", rest)
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST,
+            f"recipe step {step!r}: {wrong[1]!r} before {wrong[2]}= must be a comma",
+            hint=f"separate the values of a step by commas: --recipe {kind}:{mended}",
+        )
     parsed: Json = {"type": kind}
     for pair in filter(None, rest.split(",")):
         key, equals, value = pair.partition("=")

@@ -75,7 +75,11 @@ def pairs(values: list[str] | None, option: str) -> dict[str, str]:
     for value in values or []:
         key, equals, rest = value.partition("=")
         if not equals:
-            raise HemostatError(ErrorCode.INVALID_REQUEST, f"{option} {value!r} is not KEY=VALUE")
+            raise HemostatError(
+                ErrorCode.INVALID_REQUEST,
+                f"{option} {value!r} is not KEY=VALUE",
+                hint=f"write {option} KEY=VALUE, with an equals sign",
+            )
         if key in found:
             raise HemostatError(
                 ErrorCode.INVALID_REQUEST,

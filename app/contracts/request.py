@@ -64,8 +64,8 @@ def require_change(candidate: CandidateModel, given: Mapping[str, Any]) -> Candi
     if given.get("self_check") or reference is None or candidate != CandidateModel(model=reference.model):
         return candidate
     raise ValueError(
-        "the candidate is the reference unchanged: name another model, add a recipe, or set self_check (--self-check) "
-        "to compare the model with itself"
+        "the candidate is the reference unchanged: name another model, add a recipe, or set `self_check` to "
+        "compare the model with itself"
     )
 
 

@@ -190,7 +190,7 @@ def same_model(reference: str, candidate: str) -> HemostatError:
     return HemostatError(
         ErrorCode.INVALID_REQUEST,
         f"{reference} and {candidate} have the same weights and configuration",
-        hint="name another model, add a recipe, or set self_check to compare the model with itself",
+        hint="name another model, add a recipe, or set `self_check` to compare the model with itself",
         pointer="/candidate/model",
     )
 

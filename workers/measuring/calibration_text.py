@@ -76,10 +76,10 @@ class CalibrationLoader:
         for index, ids in self.overlap(recipe, scored).items():
             raise HemostatError(
                 ErrorCode.CALIBRATION_OVERLAP,
-                f"{counted(len(ids), what)} that step {index} looks at {'is' if len(ids) == 1 else 'are'} also "
+                f"{counted(len(ids), what)} that {recipe[index].type} looks at {'is' if len(ids) == 1 else 'are'} also "
                 f"scored, such as {', '.join(map(repr, ids[:3]))}",
                 hint="what is fitted on a text looks better on it than it is: give other documents to one of the "
-                "two, or set allow_overlap to measure it all the same",
+                "two, or set `allow_overlap` to measure it all the same",
                 pointer=f"{pointer}/{index}/calibration",
             )
 

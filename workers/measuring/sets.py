@@ -103,7 +103,7 @@ def draw(
             raise HemostatError(
                 ErrorCode.INVALID_REQUEST,
                 f"no document is left for the {name} set: {why}",
-                hint="give two documents of a domain at least, or a test_text that shares none with text",
+                hint="give two documents of a domain at least, or a `test_text` that shares none with `text`",
                 pointer=pointer,
             )
     corpus = cut(choose)

@@ -83,7 +83,7 @@ class Attempt:
             detail = f"the job gave no sign of progress for {self.stall_s:.0f} s and was ended"
             return job_error(ErrorCode.STALLED, detail, GUIDE[ErrorCode.STALLED])
         if self.reason is Reason.TIMEOUT:
-            detail = f"the attempt took longer than the request's timeout_s of {self.claim.request.timeout_s:g} s"
+            detail = f"the attempt took longer than the request's `timeout_s` of {self.claim.request.timeout_s:g} s"
             return job_error(ErrorCode.TIMED_OUT, detail, GUIDE[ErrorCode.TIMED_OUT])
         return None
 

@@ -49,7 +49,7 @@ def check_tool_calls(run: ToolCallRun, tokenizer: Path, context: int | None = No
         raise HemostatError(
             ErrorCode.CHAT_TEMPLATE_MISSING,
             "tool calls are asked for in conversations, and the tokenizer has no chat template",
-            hint="leave generate_tool_calls out, or add a chat_template.jinja beside the tokenizer",
+            hint="leave `generate_tool_calls` out, or add a chat_template.jinja beside the tokenizer",
             pointer=POINTER,
         )
     text = run.text
@@ -63,7 +63,7 @@ def check_tool_calls(run: ToolCallRun, tokenizer: Path, context: int | None = No
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
             "no document of this text has tools, so there is no call to ask for",
-            hint="give conversations with tools (inline or file), or leave text out: the shipped ones are taken",
+            hint="give conversations with tools (inline or file), or leave `text` out: the shipped ones are taken",
             pointer=place,
         )
 

@@ -141,15 +141,15 @@ def check_surface(request: SurfaceRequest, check: Callable[[Recipe], object]) ->
     if (one.step, one.field) == (other.step, other.field):
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
-            f"both knobs are {one.field} of step {one.step}",
+            f"both knobs turn {one.field} of one step",
             hint="turn two different fields; for one knob there is the kind sweep",
             pointer="/knobs/1",
         )
     if request.orders == "both" and one.step == other.step:
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
-            f"both knobs are in step {one.step}: two steps are needed for another order",
-            hint="leave orders out",
+            "both knobs are in one step: another order needs two steps",
+            hint="leave `orders` out",
             pointer="/orders",
         )
     axes = axes_of(request)

@@ -41,7 +41,7 @@ def _check_bounds(request: SweepRequest, info: CheckpointInfo) -> None:
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
             f"{request.knobs[0].field} removes no share of the model, and no form is fitted that bounds could bind",
-            hint="leave bounds out",
+            hint="leave `bounds` out",
             pointer="/bounds",
         )
     low, high = request.bounds.s0

@@ -96,7 +96,7 @@ def check(request: TrajectoryRequest, checked: Checked) -> None:
         raise HemostatError(
             ErrorCode.CHAT_TEMPLATE_MISSING,
             f"the tokenizer of {request.reference.model} has no chat template to put prompts into",
-            hint="leave chat out, or add a chat_template.jinja beside the tokenizer",
+            hint="leave `chat` out, or add a chat_template.jinja beside the tokenizer",
             pointer="/chat",
         )
     if isinstance(request.text, InlineText):  # others are read by the worker alone
@@ -127,7 +127,7 @@ def _check_length(request: TrajectoryRequest, info: CheckpointInfo, alias: str) 
             ErrorCode.WINDOW_TOO_LARGE,
             f"a prompt of {request.prompt_tokens} tokens and {request.tokens} more are longer than the context of "
             f"{alias}, {info.max_position} tokens",
-            hint=f"give at most {info.max_position} as prompt_tokens and tokens together",
+            hint=f"give at most {info.max_position} as `prompt_tokens` and `tokens` together",
             pointer="/tokens",
         )
 

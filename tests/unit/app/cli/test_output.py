@@ -7,7 +7,8 @@ from rich.table import Table
 
 from app.cli.output import Exit, Lines, Phases, busy, fail, out
 from app.contracts.errors import ErrorCode, HemostatError
-from tests.support.commands import run
+from app.error_guide import GUIDE
+from tests.support.commands import refused, run
 
 
 def test_where_there_is_no_terminal_a_phase_is_said_once_in_words():
@@ -58,21 +59,22 @@ def test_lines_that_go_to_a_file_end_with_what_they_say(capsys):
 @pytest.mark.parametrize(
     ("pointer", "place"),
     [
-        ("/candidate/recipe/0/bits", "step 0 of --recipe, bits"),
-        ("/candidate/recipe/1", "step 1 of --recipe"),
+        ("/candidate/recipe/0/bits", "step 1 of --recipe, bits"),
+        ("/candidate/recipe/1", "step 2 of --recipe"),
         ("/reference/model", "REFERENCE"),
         ("/text/documents/3/text", "--text"),
         ("/sampling/top_p", "sampling.top_p"),
     ],
 )
 def test_an_error_names_its_place_as_the_command_line_writes_it(pointer, place, capsys):
-    error = HemostatError(ErrorCode.INVALID_REQUEST, "wrong. Also at /window: small.", pointer=pointer)
+    detail = "wrong. Also at /window: small."
+    error = HemostatError(ErrorCode.INVALID_REQUEST, detail, hint="set `self_check` or `verify`", pointer=pointer)
     with pytest.raises(SystemExit):
         fail(error, as_json=False)
     said = capsys.readouterr().err
     assert f"at {place}\n" in said
     assert "Also at --window: small" in said
-    assert "what to do:" in said
+    assert "set --self-check or `verify`" in said
 
 
 @pytest.mark.parametrize("line", ["compare a --itms 5", "diff", "nosuch", "compare a --fail-on bad"])
@@ -81,3 +83,12 @@ def test_wrong_usage_is_reported_as_other_errors_are(line):
     assert done.exit_code == Exit.REFUSED
     assert done.stderr.startswith("error: ")
     assert "--help` shows" in done.stderr
+    assert run(done.stderr.split("explained by: hemostat ")[1]).exit_code == Exit.OK
+
+
+def test_every_code_of_an_error_is_explained_without_a_service():
+    listed = run("errors").stdout
+    for code in ErrorCode:
+        assert code in listed
+        assert GUIDE[code] in " ".join(run(f"errors {code}").stdout.split())
+    assert "queue_full" in refused("errors queue_fill").hint

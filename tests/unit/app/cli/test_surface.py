@@ -9,7 +9,7 @@ from app.jobs.parsing import parse_submission
 from tests.support.commands import refused
 
 BASE = "surface -r m --recipe prune.magnitude:sparsity=0.5 --recipe quantize.rtn:bits=8"
-KNOBS = "--knob 0.sparsity=0.2,0.5 --knob 1.bits=8,4,3"
+KNOBS = "--knob 1.sparsity=0.2,0.5 --knob 2.bits=8,4,3"
 
 
 def test_a_level_that_no_loss_has_is_told_with_those_that_there_are(sent):

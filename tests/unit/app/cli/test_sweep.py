@@ -25,10 +25,11 @@ def test_a_knob_that_is_none_is_refused():
         (one, "bits", []),
         (one, "=3", []),
         (one, "a.bits=1,2", []),
-        (one, "7.bits=1,2", ["1 step,", "7"]),
-        ([], "7.bits=1,2", ["0 steps", "7"]),
-        (two, "7.bits=1,2", ["2 steps", "7"]),
-        (two, "bits=1,2", ["--knob 0.bits=1,2 (x)", "--knob 1.bits=1,2 (y)"]),
+        (one, "7.bits=1,2", ["no step 7", "1 step"]),
+        ([], "7.bits=1,2", ["no step 7", "0 steps"]),
+        (two, "0.bits=1,2", ["no step 0", "2 steps"]),
+        (two, "7.bits=1,2", ["no step 7", "2 steps"]),
+        (two, "bits=1,2", ["--knob 1.bits=1,2 (x)", "--knob 2.bits=1,2 (y)"]),
         (one, "rank=a..b:3", []),
         *(
             (one, f"sparsity={values}", words)
@@ -55,10 +56,10 @@ def test_a_knob_that_is_none_is_refused():
 def test_another_number_of_knobs_than_the_kind_turns_is_refused_before_the_service_is_asked():
     both = "--recipe prune.wanda --recipe quantize.rtn"
     for line, words in (
-        ("surface -r a --recipe quantize.rtn --knob bits=8,4 --knob 0.bits=3,2", ["--knob 0.bits=3,2", "step 0"]),
+        ("surface -r a --recipe quantize.rtn --knob bits=8,4 --knob 1.bits=3,2", ["--knob 1.bits=3,2", "step 1"]),
         ("sweep -r a --recipe prune.wanda", ["1 knob", "not 0", "--knob sparsity="]),
-        (f"surface -r a {both} --knob 0.sparsity=0.1,0.2", ["2 knobs", "not 1"]),
-        (f"sweep -r a {both} --knob 0.sparsity=0.1,0.2 --knob 1.bits=8,6", ["1 knob", "not 2", "surface"]),
+        (f"surface -r a {both} --knob 1.sparsity=0.1,0.2", ["2 knobs", "not 1"]),
+        (f"sweep -r a {both} --knob 1.sparsity=0.1,0.2 --knob 2.bits=8,6", ["1 knob", "not 2", "surface"]),
     ):
         error = refused(line)
         told = f"{error.detail} {error.hint}"

@@ -34,6 +34,16 @@ def test_json_and_files_are_taken_as_they_are(tmp_path):
     assert parse_recipe([json.dumps(steps[0])]) == steps[:1]
 
 
+@pytest.mark.parametrize("between", [":", ";", "; "])
+def test_a_step_without_its_commas_is_refused_and_the_hint_has_them(between):
+    with pytest.raises(HemostatError) as caught:
+        parse_recipe([f"quantize.rtn:bits=4{between}group_size=64"])
+    assert "comma" in caught.value.detail
+    assert parse_recipe([caught.value.hint.split("--recipe ")[1]]) == [
+        {"type": "quantize.rtn", "bits": 4, "group_size": 64}
+    ]
+
+
 @pytest.mark.parametrize("step", ["quantize.rtn:bits", "{broken", "[1]"])
 def test_a_faulty_step_is_named(step):
     with pytest.raises(HemostatError) as caught:
