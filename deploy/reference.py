@@ -201,7 +201,8 @@ def _paragraphs(text: str) -> str:
 def errors() -> str:
     """Every code of an error."""
     lines = [
-        "Read [the form of an error](../api.md#errors) first. `hemostat errors CODE` shows one code, and a running service at `/errors/CODE`."
+        "Read [the form of an error](../api.md#errors) first.",
+        "`hemostat errors CODE` shows one code, and so does `/errors/CODE` of a running service.",
     ]
     for name, error in CATALOGUE.items():
         lines.append(f"## {name}\n\n{error.status}: {error.title}. {GUIDE[name]}")
