@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from app.cli.main import app as commands
+from app.contracts import report as report_contract
 from app.contracts.deployment import Deployment
 from app.contracts.errors import CATALOGUE
 from app.contracts.job import JobStatus
@@ -28,6 +29,7 @@ from app.recipes.base import Calibrated, Step
 from app.recipes.recipe import STEPS
 from app.settings import Settings
 from app.telemetry.metrics import Telemetry as ApiTelemetry
+from deploy import report_blocks
 from workers.engine.serving.counters import Counters
 from workers.telemetry import Telemetry as WorkerTelemetry
 from workers.telemetry import catalogue
@@ -37,6 +39,9 @@ from workers.telemetry_verify import VerifyTelemetry
 FOLDER: Final = Path(__file__).parents[1] / "docs" / "reference"
 NOTE: Final = "<!-- Made by `make docs` from the code. Do not edit. -->"
 NONE: Final = "–"
+REPORTS: Final = """\
+How to read one: [Read a report](../report.md). [Divergence](../divergence.md) defines the distances.
+`hemostat schema KIND` prints the JSON Schema of a kind. Ignore unknown fields."""
 # Errors that any route may answer with.
 EVERYWHERE: Final = ("unauthorized", "not_permitted", "host_not_allowed", "rate_limited", "internal")
 
@@ -281,6 +286,26 @@ def alerts() -> str:
     return f"{text}\n\n{table(('alert', 'fires when', 'after', 'severity'), rows)}"
 
 
+# --- reports
+
+
+def reports() -> str:
+    """Every field of every report: the blocks of several kinds first, then those of each kind."""
+    owners = report_blocks.owners()
+    headings = report_blocks.Headings(owners)
+    parts = [REPORTS, _paragraphs((report_contract.__doc__ or "").partition("\n")[2])]
+    for owner in dict.fromkeys((report_blocks.COMMON, *owners.values())):
+        parts.append(f"## {owner[0].upper()}{owner[1:]}")
+        for block in (block for block, of in owners.items() if of == owner):
+            bases = ", ".join(headings.link(base) for base in report_blocks.bases(block))
+            rows = report_blocks.rows(block, headings)
+            parts += [f"### {headings.of(block)}", report_blocks.words(block)]
+            parts += [f"It has the fields of {bases}."] if bases else []
+            cells = 3 if any(meaning for *_, meaning in rows) else 2
+            parts += [table(("field", "type", "meaning")[:cells], [row[:cells] for row in rows])] if rows else []
+    return "\n\n".join(filter(None, parts))
+
+
 PAGES: Final[dict[str, tuple[str, Callable[[], str]]]] = {
     "commands": ("Commands and options", command_line),
     "routes": ("Routes of the HTTP API", routes),
@@ -289,6 +314,7 @@ PAGES: Final[dict[str, tuple[str, Callable[[], str]]]] = {
     "metrics": ("Metrics", metrics),
     "alerts": ("Alerts", alerts),
     "steps": ("Steps of a recipe", steps),
+    "reports": ("Fields of a report", reports),
 }
 
 

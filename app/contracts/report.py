@@ -34,7 +34,7 @@ class Mean(Contract):
 
 
 class Distribution(Mean):
-    """Mean, interval and order statistics of one value over scored positions."""
+    """Mean, interval and order statistics of one value over scored positions; `p999` is the 99.9th percentile."""
 
     median: Number
     p90: Number
@@ -47,7 +47,7 @@ class Distribution(Mean):
 
 
 class Divergence(Contract):
-    """Each distance of `DISTANCES`."""
+    """Each distance between the next-token distributions p and q."""
 
     kl: Distribution
     __annotations__ |= {distance.name: Distribution for distance in DISTANCES}
@@ -232,7 +232,7 @@ class KernelTerm(Contract):
 
     kl: Distribution
     tokens: Count
-    scheme: str
+    scheme: str = Field(description="how the packed weights are quantized")
 
 
 class SeverityVerdict(Contract):
@@ -242,8 +242,8 @@ class SeverityVerdict(Contract):
     classes: tuple[Severity, ...] = Field(
         description="every class that the interval touches, mildest first; all of them where there is no interval"
     )
-    conclusive: bool
-    rule: str
+    conclusive: bool = Field(description="whether the interval touches one class alone")
+    rule: str = Field(description="how the class follows from the numbers, in words")
     thresholds: Thresholds
     excess_kl: Mean = Field(description="mean KL minus noise floor at the same positions, nats")
     minimum_detectable_effect: float | None = Field(

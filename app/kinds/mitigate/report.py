@@ -72,7 +72,7 @@ class Trial(Contract):
     number: Count
     treatments: tuple[Treatment, ...]
     recipe: Recipe
-    rung: Literal["cheap", "full"] = Field(description="cheap: less calibration text, no training, fewer documents")
+    rung: Literal["cheap", "full"] = Field(description="cheap: less calibration data, no training, fewer documents")
     expected_saved: float = Field(description="what was expected of it when it was its turn, nats per token")
     outcome: Outcome
     reason: str = Field(default="", description="why it was refused, or which limit it breaks")
