@@ -110,8 +110,6 @@ class HarnessTask(Contract):
 
 
 Task = Annotated[ShippedTask | FileTask | HarnessTask, Field(discriminator="source")]
-# Of the formats that are read here.
-OwnTask = Annotated[ShippedTask | FileTask, Field(discriminator="source")]
 MOST_TASKS: Final = 32
 
 

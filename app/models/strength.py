@@ -26,15 +26,13 @@ Kind = Literal["share", "rising", "falling", "around", "unknown", "given"]
 class Order:
     """Values in the order of their strength.
 
-    `places`: of each value among those asked for, weakest first. `neutral`: of `around`, what changes nothing.
-    `sides`: where values lie on both sides of it, the places of those up to it and of those from it on, weakest first
-    each, the neutral one in both. Empty otherwise.
+    `places`: of each value among those asked for, weakest first. `neutral`: of `around`, what changes nothing; the
+    strength of a value is its distance from it, on either side.
     """
 
     kind: Kind
     places: tuple[int, ...]
     neutral: float | None = None
-    sides: tuple[tuple[int, ...], ...] = ()
 
 
 def direction_of(kind: str, field: str) -> Direction | None:
@@ -81,10 +79,7 @@ def by_direction(values: tuple[Any, ...], kind: str, field: str, info: Checkpoin
         return Order("unknown", rising)
     far = [_distance(number, neutral, factor=found.factor) for number in numbers]
     places = tuple(sorted(given, key=lambda place: (far[place], numbers[place])))
-    below = tuple(place for place in rising[::-1] if numbers[place] <= neutral)
-    above = tuple(place for place in rising if numbers[place] >= neutral)
-    both = numbers[rising[0]] < neutral < numbers[rising[-1]]
-    return Order("around", places, neutral, (below, above) if both else ())
+    return Order("around", places, neutral)
 
 
 def weakest_first(values: Sequence[Any], direction: Direction | None) -> tuple[int, ...] | None:

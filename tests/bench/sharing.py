@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from app.contracts.job import JobStatus
 from app.jobs.embedded import EmbeddedValkey
 from app.jobs.record import JobRecord
-from app.kinds.sweep.report import Share, SweepReport
+from app.kinds.sweep.report import SweepReport
 from app.settings import Settings
 from tests.bench.cases import prepared, request
 from tests.bench.cores import Cpus, halves, held_to, physical_cores
@@ -35,6 +35,13 @@ TOKENS = 5000
 START_S = 300.0
 JOB_S = 3600.0
 ROUNDS = 5
+
+
+class Share(NamedTuple):
+    """What a worker did of a sweep: points, and seconds of making and measuring them."""
+
+    points: int
+    seconds: float
 
 
 class Run(NamedTuple):
@@ -145,4 +152,5 @@ def _succeeded(owner: Owner, job: str) -> JobRecord:
 def _share(report: SweepReport, worker: WorkerProcess) -> Share:
     """What a worker's child did of a sweep."""
     names = {f"{socket.gethostname()}-{child.pid}" for child in worker.children()}
-    return next((share for share in report.shared if share.by in names), Share(by="", points=0, seconds=0.0))
+    own = [point for point in report.points if point.by in names]
+    return Share(len(own), sum(point.seconds_making + point.seconds_measuring for point in own))

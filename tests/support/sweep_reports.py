@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -14,23 +14,19 @@ import numpy as np
 
 from app.contracts.report import KernelTerm
 from app.contracts.request import Thresholds
-from app.kinds.sweep.lossless import AnsweredSetting
 from app.kinds.sweep.report import SweepPoint, SweepReport, Threshold
 from app.kinds.sweep.request import FormBounds
 from app.models.strength import Order
-from tests.support.answered import answered
 from tests.support.reports import compare_report
-from workers.diagnosis.sweep.answered import answered_setting
 from workers.diagnosis.sweep.course import Course, MeasuredPoint
 from workers.diagnosis.sweep.fits import threshold_of
+from workers.diagnosis.sweep.limits import mild, near_lossless
 from workers.diagnosis.sweep.report import verdict_of
-from workers.diagnosis.sweep.sides import form_free, with_tasks
 from workers.distributions.token_values import Positions, TokenValues
 from workers.measuring.points.kernels import DROPPED, Kernel
 from workers.measuring.points.record import PointRecord, record_of
 
 Json = dict[str, Any]
-Ask = Callable[[MeasuredPoint], AnsweredSetting]
 DOCUMENTS, TOKENS = 24, 60
 
 
@@ -114,7 +110,7 @@ def course(
             record = PointRecord(
                 refused="rank 600 is not below the smaller dimension of q_proj [576, 576]", by="node-1"
             )
-        points.append(MeasuredPoint(place, value, s, record, place + 1))
+        points.append(MeasuredPoint(place, value, s, record))
     if order is not None:
         points = [points[place] for place in order.places]
     made = Course(tuple(points), np.arange(documents), order)
@@ -150,16 +146,13 @@ def sweep_report(
     step: Json | None = None,
     share: str | None = "s is the share of zeros",
     bounds: Json | None = None,
-    asked: Ask | None = None,
 ) -> Json:
-    """A report of these points as JSON data, valid by its contract; `asked` has tasks answered at a point."""
+    """A report of these points as JSON data, valid by its contract."""
     step = step or {"type": "prune.wanda", "sparsity": 0.1}
     values_ = [point.value for point in made.points]
     base = compare_report()
     fits = [threshold_of(made, of, FormBounds(**(bounds or {})), seed=0) for of in ("perplexity", "kl")]
     why = next((found for found in fits if isinstance(found, str)), "")
-    free = form_free(made, Thresholds(), seed=0)
-    whole, sides = free if asked is None else with_tasks(made, free, asked)
     strongest = next(point for point in reversed(made.points) if point.record.decision is not None)
     assert strongest.record.decision is not None
     swept = step | {field: {"sweep": values_}}
@@ -188,7 +181,6 @@ def sweep_report(
             SweepPoint(
                 value=point.value,
                 s=point.s,
-                number=point.number,
                 kernel_term=point.kernel.term,
                 no_kernel_term=point.kernel.missing,
                 **{
@@ -202,12 +194,8 @@ def sweep_report(
         "threshold": fits[0] if isinstance(fits[0], Threshold) else None,
         "threshold_kl": fits[1] if isinstance(fits[1], Threshold) else None,
         "no_threshold": why,
-        "near_lossless": whole.near_lossless,
-        "near_lossless_rule": whole.near_lossless_rule,
-        "largest_mild": whole.largest_mild,
-        "sides": sides,
-        "slopes": whole.slopes,
-        "shared": [{"by": "node-1", "points": 6, "seconds": 99.6}, {"by": "node-2", "points": 6, "seconds": 99.6}],
+        "near_lossless": near_lossless(made, seed=0),
+        "largest_mild": mild(made, Thresholds()),
         "not_tested": base["not_tested"],
         "warnings": [],
         "request": {
@@ -240,22 +228,6 @@ def packed(made: Course) -> Course:
     return replace(made, points=(*points, replace(made.points[-1], kernel=Kernel(missing=DROPPED))))
 
 
-def answering(lost: Mapping[Any, int]) -> Ask:
-    """What a point loses on 206 items of which the reference has 180 right, so many of which go wrong; on 400 more of
-    which 100 are right it loses half as many; on the third task the reference has none right."""
-
-    def ask(point: MeasuredPoint) -> AnsweredSetting:
-        gone = lost[point.value]
-        tasks = [
-            answered("sentences", 180 - gone, 26, gone, 0),
-            answered("arc", 100 - gone // 2, 296, gone // 2, 4),
-            answered("sums", 0, 50, 0, 1),
-        ]
-        return answered_setting(point.value, tasks)
-
-    return ask
-
-
 def null_everywhere() -> Json:
     """A report of which every setting is mild and null, the whole row, the strongest."""
     made = course(
@@ -276,7 +248,7 @@ def null_mildest() -> Json:
 def beside_neutral(kl: float) -> Json:
     """A report of factors around 1, which changes nothing, with this KL on either side of it."""
     settings = [(0.5, None, kl, kl), (1.0, None, 0.001, 0.001), (2.0, None, kl, kl)]
-    order = Order("around", (1, 0, 2), 1.0, ((1, 0), (1, 2)))
+    order = Order("around", (1, 0, 2), 1.0)
     step = {"type": "norm.scale", "factor": 0.5}
     return sweep_report(course(settings, order=order), field="factor", step=step, share=None)
 
@@ -306,23 +278,9 @@ def sweep_variants() -> dict[str, Json]:
             share="s is 1 − bits/16",
         ),
         "straight": sweep_report(course(straight)),
-        "asked": sweep_report(
-            course(bits),
-            field="bits",
-            step={"type": "quantize.rtn", "bits": 8},
-            share="s is 1 − bits/16",
-            asked=answering({5: 20, 6: 8}),
-        ),
-        "asked sides": sweep_report(
-            course(temperature, order=Order("around", (2, 1, 3, 4, 0, 5), 1.0, ((2, 1, 0), (2, 3, 4, 5)))),
-            field="temperature",
-            step={"type": "moe.router", "temperature": 0.5},
-            share=None,
-            asked=answering({0.8: 60, 2.0: 1}),
-        ),
         "factor": sweep_report(course(factor), field="factor", step={"type": "norm.scale", "factor": 1.01}, share=None),
-        "sides": sweep_report(
-            course(temperature, order=Order("around", (2, 1, 3, 4, 0, 5), 1.0, ((2, 1, 0), (2, 3, 4, 5)))),
+        "around": sweep_report(
+            course(temperature, order=Order("around", (2, 1, 3, 4, 0, 5), 1.0)),
             field="temperature",
             step={"type": "moe.router", "temperature": 0.5},
             share=None,

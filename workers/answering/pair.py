@@ -75,7 +75,7 @@ def answers_of(scored: Scored, said: Mapping[str, tuple[str | None, ...]]) -> di
 
 @dataclass(frozen=True)
 class AnsweringPair:
-    """What every task is answered with. `part` names the candidate's part of the scratch where a job has several."""
+    """What every task is answered with."""
 
     sides: Sides
     tokenizer: PreTrainedTokenizerBase
@@ -83,7 +83,6 @@ class AnsweringPair:
     room: EngineRoom
     store: ReferenceStore
     context: JobContext
-    part: str = ""
 
     @property
     def limit(self) -> int:
@@ -159,7 +158,7 @@ class AnsweringPair:
             room=self.room,
             store=self.store,
             context=self.context,
-            scratch=f"task-{number}-{self.part}" if self.part else f"task-{number}",
+            scratch=f"task-{number}",
         )
 
     def _texts(

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from app.contracts.report import SEVERITIES
 from app.kinds.sweep.report import SweepPoint, SweepReport, Threshold
-from app.kinds.sweep.words import in_order, limits_of, setting
+from app.kinds.sweep.words import in_order, setting
 from app.models.knobs import told
 from app.reports import format as fmt
 from app.reports.charts.curve import CurveDot, Knee, Level, curve_chart
@@ -78,8 +78,7 @@ def perplexity_chart(report: SweepReport) -> Markup | None:
     levels = []
     if report.reference_perplexity:
         levels.append(Level(report.reference_perplexity, "unmodified"))
-        lossless = next((limit for _, _, limit in limits_of(report) if limit is not None), None)
-        if lossless is not None:
+        if lossless := report.near_lossless:
             levels.append(Level(report.reference_perplexity * math.exp(lossless.limit), "near-lossless"))
     return curve_chart(
         dots,
@@ -106,7 +105,7 @@ def _place(report: SweepReport, point: SweepPoint, number: int) -> float:
     if point.s is not None:
         return point.s
     if report.knob.axis == "value" and isinstance(point.value, int | float):
-        falling = not report.sides and float(str(report.points[0].value)) > float(str(report.points[-1].value))
+        falling = float(str(report.points[0].value)) > float(str(report.points[-1].value))
         return -float(point.value) if falling else float(point.value)
     return float(number)
 
@@ -114,8 +113,6 @@ def _place(report: SweepReport, point: SweepPoint, number: int) -> float:
 def _x_title(report: SweepReport) -> str:
     """Short enough for a telephone: the meaning of s is below the table of points."""
     share = report.knob.share
-    if report.sides:
-        return visible(f"{report.knob.field}; {told(report.knob.neutral)} changes nothing")
     return visible(
         f"{report.knob.field}, {in_order(report)}" if share is None else f"{report.knob.field}; {share.split(',')[0]}"
     )

@@ -33,24 +33,12 @@ class FitView:
 def fit_view(threshold: Threshold) -> FitView:
     """A fitted threshold for the page."""
     of = "perplexity" if threshold.of == "perplexity" else "KL"
-    slopes, params = threshold.slopes, threshold.params
+    params = threshold.params
     rows = [
         (
             "s0",
             fmt.estimate(threshold.s0, threshold.ci),
             f"{_where(threshold)}; {_bound(threshold, 's0')}",
-        ),
-        ("Slope below", fmt.Estimate(fmt.number(slopes.below), None), f"d ln {of} / ds of the form just below s0"),
-        ("Slope above", fmt.Estimate(fmt.number(slopes.above), None), "just above"),
-        (
-            "Measured slope below",
-            fmt.estimate(slopes.measured_below, slopes.measured_below_ci),
-            f"least squares, {_through(slopes.measured_below, 'points up to s0')}",
-        ),
-        (
-            "Measured slope above",
-            fmt.estimate(slopes.measured_above, slopes.measured_above_ci),
-            _through(slopes.measured_above, "points beyond s0"),
         ),
         ("p of no transition", fmt.Estimate(fmt.number(threshold.transition_test.p, 2), None), _level(threshold)),
         ("p of the form’s fit", fmt.Estimate(fmt.number(threshold.lack_of_fit, 2), None), "small: it does not fit"),
@@ -104,10 +92,6 @@ def _where(threshold: Threshold) -> str:
     if threshold.missed:
         return "the share removed where the parts of the form meet; the curve turns, and this form does not show where"
     return "the share removed where the curve turns"
-
-
-def _through(slope: float | None, points: str) -> str:
-    return points if slope is not None else f"fewer than two {points}"
 
 
 def _level(threshold: Threshold) -> str:

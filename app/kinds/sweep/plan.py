@@ -9,30 +9,19 @@ from app.kinds.sweep.request import FormBounds, SweepRequest
 from app.models.checkpoint import CheckpointInfo
 from app.models.knobs import check_knobs
 from app.models.shares import shares
-from app.models.tasks.checks import check_answers, check_tasks, tasks_cost
 
 
 def check(request: SweepRequest, checked: Checked) -> None:
     """Raises `HemostatError` for a knob that the recipe has not, values that its step or the checkpoint cannot take,
-    bounds that miss the range, and tasks that cannot be answered."""
+    and bounds that miss the range."""
     check_knobs(request.candidate.recipe, request.knobs, checked.check_recipe)
     if request.bounds != FormBounds():
         _check_bounds(request, checked.source)
-    check_tasks(request.tasks, checked.settings, seed=request.seed)
-    check_answers(request.tasks, checked.context)
 
 
 def cost(request: SweepRequest, cost: Cost) -> None:
-    """Adds the settings, and the tasks of the rule."""
+    """Adds the settings."""
     cost.add_settings(request.planned)
-    if request.tasks:
-        asked, drawing, told = tasks_cost(request.tasks, cost.settings, seed=request.seed)
-        cost.add_answers(asked, drawing)
-        cost.assumptions += [
-            "tasks are answered by the reference and by one setting; each weaker one that must be asked takes a "
-            "candidate's part of that again",
-            *told,
-        ]
 
 
 def _check_bounds(request: SweepRequest, info: CheckpointInfo) -> None:

@@ -24,7 +24,6 @@ from app.contracts.report import (
     Severity,
     SeverityVerdict,
 )
-from app.kinds.sweep.lossless import NearLossless, Setting
 
 Answer = Literal["transition", "no transition in range", "not identifiable"]
 _PUBLISHED: Final = "power_law_then_exponential"
@@ -49,7 +48,7 @@ class SweptKnob(Contract):
     order: Order = Field(
         description="what the order of strength is: rising s, settings of the same s by the damage that was measured; "
         "rising or falling value; the distance from `neutral`. `unknown`: none is known beforehand, or all remove the "
-        "same share. Each setting is then judged by itself, and they are in the order of the damage that was measured. "
+        "same share. There is no limit then, and they are in the order of the damage that was measured. "
         "`given`: as asked for",
     )
     neutral: Number = Field(
@@ -76,7 +75,6 @@ class SweepPoint(Contract):
     seconds_measuring: float
     warnings: tuple[str, ...] = ()
     refused: str = ""
-    number: Count = Field(description="when it was chosen: 1 first; points of the first look share nothing else")
     by: str = Field(description="the process that measured it")
     kernel_term: KernelTerm | None = Field(
         default=None,
@@ -93,19 +91,6 @@ class KneeInterval(Contract):
         description="documents: whole ones, whole windows where there are fewer than six documents"
     )
     searched: Ci
-
-
-class Slopes(Contract):
-    """d ln y / ds on both sides of s0: of the published form at s0, and least squares through the points of a side."""
-
-    below: float
-    above: float
-    measured_below: Number
-    measured_above: Number
-    measured_below_ci: Ci | None = Field(
-        default=None, description="95 % over documents resampled jointly at all points, s0 held"
-    )
-    measured_above_ci: Ci | None = None
 
 
 class TransitionTest(Contract):
@@ -167,7 +152,6 @@ class Threshold(Contract):
     interval: KneeInterval
     transition_test: TransitionTest
     lack_of_fit: Number
-    slopes: Slopes
     shown_by_rival: bool = Field(
         description="whether a rival shows a transition where the published form's own test finds none"
     )
@@ -206,6 +190,12 @@ class Threshold(Contract):
         return (*own, *(rival.form for rival in self.rivals if rival.aicc is None))
 
 
+class Setting(Contract):
+    """A value of the knob. null is a value, too: of a group size it is one group per channel."""
+
+    value: JsonValue
+
+
 class Limit(Contract):
     """How far the knob may be turned before a quantity passes a limit."""
 
@@ -223,49 +213,6 @@ class Limit(Contract):
         "between two settings, from the weaker one up to the stronger one. If the knob removes a share, it starts at "
         "a straight line between them. An end that is null is outside the measured settings"
     )
-    undecided: tuple[JsonValue, ...] = Field(
-        default=(),
-        description="of `largest_mild`: the measured values beyond `largest` whose interval holds the limit, up to "
-        "the first whose interval is beyond it. Of a knob without an order: all of that kind. Where `largest` is null "
-        "too, nothing is shown to stay mild, and nothing is shown not to. Of `near_lossless`, which goes by the mean, "
-        "also those up to `largest` whose interval holds the limit",
-    )
-
-    @property
-    def strongest(self) -> JsonValue:
-        """The value of `largest`. Raises ValueError without one."""
-        if self.largest is None:
-            raise ValueError("no setting stays within the limit")
-        return self.largest.value
-
-
-class CrossingSlopes(Contract):
-    """Of ln perplexity, per unit of `axis`, by least squares through the points on either side of a place."""
-
-    at: float
-    below: Number
-    above: Number
-    below_ci: Ci | None = Field(default=None, description="95 % over documents resampled jointly at all points")
-    above_ci: Ci | None = None
-
-
-class SweptSide(Contract):
-    """One side of a knob whose values lie on both sides of its neutral one. The neutral one, where it was measured,
-    belongs to both."""
-
-    side: Literal["below", "above"]
-    near_lossless: Limit | None
-    largest_mild: Limit | None
-    slopes: CrossingSlopes | None = None
-    near_lossless_rule: NearLossless | None = Field(default=None, description="as that of all settings")
-
-
-class Share(Contract):
-    """What each process did of the sweep."""
-
-    by: str
-    points: Count
-    seconds: float = Field(description="of making and measuring them")
 
 
 class SweepReport(Report):
@@ -282,47 +229,14 @@ class SweepReport(Report):
     threshold_kl: Threshold | None
     no_threshold: str = Field(default="", description="why a threshold is missing; empty where both are there")
     near_lossless: Limit | None = Field(
-        description="by the published rule on perplexity; null: perplexity not finite, or told by `sides`"
-    )
-    near_lossless_rule: NearLossless | None = Field(
-        default=None,
-        description="by the whole published rule, what tasks lose included; null: no tasks were asked for, no setting "
-        "has a finite perplexity, or it is given by `sides`",
+        description="by the published rule on perplexity; null: no finite perplexity, or no order of strength is known"
     )
     largest_mild: Limit | None = Field(
         description="by the upper limit of the excess KL; null: it cannot be judged, since a single window of text "
-        "leaves no interval, or it is given by `sides`"
+        "leaves no interval, or no order of strength is known"
     )
-    sides: tuple[SweptSide, ...] = Field(
-        default=(),
-        description="below and above the knob's neutral value, where values lie on both sides of it; then none of "
-        "the limits and slopes beside it is there",
-    )
-    slopes: CrossingSlopes | None = Field(
-        default=None, description="around the place where mild ends; the thresholds have their own"
-    )
-    shared: tuple[Share, ...]
 
     @property
     def measured(self) -> tuple[SweepPoint, ...]:
         """The points that the model takes, weakest first."""
         return tuple(point for point in self.points if not point.refused)
-
-    @property
-    def mild_alone(self) -> tuple[SweepPoint, ...]:
-        """Of a knob without a known order the points that stay mild, each judged by itself."""
-        limit = self.largest_mild
-        values = [point.value for point in self.measured]
-        count = 0 if limit is None or limit.largest is None else values.index(limit.largest.value) + 1
-        return self.measured[:count]
-
-    @property
-    def changing(self) -> tuple[SweepPoint, ...]:
-        """The points that the model takes without those at the knob's neutral value, weakest first."""
-        neutral = self.knob.neutral
-        return tuple(point for point in self.measured if neutral is None or point.value != neutral)
-
-    def stays_mild(self, limit: Limit) -> bool:
-        """Whether a setting that changes anything stays within a limit, of the whole or of a side."""
-        neutral = self.knob.neutral
-        return limit.largest is not None and (neutral is None or limit.largest.value != neutral)

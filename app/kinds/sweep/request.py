@@ -2,12 +2,11 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from app.contracts.base import Contract
 from app.contracts.option import Option
 from app.contracts.request import Knob, SweptRequest
-from app.contracts.task import MOST_TASKS, OwnTask, told_apart
 
 Bound = tuple[float | None, float | None]
 
@@ -54,16 +53,6 @@ class SweepRequest(SweptRequest):
     bounds: Annotated[FormBounds, Option("--bound", shape="bounds")] = Field(
         default=FormBounds(), description="bounds on the form that is fitted to the perplexity"
     )
-    tasks: Annotated[tuple[OwnTask, ...], Field(max_length=MOST_TASKS), Option("--task", shape="task")] = Field(
-        default=(),
-        description="tasks for settings that are near-lossless by perplexity, the strongest first, until a setting "
-        "loses at most 5 % on average. They complete the published rule; default: none",
-    )
-
-    @model_validator(mode="after")
-    def _told_apart(self) -> "SweepRequest":
-        told_apart(self.tasks)
-        return self
 
     @property
     def planned(self) -> int:

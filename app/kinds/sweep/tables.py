@@ -3,19 +3,7 @@
 from __future__ import annotations
 
 from app.kinds.sweep.report import SweepPoint, SweepReport
-from app.kinds.sweep.task_loss import HALF, largest_of, rules_of, stopped_by
-from app.kinds.sweep.words import (
-    UNJUDGED,
-    in_order,
-    largest_column,
-    largest_within,
-    last_mild,
-    limits_of,
-    lossless_note,
-    passed,
-    setting,
-    severity,
-)
+from app.kinds.sweep.words import NO_ORDER, UNJUDGED, in_order, largest_within, last_mild, passed, setting, severity
 from app.models.knobs import told
 from app.reports import format as fmt
 from app.reports.blocks import Cell, Column, Table
@@ -91,116 +79,66 @@ def kernels_note(report: SweepReport) -> str:
 
 def limits(report: SweepReport) -> Table:
     """The answers without a form."""
-    rows = []
-    each = [
-        (visible(f"{name} {side}".strip()), limit, unit, rule)
-        for side, mild, lossless in limits_of(report)
-        for name, limit, unit, rule in (
-            ("Stays mild", mild, "nats of excess KL", "the upper 95 % limit of the excess KL stays below the limit"),
-            (
-                "Near-lossless by perplexity",
-                lossless,
-                "of ln perplexity",
-                "the published rule, 1.5 more points on a reference of 6.157, taken as a ratio",
-            ),
+    each = (
+        (
+            "Stays mild",
+            report.largest_mild,
+            "nats of excess KL",
+            "the upper 95 % limit of the excess KL stays below the limit",
+        ),
+        (
+            "Near-lossless by perplexity",
+            report.near_lossless,
+            "of ln perplexity",
+            "the published rule, 1.5 more points on a reference of 6.157, taken as a ratio",
+        ),
+    )
+    rows = tuple(
+        (
+            Cell(name),
+            Cell(largest_within(limit), strong=True),
+            Cell(*passed(report, limit)),
+            Cell(f"{fmt.number(limit.limit)} {unit}"),
+            Cell(rule),
         )
-    ]
-    for name, limit, unit, rule in each:
-        if limit is None:
-            continue
-        rows.append(
-            (
-                Cell(name),
-                Cell(largest_within(limit), strong=True),
-                Cell(*passed(report, limit)),
-                Cell(f"{fmt.number(limit.limit)} {unit}"),
-                Cell(rule),
-            )
-        )
-    for side, both in rules_of(report):
-        rows.append(
-            (
-                Cell(visible(f"Near-lossless by both halves {side}".strip())),
-                Cell(largest_of(both), strong=True),
-                Cell(stopped_by(both)),
-                Cell(f"{fmt.plain(100 * both.limit)} % lost on tasks"),
-                Cell("the whole published rule: perplexity, and at most 5 % of accuracy lost on tasks in the mean"),
-            )
-        )
+        for name, limit, unit, rule in each
+        if limit is not None
+    )
     return Table(
         caption="How far one may go, without any form",
         columns=(
             Column("", "name"),
-            Column(largest_column(report)),
+            Column("Largest setting"),
             Column("Limit is passed at"),
             Column("Limit"),
             Column("Rule", "text"),
         ),
-        rows=tuple(rows),
+        rows=rows,
     )
 
 
 def limits_note(report: SweepReport) -> str:
     """How they were found."""
     if report.knob.order == "unknown":
-        return (
-            "No order of strength is known of these settings: each one is judged by itself, and the largest is the "
-            "most damaging one that stays within the limit." + ("" if rules_of(report) else f" {HALF}")
-        )
-    note = (
+        return f"{NO_ORDER[:1].upper()}{NO_ORDER[1:]}."
+    return (
         "The largest setting is the strongest measured one that stays within the limit together with every weaker one. "
         "Where the limit is passed is interpolated between measured settings; an end of the interval before the "
         "weakest or beyond the strongest is outside them. It holds what was not measured between two "
         "settings. If the knob removes a share of the model, damage grows ever faster: it then reaches from where a "
         "straight line would pass the limit to the stronger setting. Of any other knob, next to no damage, "
-        "and before a collapse, it is the whole gap."
+        "and before a collapse, it is the whole gap. Near-lossless is looser than mild, and says nothing of tasks: "
+        "`hemostat tasks` asks them of a setting."
     )
-    if report.sides:
-        note += (
-            f" The sides below and above {told(report.knob.neutral)}, which alone changes nothing, are judged apart."
-        )
-    if beyond := lossless_note(report):
-        note += f" {beyond}"
-    if not rules_of(report):
-        note += f" {HALF}"
-    unit = "s" if report.knob.axis == "s" else report.knob.field
-    for slopes in (report.slopes, *(side.slopes for side in report.sides)):
-        if slopes is None:
-            continue
-        note += (
-            f" Around the place where mild ends ({unit} {fmt.plain(slopes.at)}) ln perplexity changes by "
-            f"{fmt.estimate(slopes.below, slopes.below_ci)} per unit of {unit} on the weaker side and "
-            f"{fmt.estimate(slopes.above, slopes.above_ci)} on the stronger."
-        )
-    return visible(note)
 
 
-def effort(report: SweepReport) -> Table:
-    """Seconds, by process."""
+def effort(report: SweepReport) -> str:
+    """Seconds of all points."""
     making = sum(point.seconds_making for point in report.points)
     measuring = sum(point.seconds_measuring for point in report.points)
-    rows = [
-        (Cell("All"), Cell(str(len(report.points))), Cell(fmt.duration(making)), Cell(fmt.duration(measuring))),
-    ]
-    for share in report.shared if len(report.shared) > 1 else ():
-        mine = [point for point in report.points if point.by == share.by]
-        rows.append(
-            (
-                Cell(visible(share.by)),
-                Cell(str(share.points)),
-                Cell(fmt.duration(sum(point.seconds_making for point in mine))),
-                Cell(fmt.duration(sum(point.seconds_measuring for point in mine))),
-            )
-        )
-    return Table(
-        caption="What it took, by process",
-        columns=(
-            Column("Process", "name"),
-            Column("Points"),
-            Column("Making weights, putting them in"),
-            Column("Scoring and statistics"),
-        ),
-        rows=tuple(rows),
+    return (
+        f"Making weights and putting them in took {fmt.duration(making)}, scoring and statistics "
+        f"{fmt.duration(measuring)}."
     )
 
 

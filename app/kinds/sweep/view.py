@@ -6,33 +6,21 @@ from dataclasses import replace
 
 from app.kinds.sweep.charts import fit_drawn, kl_chart, perplexity_chart
 from app.kinds.sweep.fits import answer, fit_view
-from app.kinds.sweep.lossless import NearLossless
 from app.kinds.sweep.report import Limit, SweepReport, Threshold
 from app.kinds.sweep.tables import effort, limits, limits_note, points, points_note
-from app.kinds.sweep.task_loss import (
-    answered_note,
-    answered_table,
-    largest_of,
-    lost_in_words,
-    rule_in_words,
-    rules_of,
-    stopped_by,
-)
 from app.kinds.sweep.words import (
+    NO_ORDER,
     UNJUDGED,
     ends,
     form_name,
     heading,
     largest_within,
-    limits_of,
-    lossless_beyond_mild,
+    one_by_one,
     passed,
     setting,
     strongest,
-    undecided,
     where,
 )
-from app.models.knobs import told
 from app.reports import format as fmt
 from app.reports.blocks import Block, Chart, Figure, Figures, Items, Note, Section, filled
 from app.reports.common import closing, headline, title
@@ -50,9 +38,8 @@ def blocks(report: SweepReport) -> list[Block]:
         *_curves(report),
         Section("points", "Points", (replace(table, brief=len(table.rows) <= _MOST_ROWS), Note(points_note(report)))),
         Section("limits-of-use", "How far one may go", [*filled(limits(report)), Note(limits_note(report))], "How far"),
-        *_answered(report),
         Section("threshold", "Threshold", thresholds(report)),
-        Section("effort", "Effort", (Note(_choice(report)), effort(report))),
+        Section("effort", "Effort", (Note(f"{_choice(report)} {effort(report)}"),)),
         headline(
             report,
             chart_title="Excess KL of the strongest setting over the noise floor",
@@ -79,14 +66,6 @@ def _curves(report: SweepReport) -> list[Block]:
         chart = Chart(caption, perplexity, "logarithmic")
         found.append(Section("perplexity", "Perplexity against the setting", (chart,), "Perplexity"))
     return found
-
-
-def _answered(report: SweepReport) -> list[Block]:
-    """What is lost on tasks, if any were asked."""
-    note = answered_note(report)
-    if not note:
-        return []
-    return [Section("tasks", "What is lost on tasks", (answered_table(report), Note(note)), "Tasks")]
 
 
 def thresholds(report: SweepReport) -> list[Block]:
@@ -118,53 +97,21 @@ def _choice(report: SweepReport) -> str:
 
 def figures(report: SweepReport) -> tuple[Figure, ...]:
     """Where mild and near-lossless end, and where the curves turn."""
-    limits_ = [
-        figure
-        for side, mild, lossless in limits_of(report)
-        for figure in (
-            _limit_figure(_label("Stays mild", side), report, mild, "excess KL, by its upper limit"),
-            _limit_figure(
-                _label("Near-lossless by perplexity", side), report, lossless, _lossless_rule(report, mild, lossless)
-            ),
-        )
-    ]
+    lossless = "ln perplexity rises by less than 0.218"
     return (
-        *limits_,
-        *(_rule_figure(_label("Near-lossless by both halves", side), report, rule) for side, rule in rules_of(report)),
+        _limit_figure("Stays mild up to", report, report.largest_mild, "excess KL, by its upper limit"),
+        _limit_figure("Near-lossless by perplexity up to", report, report.near_lossless, lossless),
         _knee_figure("Perplexity turns at", report.threshold),
         _knee_figure("KL turns at", report.threshold_kl),
     )
 
 
-def _lossless_rule(report: SweepReport, mild: Limit | None, lossless: Limit | None) -> str:
-    beyond = lossless_beyond_mild(report, mild, lossless)
-    other = "" if rules_of(report) else "; tasks were not asked"
-    return f"ln perplexity rises by less than 0.218{other}{beyond and f'; by KL {beyond}'}"
-
-
-def _rule_figure(label: str, report: SweepReport, rule: NearLossless) -> Figure:
-    last = rule.answered[-1] if rule.answered else None
-    shown = ""
-    if last is not None and last.degradation is not None:
-        shown = f"{lost_in_words(last.degradation)} on tasks at {told(last.value)}"
-    note = f"{stopped_by(rule)}; at most 5 % may be lost"
-    return Figure(label, largest_of(rule), visible(report.knob.field), visible(shown), note)
-
-
-def _label(name: str, side: str) -> str:
-    """Of all settings, or of those on a side of a neutral value."""
-    if not side:
-        return f"{name} up to"
-    return visible(f"{name}, {side}")
-
-
 def _limit_figure(label: str, report: SweepReport, limit: Limit | None, note: str) -> Figure:
-    crossing = UNJUDGED if limit is None else ""
-    if limit is not None and limit.at is not None:
+    if limit is None:
+        crossing = NO_ORDER if report.knob.order == "unknown" else UNJUDGED
+    elif limit.at is not None:
         crossing = f"mean passes at {where(report, limit.at)} {ends(limit)}"
-    elif report.knob.order == "unknown" and limit is not None:
-        crossing = "; ".join(["each setting judged by itself", *([undecided(limit)] if limit.undecided else [])])
-    elif limit is not None:
+    else:
         crossing = " ".join(["limit passed:", *passed(report, limit)]).strip()
     return Figure(label, largest_within(limit), visible(report.knob.field), crossing, note)
 
@@ -193,13 +140,13 @@ def _best(threshold: Threshold) -> str:
 
 
 def verdict_of(report: SweepReport) -> str:
-    """How far damage stays mild, how far the knob is near-lossless if tasks were asked, and where the curve turns."""
-    return " ".join([_mild(report), *_collapse(report), *_near_lossless(report), _turn(report)])
+    """How far damage stays mild, and where the curve turns."""
+    return " ".join([_mild(report), *_collapse(report), _turn(report)])
 
 
 def _mild(report: SweepReport) -> str:
     limit = report.largest_mild
-    if limit is None or limit.at is None:
+    if limit is None or limit.at is None or one_by_one(report):
         return f"{heading(report)}."
     return f"{heading(report)}; the mean passes the limit at {where(report, limit.at)} {ends(limit)}."
 
@@ -209,11 +156,6 @@ def _collapse(report: SweepReport) -> list[str]:
     if broken is None:
         return []
     return [f"At {setting(report, broken.value)} some logits are not finite, which is a collapse."]
-
-
-def _near_lossless(report: SweepReport) -> list[str]:
-    field = report.knob.field
-    return [rule_in_words(field, side, rule) for side, rule in rules_of(report)]
 
 
 def _turn(report: SweepReport) -> str:

@@ -24,14 +24,13 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class MeasuredPoint:
-    """One value of the knob: its place among all that were asked for, its s, what was measured, its turn, and what its
-    kernels add."""
+    """One value of the knob: its place among all that were asked for, its s, what was measured, and what its kernels
+    add."""
 
     index: int
     value: Any
     s: float | None
     record: PointRecord
-    number: int
     kernel: Kernel = NO_KERNEL
 
 
@@ -46,7 +45,7 @@ class Course:
 
     @property
     def alone(self) -> bool:
-        """Whether no order of strength is known, so that each point is judged by itself."""
+        """Whether no order of strength is known, so that no limit is either."""
         return self.order is not None and self.order.kind == "unknown"
 
     def rank(self, point: MeasuredPoint) -> float:
@@ -65,17 +64,6 @@ class Course:
             return self.rank(point), not point.record.refused, upper if point.record.whole else math.inf
 
         return replace(self, points=tuple(sorted(self.points, key=damage)))
-
-    def sides(self) -> tuple[Course, ...]:
-        """Below and above the neutral value of the knob, where values lie on both sides of it; empty otherwise."""
-        if self.order is None or not self.order.sides:
-            return ()
-        by_index = {point.index: point for point in self.points}
-        alone = replace(self.order, sides=())
-        return tuple(
-            replace(self, points=tuple(by_index[index] for index in side if index in by_index), order=alone)
-            for side in self.order.sides
-        )
 
     @property
     def convex(self) -> bool:
@@ -97,9 +85,18 @@ class Course:
     @property
     def axis_kind(self) -> Literal["value", "s", "order"]:
         """What a place between two settings is reported in."""
-        if not self.alone and all(_is_number(point.value) for point in self.points):
+        if self.alone or self._both_sides:
+            return "order"
+        if all(_is_number(point.value) for point in self.points):
             return "value"
-        return "order" if self.alone or any(point.s is None for point in self.points) else "s"
+        return "order" if any(point.s is None for point in self.points) else "s"
+
+    @property
+    def _both_sides(self) -> bool:
+        """Whether values are below and above the one that changes nothing, so that they do not rise with strength."""
+        neutral = None if self.order is None else self.order.neutral
+        numbers = [float(point.value) for point in self.points if _is_number(point.value)]
+        return neutral is not None and len(numbers) > 0 and min(numbers) < neutral < max(numbers)
 
     def axis(self, points: Sequence[MeasuredPoint]) -> list[float]:
         """The places of points on that axis."""

@@ -8,14 +8,13 @@ from typing import Final, Literal
 
 import numpy as np
 
-from app.kinds.sweep.report import KneeInterval, Rival, Slopes, Threshold, TransitionTest
+from app.kinds.sweep.report import KneeInterval, Rival, Threshold, TransitionTest
 from app.kinds.sweep.request import FormBounds
 from workers.analysis.threshold.answer import ThresholdAnswer, fit_threshold
 from workers.analysis.threshold.bounds import Bounds
 from workers.analysis.threshold.curve import FEWEST_POINTS, Curve
 from workers.analysis.threshold.interval import CONFIDENCE
 from workers.diagnosis.sweep.course import Course, MeasuredPoint
-from workers.diagnosis.sweep.limits import drawn_logs, slope_of
 
 Of = Literal["perplexity", "kl"]
 # A perplexity beyond is no number of 64 bits any more.
@@ -44,14 +43,8 @@ def threshold_of(
         return str(error)
     documents = losses if course.resampled(losses) else None
     answer = fit_threshold(curve, box, dense=dense, documents=documents, seed=seed, check=check)
-    drawn_BP = drawn_logs(course, losses, seed=seed)
-    below_N = curve.s_N <= answer.fit.s0
-    intervals = {
-        "measured_below_ci": slope_of(curve.s_N, curve.log_N, drawn_BP, below_N)[1],
-        "measured_above_ci": slope_of(curve.s_N, curve.log_N, drawn_BP, ~below_N)[1],
-    }
     left_out = _left_out(bounds) if of == "kl" else ()
-    return _as_contract(answer, of, points, course, intervals, left_out)
+    return _as_contract(answer, of, points, course, left_out)
 
 
 def _left_out(bounds: FormBounds) -> tuple[str, ...]:
@@ -102,10 +95,9 @@ def _as_contract(
     of: Of,
     points: Sequence[MeasuredPoint],
     course: Course,
-    slope_intervals: dict[str, tuple[float, float] | None],
     left_out: tuple[str, ...],
 ) -> Threshold:
-    told = answer.as_json()
+    found = answer.as_json()
     ends = (answer.interval.low, answer.interval.high)
     value, value_ci = None, None
     if course.axis_kind == "value":
@@ -120,33 +112,32 @@ def _as_contract(
         ci=ends,
         value=value,
         value_ci=value_ci,
-        form=told["form"],
-        bounds={name: (pair[0], pair[1]) for name, pair in told["bounds"].items()},
-        identifiable=told["identifiable"],
-        rivals=tuple(Rival(**{**rival, "params": _finite(rival["params"])}) for rival in told["rivals"]),
+        form=found["form"],
+        bounds={name: (pair[0], pair[1]) for name, pair in found["bounds"].items()},
+        identifiable=found["identifiable"],
+        rivals=tuple(Rival(**{**rival, "params": _finite(rival["params"])}) for rival in found["rivals"]),
         answer=answer.answer,
         reasons=answer.reasons,
         warnings=(*left_out, *answer.warnings),
-        params=told["params"],
-        log_sse=told["log_sse"],
-        aicc=told["aicc"],
-        left_out_error=told["left_out_error"],
-        at_bounds=tuple(told["at_bounds"]),
+        params=found["params"],
+        log_sse=found["log_sse"],
+        aicc=found["aicc"],
+        left_out_error=found["left_out_error"],
+        at_bounds=tuple(found["at_bounds"]),
         points=len(points),
         interval=KneeInterval(
             confidence=CONFIDENCE,
             resampled=answer.resampled,
-            searched=(told["interval"]["searched"][0], told["interval"]["searched"][1]),
+            searched=(found["interval"]["searched"][0], found["interval"]["searched"][1]),
         ),
         transition_test=TransitionTest(
             p=answer.transition.p,
-            level=told["transition_test"]["level"],
+            level=found["transition_test"]["level"],
             power_law=tests["power_law"],
             exponential=tests["exponential"],
             line=tests["line"],
         ),
         lack_of_fit=answer.lack_of_fit,
-        slopes=Slopes(**told["slopes"]).model_copy(update=slope_intervals),
         shown_by_rival=answer.shown_by_rival,
     )
 

@@ -1,7 +1,7 @@
 """The `sweep` job: one knob over its values, weakest to strongest, and how far it may be turned.
 
 Order: text, reference (from the store if it was scored before), head check, noise floor, points. Then come what the
-kernels of packed ones add, what settings lose on tasks if any are asked, and fits. The engine is started once, and each
+kernels of packed ones add, and fits. The engine is started once, and each
 setting's weights are swapped in place, where settings share shapes and configuration. Points are kept as they come
 (`workers.measuring.points`): the attempt after a lost one goes on from them, and an idle worker (`help_sweep`) takes
 what the first has not begun.
@@ -9,21 +9,14 @@ what the first has not begun.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from app.kinds.sweep.lossless import AnsweredSetting
 from app.kinds.sweep.report import SweepReport
 from app.kinds.sweep.request import SweepRequest
-from app.models.knobs import recipe_at, told
+from app.models.knobs import recipe_at
 from app.models.strength import Order, order_of
-from workers.analysis.numerals import counted as numbered
-from workers.diagnosis.sweep.answered import answered_setting
 from workers.diagnosis.sweep.course import Course, MeasuredPoint
 from workers.diagnosis.sweep.export import export
 from workers.diagnosis.sweep.range_measurement import Range, RangeMeasurement
 from workers.diagnosis.sweep.report import Swept, build_report
-from workers.diagnosis.sweep.sides import form_free, with_tasks
-from workers.diagnosis.sweep.task_answers import Examiner, Questions
 from workers.engine.room import EngineRoom
 from workers.measuring.attempt import counted
 from workers.measuring.points.attempt import PointsAttempt
@@ -58,8 +51,7 @@ class _Sweep(PointsAttempt):
 
     def run(self) -> SweepReport:
         request, context, watch = self._request, self._context, self._watch
-        questions = Questions.read(request, context)
-        with self.ground(items=questions.documents) as ground:
+        with self.ground() as ground:
             over, order = self._range(ground)
             runner = self.runner(ground, total=request.planned)
             measurement = self._measurement(runner, over)
@@ -70,35 +62,15 @@ class _Sweep(PointsAttempt):
                 ground, [over.settings[place] for place in places], [found[place] for place in places]
             )
             course = _course(found, over, order, ground, dict(zip(places, kernels, strict=True)))
-            context.check_cancelled()
-            with watch.phase("statistics"):
-                context.progress("statistics", 0, 1)
-                free = form_free(course, request.thresholds, seed=request.seed)
-            if request.tasks:
-                with watch.phase("tasks"):
-                    free = with_tasks(course, free, self._ask(questions, ground))
         context.check_cancelled()
         with watch.phase("statistics"):
             context.progress("statistics", 0, 1)
-            swept = Swept(request, ground, course, free, self.conditions(ground, runner))
+            swept = Swept(request, ground, course, self.conditions(ground, runner))
             report = build_report(swept, context)
         with watch.phase("report"):
             export(report, course, context)
             context.progress("report", 1, 1)
         return report
-
-    def _ask(self, questions: Questions, ground: Ground) -> Callable[[MeasuredPoint], AnsweredSetting]:
-        """What has both models answer the tasks at a setting."""
-        request, context = self._request, self._context
-        examiner = Examiner(questions, ground, self.bench(ground), self._room, self._store, context)
-
-        def ask(point: MeasuredPoint) -> AnsweredSetting:
-            name = f"{request.knobs[0].field} {told(point.value)}"
-            context.log(f"{name}: asking {numbered(len(request.tasks), 'task')}")
-            recipe = recipe_at(request.candidate.recipe, request.knobs, [point.value])
-            return answered_setting(point.value, examiner.answers(recipe))
-
-        return ask
 
     def help(self) -> None:
         """What another worker's attempt has not begun."""
@@ -116,10 +88,8 @@ class _Sweep(PointsAttempt):
         settings = tuple(
             Setting((knob.values[index],), recipe_at(recipe, knobs, [knob.values[index]])) for index in order.places
         )
-        sides: tuple[tuple[int, ...], ...] | None = None
-        if order.sides or order.kind == "unknown":
-            sides = tuple(tuple(order.places.index(index) for index in side) for side in order.sides)
-        return Range(settings, None if share is None else tuple(share[index] for index in order.places), sides), order
+        s = None if share is None else tuple(share[index] for index in order.places)
+        return Range(settings, s, order.kind != "unknown"), order
 
     def _measurement(self, runner: PointRunner, over: Range) -> RangeMeasurement:
         request = self._request
@@ -136,20 +106,14 @@ class _Sweep(PointsAttempt):
 def _course(
     found: dict[int, PointRecord], over: Range, order: Order, ground: Ground, kernels: dict[int, Kernel]
 ) -> Course:
-    turns = sorted(found, key=lambda place: found[place].measured_at)
-    course = Course(
-        tuple(
-            MeasuredPoint(
-                index=order.places[place],
-                value=over.settings[place].values[0],
-                s=None if over.s is None else over.s[place],
-                record=found[place],
-                number=turns.index(place) + 1,
-                kernel=kernels[place],
-            )
-            for place in sorted(found)
-        ),
-        ground.window_documents,
-        order,
+    points = tuple(
+        MeasuredPoint(
+            index=order.places[place],
+            value=over.settings[place].values[0],
+            s=None if over.s is None else over.s[place],
+            record=found[place],
+            kernel=kernels[place],
+        )
+        for place in sorted(found)
     )
-    return course.by_damage()
+    return Course(points, ground.window_documents, order).by_damage()

@@ -26,28 +26,12 @@ Losses = list[tuple[int, float]]
 
 @dataclass(frozen=True)
 class Range:
-    """Settings in the order of their strength; `s` where the knob removes a share of the model.
-
-    `sides`: places of the settings on each side of a neutral one, weakest first each. None means all of them, on one
-    side. It is empty if no order of strength is known.
-    """
+    """Settings in the order of their strength; `s` where the knob removes a share of the model. `ordered` is false if
+    no order of strength is known."""
 
     settings: tuple[Setting, ...]
     s: tuple[float, ...] | None
-    sides: tuple[tuple[int, ...], ...] | None = None
-
-    @property
-    def runs(self) -> tuple[tuple[int, ...], ...]:
-        """Places along which damage grows."""
-        return (tuple(range(len(self.settings))),) if self.sides is None else self.sides
-
-    @property
-    def line(self) -> tuple[int, ...]:
-        """All places, so that neighbours are alike: from the far end of one side through to that of the other."""
-        if not self.sides:
-            return tuple(range(len(self.settings)))
-        below, above = self.sides
-        return (*(place for place in below[::-1] if place not in above), *above)
+    ordered: bool = True
 
 
 class RangeMeasurement:
@@ -73,8 +57,7 @@ class RangeMeasurement:
         if self._budget >= count:
             return self._all(range(count), wait=wait)
         found = self._found()
-        line = self._over.line
-        first = [line[place] for place in first_look(count, self._budget)]
+        first = first_look(count, self._budget)
         if not set(first) <= set(found):
             found |= self._all(first, wait=True)
         while len(found) < self._budget:
@@ -125,12 +108,8 @@ class RangeMeasurement:
             place = self._by_share(s, found, taken)
             # Other settings of a share that was measured narrow no knee: they come last.
             return widest_gap(count, taken) if place is None else place
-        halved = None if busy else self._halving(found)
-        if halved is not None:
-            return halved
-        line = self._over.line
-        gap = widest_gap(count, [line.index(place) for place in taken])
-        return None if gap is None else line[gap]
+        halved = self._halving(found) if self._over.ordered and not busy else None
+        return widest_gap(count, taken) if halved is None else halved
 
     def _by_share(self, s: Sequence[float], found: dict[int, PointRecord], taken: Sequence[int]) -> int | None:
         """The setting of a share that was not measured yet that shows most of the knee; None if all were."""
@@ -151,19 +130,15 @@ class RangeMeasurement:
         return None if chosen is None else kept[chosen]
 
     def _halving(self, found: dict[int, PointRecord]) -> int | None:
-        """The middle of the longest run of settings among which damage stops being mild; None if each side's place
-        is known as well as it can be."""
-        best: tuple[int, int] | None = None
-        for run in self._over.runs:
-            measured = [number for number, place in enumerate(run) if place in found and not found[place].refused]
-            stretch = open_stretch(measured, [self._mild(found[run[number]]) for number in measured])
-            if stretch is None:
-                continue
-            # Settings that the model does not take lie between, too.
-            left = [number for number in range(stretch[0] + 1, stretch[1]) if run[number] not in found]
-            if left and (best is None or len(left) > best[0]):
-                best = len(left), run[left[(len(left) - 1) // 2]]
-        return None if best is None else best[1]
+        """The middle of the run of settings among which damage stops being mild; None if its place is known as well as
+        it can be."""
+        measured = sorted(place for place, record in found.items() if not record.refused)
+        stretch = open_stretch(measured, [self._mild(found[place]) for place in measured])
+        if stretch is None:
+            return None
+        # Settings that the model does not take lie between, too.
+        left = [place for place in range(stretch[0] + 1, stretch[1]) if place not in found]
+        return left[(len(left) - 1) // 2] if left else None
 
     def _mild(self, record: PointRecord) -> bool:
         mean = record.excess_kl

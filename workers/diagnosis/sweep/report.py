@@ -7,17 +7,16 @@ from typing import Final
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.report import Limitation, ModelProvenance, Provenance
-from app.kinds.sweep.lossless import AnsweredSetting
-from app.kinds.sweep.report import Share, SweepPoint, SweepReport, SweptKnob, Threshold
+from app.kinds.sweep.report import SweepPoint, SweepReport, SweptKnob, Threshold
 from app.kinds.sweep.request import SweepRequest
 from app.kinds.sweep.view import verdict_of
 from app.models.shares import in_words
 from workers.analysis.numerals import counted
 from workers.diagnosis.sweep.course import Course, MeasuredPoint
 from workers.diagnosis.sweep.fits import threshold_of
-from workers.diagnosis.sweep.sides import Found
+from workers.diagnosis.sweep.limits import mild, near_lossless
 from workers.measuring.assemble import Conditions, envelope, provenance, repeated_documents
-from workers.measuring.limitations import limits_of, other_tasks, without
+from workers.measuring.limitations import limits_of
 from workers.measuring.points.ground import Ground
 from workers.measuring.points.naming import swept_fingerprint, swept_recipe
 from workers.process.handler import JobContext
@@ -30,20 +29,12 @@ _BETWEEN: Final = Limitation(
 
 @dataclass(frozen=True)
 class Swept:
-    """All that a sweep found out. `free` are the answers that need no form."""
+    """All that a sweep found out."""
 
     request: SweepRequest
     ground: Ground
     course: Course
-    free: Found
     conditions: Conditions
-
-    @property
-    def answered(self) -> list[AnsweredSetting]:
-        """Every setting at which tasks were answered."""
-        whole, sides = self.free
-        rules = (whole.near_lossless_rule, *(side.near_lossless_rule for side in sides))
-        return [one for rule in rules if rule is not None for one in rule.answered]
 
 
 def build_report(swept: Swept, context: JobContext) -> SweepReport:
@@ -60,7 +51,6 @@ def build_report(swept: Swept, context: JobContext) -> SweepReport:
     }
     thresholds = {name: found if isinstance(found, Threshold) else None for name, found in fitted.items()}
     why = next((found for found in fitted.values() if isinstance(found, str)), "")
-    whole, sides = swept.free
     decision = strongest.record.decision
     assert decision is not None  # noqa: S101 - a measured point has one
     report = SweepReport(
@@ -75,13 +65,9 @@ def build_report(swept: Swept, context: JobContext) -> SweepReport:
         threshold=thresholds["threshold"],
         threshold_kl=thresholds["threshold_kl"],
         no_threshold=why,
-        near_lossless=whole.near_lossless,
-        near_lossless_rule=whole.near_lossless_rule,
-        largest_mild=whole.largest_mild,
-        sides=sides,
-        slopes=whole.slopes,
-        shared=_shared(course),
-        not_tested=_not_tested(swept),
+        near_lossless=near_lossless(course, seed=request.seed),
+        largest_mild=mild(course, request.thresholds),
+        not_tested=(_BETWEEN, *limits_of(corpus, ground.part.where, request.text)),
         warnings=tuple(_warnings(swept, fitted=any(thresholds.values()))),
         **envelope(request, context, decision, ground.run.floor, _provenance(swept)),
     )
@@ -135,7 +121,6 @@ def _point(point: MeasuredPoint) -> SweepPoint:
         seconds_measuring=record.seconds_measuring,
         warnings=record.warnings,
         refused=record.refused,
-        number=point.number,
         by=record.by,
         kernel_term=point.kernel.term,
         no_kernel_term=point.kernel.missing,
@@ -145,32 +130,6 @@ def _point(point: MeasuredPoint) -> SweepPoint:
 def _reference_perplexity(course: Course) -> float | None:
     known = [point.record.perplexity for point in course.points if point.record.perplexity is not None]
     return known[0].reference if known else None
-
-
-def _shared(course: Course) -> tuple[Share, ...]:
-    names = list(dict.fromkeys(point.record.by for point in course.points))
-    return tuple(
-        Share(
-            by=name,
-            points=sum(point.record.by == name for point in course.points),
-            seconds=round(
-                sum(
-                    point.record.seconds_making + point.record.seconds_measuring
-                    for point in course.points
-                    if point.record.by == name
-                ),
-                3,
-            ),
-        )
-        for name in names
-    )
-
-
-def _not_tested(swept: Swept) -> tuple[Limitation, ...]:
-    listed = limits_of(swept.ground.part.corpus, swept.ground.part.where, swept.request.text)
-    if swept.answered:
-        listed = (*without(listed, "tasks"), other_tasks([task.title for task in swept.request.tasks]))
-    return (_BETWEEN, *listed)
 
 
 def _warnings(swept: Swept, *, fitted: bool) -> list[str]:
@@ -205,11 +164,6 @@ def _warnings(swept: Swept, *, fitted: bool) -> list[str]:
             "Some settings remove the same share of the model: among themselves they stand by the damage that was "
             "measured, the mildest first" + (", and the fits hold the one that was asked for first." if fitted else ".")
         )
-    for name, items in dict.fromkeys(
-        (task.name, task.shortened) for one in swept.answered for task in one.tasks if task.shortened
-    ):
-        lost = "item lost its" if items == 1 else "items lost their"
-        listed.append(f"{items:,} {lost} beginning to fit the model's context: the task {name}.")
     return listed
 
 

@@ -20,7 +20,6 @@ from workers.measuring.recipes import PRECISION, Bench
 from workers.measuring.sets import Part
 from workers.measuring.sides import modify
 from workers.process.handler import JobContext
-from workers.text.documents import TextDocument
 
 
 class PointsAttempt(Attempt):
@@ -31,15 +30,15 @@ class PointsAttempt(Attempt):
         self._swept = request
 
     @contextmanager
-    def ground(self, also: Sequence[Recipe] = (), items: Sequence[TextDocument] = ()) -> Iterator[Ground]:
+    def ground(self, also: Sequence[Recipe] = ()) -> Iterator[Ground]:
         """Reads the text, scores the reference (or finds it in the store), checks the head, measures the noise floor.
 
-        `also`: recipes beside the candidate's whose calibration text may not be scored either. `items` of tasks: no
-        step of the candidate's recipe may look at them. Raises what these steps raise.
+        `also`: recipes beside the candidate's whose calibration text may not be scored either. Raises what these steps
+        raise.
         """
         request = self._swept
         with self._watch.phase("text"):
-            text = self._read_text((lambda *_: items, "item"))
+            text = self._read_text()
             for recipe in also:
                 self._check_overlap(text.calibration, recipe, text.documents, pointer="/candidate/recipe")
             part = Part.of(text.corpus)

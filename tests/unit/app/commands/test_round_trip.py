@@ -88,10 +88,6 @@ OWN: dict[str, list[Json]] = {
     "sweep": [
         {"knobs": [{"step": 0, "field": "pattern", "values": ["2:4", "4:8"]}]},
         {"budget": 2},
-        {"tasks": [{"source": "shipped", "items": 30}, FILE]},
-        {"tasks": [FILE | {"name": "other", "items": 7, "shots": 2, "examples": "dev.csv", "metric": "acc"}]},
-        {"tasks": [{"source": "file", "format": "gsm8k", "path": "g.jsonl", "max_tokens": 99}]},
-        {"tasks": [FILE | {"path": "a,b.csv"}]},
         {"bounds": {"a": [0.5, 2.00000001], "b": [None, 1.0], "s0": [0.1, None], "k1": [-3.5, 4], "k2": [0, 1e-9]}},
     ],
     "surface": [

@@ -23,7 +23,6 @@ ALLOWED = {
     "app/cli/profiles.py": "what a profile holds, in words",
     "app/cli/mitigate.py": "the commands that follow a mitigate report",
     "app/deployments/": "a deployment is fitted by calibrate jobs",
-    "app/kinds/sweep/task_loss.py": "a sweep answers tasks at its settings",
     "app/jobs/examples.py": "an example of a compare job's answers",
     "app/jobs/faults.py": "what a name of a calibrator is, in words",
     "workers/calibration/": "the room of calibrate jobs; it opens the models of a deployment as a compare job does",

@@ -34,7 +34,7 @@ DETAILED = {
     "compare": ("inconclusive", "single"),
     "mitigate": ("nothing",),
     "surface": ("one-step", "nothing-changed-within"),
-    "sweep": ("packed", "asked", "sides", "unordered"),
+    "sweep": ("packed", "around", "unordered"),
     "tasks": ("several",),
     "trajectory": ("four",),
 }

@@ -8,13 +8,10 @@ from typing import Any, cast
 import pytest
 
 from app.contracts.errors import ErrorCode
-from app.kinds.sweep.request import SweepRequest
 from app.kinds.tasks.request import TasksRequest
-from app.models.knobs import lift
 from app.settings import Settings
 from tests.support.refusals import refused
 from workers.answering.sandbox import runner
-from workers.diagnosis.sweep.task_answers import Questions
 from workers.diagnosis.tasks.job import tasks
 
 ROW = {"prompt": "def f():\n", "test": "def check(f): ...", "entry_point": "f", "canonical_solution": "    return 1\n"}
@@ -26,15 +23,10 @@ BODY: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("kind", ["tasks", "sweep"])
-def test_no_job_runs_code_that_is_not_confined(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_job_runs_code_that_is_not_confined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "code.jsonl").write_text("".join(json.dumps(ROW | {"task_id": f"{row}"}) + "\n" for row in range(2)))
     settings = Settings(home=tmp_path, text_root=tmp_path, code_execution=True)
     context = cast(Any, SimpleNamespace(settings=settings, check_cancelled=lambda: None))
     monkeypatch.setattr(runner, "PROBES", {"count": "assert 1 + 1 == 2"})
     with refused(ErrorCode.CODE_SANDBOX_UNAVAILABLE):
-        if kind == "tasks":
-            tasks(TasksRequest.model_validate(BODY | {"kind": kind}), context, cast(Any, None))
-        else:
-            swept = {"model": "a", "recipe": [{"type": "quantize.rtn", "bits": {"sweep": [4, 8]}}]}
-            Questions.read(SweepRequest.model_validate(lift(BODY | {"kind": kind, "candidate": swept})), context)
+        tasks(TasksRequest.model_validate(BODY | {"kind": "tasks"}), context, cast(Any, None))

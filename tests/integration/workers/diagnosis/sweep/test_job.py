@@ -12,8 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.kinds.sweep.lossless import Setting
-from app.kinds.sweep.report import SweepReport
+from app.kinds.sweep.report import Setting, SweepReport
 from app.settings import Settings
 from tests.support.attempts import Context
 from tests.support.tiny import make_tokenizer
@@ -139,7 +138,6 @@ def test_a_budget_is_kept_and_spent_between_the_ends(jobs: Jobs) -> None:
     report = jobs.run(request(step, budget=8))
     assert len(report.points) == 8 and len(report.knob.values) == 17
     assert report.points[0].value == 0.1 and report.points[-1].value == 0.9
-    assert sorted(point.number for point in report.points) == list(range(1, 9))
 
 
 def test_a_knob_without_a_share_gets_the_answers_without_a_form(jobs: Jobs) -> None:
@@ -167,20 +165,17 @@ def test_settings_that_remove_the_same_share_stand_by_what_they_lose(jobs: Jobs)
     assert [point.value for point in alone.points] == found[0][0][:2]
 
 
-def test_a_knob_that_is_harmless_in_the_middle_is_judged_on_each_side(jobs: Jobs) -> None:
+def test_a_knob_that_is_harmless_in_the_middle_is_judged_by_the_distance_from_there(jobs: Jobs) -> None:
     step = {"type": "norm.scale", "factor": {"sweep": [0.2, 0.99, 1.01, 4.0]}}
     report = jobs.run(request(step))
     assert (report.knob.order, report.knob.neutral) == ("around", 1.0)
     assert [point.value for point in report.points] == [1.01, 0.99, 4.0, 0.2]
-    assert report.largest_mild is None and report.slopes is None
-    for side, near, far in zip(report.sides, (0.99, 1.01), (0.2, 4.0), strict=True):
-        assert side.largest_mild is not None
-        uppers = {
-            point.value: point.excess_kl.ci[1] for point in report.points if point.excess_kl and point.excess_kl.ci
-        }
-        assert uppers[near] < uppers[far]
-        mild = [value for value in (near, far) if uppers[value] < 0.05]
-        assert side.largest_mild.largest == (Setting(value=mild[-1]) if mild else None)
+    uppers = [point.excess_kl.ci[1] for point in report.points if point.excess_kl and point.excess_kl.ci]
+    assert uppers[0] < uppers[2] and uppers[1] < uppers[3]
+    good = [upper < 0.05 for upper in uppers]
+    first = good.index(False) if False in good else len(good)
+    assert report.largest_mild is not None
+    assert report.largest_mild.largest == (Setting(value=report.points[first - 1].value) if first else None)
 
 
 def tempered(folder: Path, temperatures: list[float]) -> dict[float, tuple[float, float]]:
@@ -215,7 +210,7 @@ def test_a_temperature_is_swept_on_both_sides_of_one(
     assert jobs.room.starts - before <= starts
     assert (report.knob.order, report.knob.neutral, report.knob.share) == ("around", 1.0, None)
     assert report.threshold is None and "no share" in report.no_threshold
-    assert report.largest_mild is None and [side.side for side in report.sides] == ["below", "above"]
+    assert report.largest_mild is not None and report.knob.axis == "order"
     assert [point.value for point in report.points] == [1.0, 0.8, 1.25, 0.5, 2.0]
     oracle = tempered(tiny(kind), values)
     for point in report.points:

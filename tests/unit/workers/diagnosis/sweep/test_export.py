@@ -6,8 +6,7 @@ import math
 import pytest
 
 from app.contracts.errors import HemostatError
-from app.kinds.sweep.lossless import Setting
-from app.kinds.sweep.report import SweepReport
+from app.kinds.sweep.report import Setting, SweepReport
 from app.settings import Settings
 from tests.support.attempts import Context
 from tests.support.sweep_reports import bending, course, sweep_report, sweep_variants
@@ -30,7 +29,7 @@ def left(tmp_path, body, made=MADE):
 
 def test_the_share_up_to_which_damage_stays_mild_is_a_gauge(tmp_path):
     report, _, told, _ = left(tmp_path, VARIANTS["bits"])
-    assert told["sweep_mild_ratio"] == pytest.approx(1 - report.largest_mild.strongest / 16)
+    assert told["sweep_mild_ratio"] == pytest.approx(1 - report.largest_mild.largest.value / 16)
     assert math.isnan(left(tmp_path, VARIANTS["factor"])[2]["sweep_mild_ratio"]), "a factor removes no share"
     null = course([(None, 0.1, 0.001, 0.001), (8, 0.5, 0.9, 0.9)])
     report, _, told, _ = left(tmp_path, sweep_report(null), null)

@@ -34,7 +34,7 @@ class MadeUp(PointRunner):
         return CURVE[index].record.model_copy(update={"by": self._by, "measured_at": time.time()})
 
 
-def turning(folder, by, *, s=S, sides=None, made_up=MadeUp):
+def turning(folder, by, *, s=S, ordered=True, made_up=MadeUp):
     context = Context(Settings(home=folder), folder)
     nothing = None
     ground = Ground(sides=nothing, part=nothing, run=nothing, texts=nothing)
@@ -42,7 +42,7 @@ def turning(folder, by, *, s=S, sides=None, made_up=MadeUp):
         ground, nothing, context, Counted(context, total=BUDGET, phase=PHASE), thresholds=Thresholds(), seed=0
     )
     runner._by = by
-    over = Range(SETTINGS, None if s is None else tuple(s), sides)
+    over = Range(SETTINGS, None if s is None else tuple(s), ordered)
     made = RangeMeasurement(
         runner,
         over,
@@ -116,18 +116,21 @@ def test_a_helper_leaves_when_the_budget_is_taken(tmp_path):
     held.release()
 
 
-class TwoSided(MadeUp):
-    """Harmless at the first place; odd places lie below it, even ones above. Mild up to the third place below it and
-    to the fifth above."""
+CALM, HARSH = (point.record for point in course([(0, None, 0.001, 0.001), (1, None, 0.9, 0.9)]).points)
+
+
+class Calm(MadeUp):
+    """Mild up to the fifth place."""
 
     def _measured(self, setting):
-        index = int(setting.values[0])
-        mild = (index + 1) // 2 <= (3 if index % 2 else 5)
-        return (CALM if mild else HARSH).model_copy(update={"by": self._by, "measured_at": time.time()})
+        record = CALM if int(setting.values[0]) <= 5 else HARSH
+        return record.model_copy(update={"by": self._by, "measured_at": time.time()})
 
 
-CALM, HARSH = (point.record for point in course([(0, None, 0.001, 0.001), (1, None, 0.9, 0.9)]).points)
-BELOW, ABOVE = (0, *range(1, COUNT, 2)), tuple(range(0, COUNT, 2))
+def test_where_mild_ends_is_narrowed_without_a_share(tmp_path):
+    made, _, _ = turning(tmp_path, "one", s=None, made_up=Calm)
+    found = set(made.run())
+    assert len(found) == BUDGET and {0, 5, 6, COUNT - 1} <= found
 
 
 def test_settings_of_a_share_that_was_measured_come_last_and_are_not_left_out(tmp_path):
@@ -163,23 +166,14 @@ def test_a_loss_beyond_what_can_be_fitted_is_left_out_of_the_choice(tmp_path):
 
 
 def test_settings_that_all_remove_the_same_share_are_spread_evenly(tmp_path):
-    made, _, _ = turning(tmp_path, "one", s=[0.5] * COUNT, sides=())
+    made, _, _ = turning(tmp_path, "one", s=[0.5] * COUNT, ordered=False)
     found = sorted(made.run())
     assert len(found) == BUDGET and found[0] == 0 and found[-1] == COUNT - 1
     assert max(after - before for before, after in pairwise(found)) <= 3
 
 
-def test_on_both_sides_of_a_neutral_value_the_place_where_mild_ends_is_narrowed(tmp_path):
-    made, _, _ = turning(tmp_path, "one", s=None, sides=(BELOW, ABOVE), made_up=TwoSided)
-    found = set(made.run())
-    assert len(found) == BUDGET
-    assert {BELOW[-1], ABOVE[-1]} <= found, "both far ends"
-    for side, last in ((BELOW, 3), (ABOVE, 5)):
-        assert {side[last], side[last + 1]} <= found, "the last mild setting and the first that is not"
-
-
 def test_without_an_order_of_strength_the_budget_is_spread_evenly(tmp_path):
-    made, _, _ = turning(tmp_path, "one", s=None, sides=(), made_up=TwoSided)
+    made, _, _ = turning(tmp_path, "one", s=None, ordered=False, made_up=Calm)
     found = sorted(made.run())
     assert found[0] == 0 and found[-1] == COUNT - 1
     assert max(after - before for before, after in pairwise(found)) <= 3

@@ -1,17 +1,14 @@
 """What a reader of a sweep's report is warned of."""
 
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
-from tests.support.answered import answered as answers
-from workers.diagnosis.sweep.answered import answered_setting
 from workers.diagnosis.sweep.report import Swept, _warnings
 
 
-def swept(*, documents=8, refused=0, broken=0, shares=(0.1, 0.2), answered=None):
+def swept(*, documents=8, refused=0, broken=0, shares=(0.1, 0.2)):
     records = [("", 0)] * 2 + [("the model has no such layer", 0)] * refused + [("", 3)] * broken
     padded = (*shares, *(0.5 + 0.01 * place for place in range(refused + broken)))
     points = [
@@ -20,11 +17,10 @@ def swept(*, documents=8, refused=0, broken=0, shares=(0.1, 0.2), answered=None)
     ]
     corpus = SimpleNamespace(documents=range(documents), repeated=0)
     ground = SimpleNamespace(part=SimpleNamespace(corpus=corpus), run=SimpleNamespace(context=None), allowed=())
-    return cast("Swept", SimpleNamespace(course=SimpleNamespace(points=points), ground=ground, answered=answered or []))
+    return cast("Swept", SimpleNamespace(course=SimpleNamespace(points=points), ground=ground))
 
 
 EQUAL = (0.5, 0.5)
-CUT = [answered_setting(value, [replace(answers("sums", 8, 2, 0, 0), shortened=3)]) for value in (0.2, 0.1)]
 
 
 @pytest.mark.parametrize(
@@ -38,7 +34,6 @@ CUT = [answered_setting(value, [replace(answers("sums", 8, 2, 0, 0), shortened=3
         ({"documents": 5}, True, ["Only 5 documents: intervals are clustered by windows"]),
         ({"shares": EQUAL}, True, [", and the fits hold the one that was asked for first."]),
         ({"shares": EQUAL}, False, ["measured, the mildest first."]),
-        ({"answered": CUT}, True, ["3 items lost their beginning to fit the model's context: the task sums."]),
     ],
 )
 def test_what_spoils_a_sweep_is_told_once_with_its_number(given, fitted, told):
