@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from app.kinds.trajectory import tables
 from app.kinds.trajectory.classes import kinds
-from app.kinds.trajectory.matrices import matrices
 from app.kinds.trajectory.report import Ratio, Sample, TrajectoryReport
 from app.kinds.trajectory.words import (
     LETTERS,
@@ -34,7 +33,6 @@ def blocks(report: TrajectoryReport) -> list[Block]:
     return [
         title(report, what="trajectory report", heading=heading(report)),
         Section("free", heading(report), _found(report), "Running free"),
-        Section("matrix", "Decoder by modification", _matrices(report), "Decoders"),
         Section("parting", "Where the texts part", _parting(report, first)),
         Section("amplification", "Amplification", growth),
         Section("along", f"Along the way, {first}", (tables.along(report),), "Along the way"),
@@ -115,13 +113,6 @@ def scope(report: TrajectoryReport) -> str:
         f"{fmt.count(report.generated_tokens)} tokens in all. Both models scored every text, over the full vocabulary."
         f"{shared} Intervals are 95 %, clustered by prompt.{whose}"
     )
-
-
-def _matrices(report: TrajectoryReport) -> list[Block]:
-    return [
-        Columns(tuple([chart] for chart in matrices(report))),
-        Note("Stronger colour is more damage; for repetition, a larger change either way."),
-    ]
 
 
 def _parting(report: TrajectoryReport, first: str) -> list[Block]:

@@ -1,7 +1,6 @@
 """What a trajectory report decides and counts: amplification, where texts part, at which kinds of token."""
 
 import copy
-from xml.etree import ElementTree
 
 import pytest
 
@@ -12,7 +11,6 @@ from app.kinds.trajectory.classes import (
     kl_sentence,
     parting_sentence,
 )
-from app.kinds.trajectory.matrices import matrices
 from app.kinds.trajectory.report import TrajectoryReport
 from app.kinds.trajectory.view import blocks
 from app.kinds.trajectory.words import median_of, sentence
@@ -154,34 +152,3 @@ def test_only_what_is_shown_is_named():
     unjudged = kl_sentence(changed(reference_text={}, candidate_text={"numbers": {"p_value": 1.0}}))
     assert "no kind of token can be judged" in unjudged.split(". ")[0]
     assert "not shown to differ" in unjudged.split(". ")[1]
-
-
-# Matrices
-
-
-def cells(data, caption):
-    """Title, text and step of each cell, row by row."""
-    (chart,) = [one for one in matrices(of(data)) if one.caption == caption]
-    drawn = ElementTree.fromstring(str(chart.svg))
-    texts = [one.text for one in drawn.iter("text") if one.attrib["class"].startswith("t mid ")]
-    rects = list(drawn.iter("rect"))
-    steps = [int(rect.attrib["class"].removeprefix("heat h")) for rect in rects]
-    return [(rect.findtext("title"), text, step) for rect, text, step in zip(rects, texts, steps, strict=True)]
-
-
-def test_the_edit_distance_is_that_of_the_whole_text():
-    data = copy.deepcopy(VARIANTS["one"])
-    data["cells"][0]["edit_distance"] = [
-        {"tokens": 16, "distance": {"mean": 0.1, "ci": [0.05, 0.15]}},
-        {"tokens": 128, "distance": {"mean": 0.6, "ci": [0.5, 0.7]}},
-    ]
-    data["cells"][1]["edit_distance"] = []
-    data["cells"][2]["edit_distance"] = [{"tokens": 128, "distance": {"mean": 1.0, "ci": None}}]
-    first, *others = cells(data, "Token edit distance")[:3]
-    assert first == ("edit distance 60 [50, 70] % of the length", "60", 4)
-    assert [one[1:] for one in others] == [("–", 0), ("100", 7)]
-
-
-def test_each_decoder_and_candidate_has_a_cell_in_each_matrix():
-    for chart in matrices(of("four")):
-        assert len(cells(VARIANTS["four"], chart.caption)) == 13 * 4
