@@ -1,8 +1,8 @@
 """The cases of `make bench`; each is run in a process of its own by tests.bench.run.
 
 The text is the shipped corpora joined to long documents, so that windows are full (512 tokens); HEMOSTAT_BENCH_TEXT may
-name another .txt or .jsonl file below its own folder. Models: the demo model, and the same at 4 bits (round to nearest,
-groups of 64).
+name another .txt or .jsonl file below its own folder. Models: the demo model (or the checkpoint HEMOSTAT_BENCH_MODEL),
+and the same at 4 bits (round to nearest, groups of 64).
 """
 
 import json
@@ -41,7 +41,7 @@ from workers.surgery.store import CheckpointStore
 from workers.text.shipped import shipped_documents
 from workers.text.tokenization import load_tokenizer
 
-MODEL = Path(__file__).resolve().parents[2] / ".cache" / "smollm2-135m"
+MODEL = Path(os.environ.get("HEMOSTAT_BENCH_MODEL") or Path(__file__).resolve().parents[2] / ".cache" / "smollm2-135m")
 RECIPE = {"type": "quantize.rtn", "bits": 4, "group_size": 64, "symmetric": False}
 REPEATS = 3
 TOKENS = 20_000
@@ -70,7 +70,7 @@ class BenchContext:
 
 def prepared(home: Path, tokens: int | None = None) -> Settings:
     """A home with the demo model and a text of about `tokens` tokens (None: all of the shipped text)."""
-    if not (MODEL / "model.safetensors").is_file():
+    if not (MODEL / "config.json").is_file():
         import_gguf(demo_gguf(), MODEL)
     settings = Settings(home=home, text_root=home / "texts")
     (home / "texts").mkdir(parents=True)
@@ -135,10 +135,10 @@ def bench_compare(home: Path) -> list[Row]:
     windows = [ids[start : start + 512] for ids in texts for start in range(0, len(ids), 512) if len(ids) - start > 1]
     tokens = sum(map(len, windows))
     hidden = [state for _, state in engine.score(windows)]
-    candidate_TD = torch.cat([state[:-1] for state in hidden])
+    candidate_TD = torch.cat([state[:-1] for state in hidden]).to(room.pool.device)
     reference_TD = candidate_TD.flip(0).contiguous()  # any other states cost the same
     next_T = np.concatenate([window[1:] for window in windows])
-    divergence = Divergence(Head.load(MODEL), Head.load(modified.path), device="cpu")
+    divergence = Divergence(Head.load(MODEL), Head.load(modified.path), device=room.pool.device)
     compiling = timed(divergence.warm_up)
     forward, pure, passes, jobs = [], [], [], []
     for repeat in range(REPEATS):
