@@ -18,8 +18,12 @@ setup: $(STAMP) ## create .venv and install everything (WORKER=cpu or gpu overri
 LOCKED := --no-deps --require-hashes
 LOCKS := $(patsubst %,requirements/%.lock,torch api embedded demo dev worker-$(WORKER))
 
+# pip takes torch for a CPU as the one that the lock of GPUs names, and leaves both builds of vLLM.
+OTHER := $(filter-out $(STAMP),$(wildcard $(VENV)/.installed-*))
+
 $(STAMP): $(LOCKS) requirements/torch.in pyproject.toml deploy/prerequisites.sh deploy/install.py
 	@PYTHON="$(PYTHON)" WORKER="$(WORKER)" deploy/prerequisites.sh
+	@$(if $(OTHER),echo "Making $(VENV) again: it was made for another WORKER."; rm -rf $(VENV),:)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@rm -f $(VENV)/.installed-*
 	@$(BIN)/python deploy/install.py "Installing the locked packages" $(LOCKED) \
