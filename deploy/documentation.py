@@ -6,7 +6,6 @@ Where a check is wrong about a page, `documentation.toml` has an exception with 
 import json
 import os
 import re
-import shlex
 import sys
 import tomllib
 from collections.abc import Callable, Iterable, Iterator
@@ -16,23 +15,28 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from prometheus_client.exposition import generate_latest
-from pydantic import BaseModel, TypeAdapter, ValidationError
-from typer._click.exceptions import ClickException
+from pydantic import TypeAdapter
 
-from app.commands.recipes import parse_recipe
 from app.contracts.deployment import DeploymentRequest
-from app.contracts.errors import HemostatError
-from app.contracts.text import Document
+from app.contracts.errors import CATALOGUE, HemostatError
+from app.contracts.metric import PREFIX
+from app.contracts.text import Document, Message
+from app.gateway import bounds, options
+from app.gateway.errors import ApiError
 from app.kinds.registry import kind_of, submissions
 from app.models.knobs import lift_knobs
 from app.problems import Problem
 from app.recipes.recipe import STEPS, Recipe
 from app.settings import Settings
-from deploy.reference import hemostat, leaves, registries
+from deploy import documented_commands
+from deploy.documented_commands import invalid
+from deploy.reference import registries
+from workers.analysis.threshold.request import parse_request
 
 ROOT: Final = Path(__file__).parents[1]
 EXCEPTIONS: Final = Path(__file__).with_suffix(".toml")
 MOST_WORDS: Final = 1000  # of a page for users
+MOST_WORDS_OF: Final = {"README.md": 900}
 MOST_WORDS_IN_ALL: Final = 30_000
 MOST_WORDS_A_SENTENCE: Final = 30
 # Neither counted nor read as prose: made from code, tables of results, pages for contributors.
@@ -53,12 +57,7 @@ BANNED: Final = re.compile(
     r"request|step|layer|item|point|position|channel|row|group|block|head|epoch|page))\b",
     re.IGNORECASE,
 )
-# Other words for terms of docs/glossary.md. The shipped calibration text is a corpus.
-TERMS: Final = {
-    r"(?<!shipped )calibration texts?": "calibration data",
-    r"drift thresholds?": "drift limit",
-    r"severity thresholds?": "severity limit",
-}
+GLOSSARY: Final = "docs/glossary.md"
 _FENCE: Final = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 _LINK: Final = re.compile(r"(?<!\\)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 _IMAGE: Final = re.compile(r"""(?:src|srcset)=["']([^"']+)["']""")
@@ -139,8 +138,9 @@ def words(page: Page) -> int:
 
 def length(page: Page) -> Iterator[str]:
     """Pages of too many words."""
-    if words(page) > MOST_WORDS:
-        yield f"{words(page)} words, more than {MOST_WORDS}"
+    most = MOST_WORDS_OF.get(page.path, MOST_WORDS)
+    if words(page) > most:
+        yield f"{words(page)} words, more than {most}"
 
 
 def sentences(page: Page) -> Iterator[str]:
@@ -160,9 +160,28 @@ def phrases(page: Page) -> Iterator[str]:
 def terms(page: Page) -> Iterator[str]:
     """Words that are not the glossary's."""
     for sentence in page.sentences:
-        for other, term in TERMS.items():
-            if found := re.search(rf"\b{other}\b", re.sub(r"`[^`]*`", "", sentence), re.IGNORECASE):
+        for term, other in _other_words().items():
+            if found := other.search(re.sub(r"`[^`]*`", "", sentence)):
                 yield f"{found[0]!r}, not {term!r}: {sentence}"
+
+
+@cache
+def _rules() -> dict[str, Any]:
+    return tomllib.loads(EXCEPTIONS.read_text(encoding="utf-8"))
+
+
+@cache
+def _other_words() -> dict[str, re.Pattern[str]]:
+    return {
+        term: re.compile(rf"\b(?:{'|'.join(others)})\b", re.IGNORECASE) for term, others in _rules()["terms"].items()
+    }
+
+
+def glossary(page: Page) -> Iterator[str]:
+    """Terms of `documentation.toml` that the glossary has not."""
+    if page.path == GLOSSARY:
+        known = set(re.findall(r"^\| \*\*(.+?)\*\* \|", page.text, re.MULTILINE))
+        yield from (f"{term!r} is not explained" for term in sorted(set(_rules()["terms"]) - known))
 
 
 def links(page: Page) -> Iterator[str]:
@@ -196,30 +215,10 @@ def quotes(page: Page) -> Iterator[str]:
 
 
 def commands(page: Page) -> Iterator[str]:
-    """Lines that `hemostat` refuses, as it reads its arguments, and recipes in them that no model takes."""
-    for _, block in page.blocks:
-        for line in block.replace("\\\n", " ").splitlines():
-            for found in re.findall(r"(?:^ *|^.* api )hemostat (.+)|\$\(hemostat (.+?)\)", line):
-                written = "".join(found)
-                yield from (f"hemostat {written}: {fault}" for fault in _refused(written))
-
-
-def _refused(line: str) -> Iterator[str]:
-    arguments = shlex.split(line, comments=True)
-    arguments = arguments[: next((n for n, one in enumerate(arguments) if one in (">", "|", "&&")), None)]
-    known = dict(leaves(hemostat()))
-    path = next((tuple(arguments[:size]) for size in (2, 1) if tuple(arguments[:size]) in known), None)
-    if path is None:
-        yield "no such command"
-        return
-    try:
-        context = known[path].make_context(" ".join(path), arguments[len(path) :])
-    except ClickException as error:
-        yield error.format_message()
-        return
-    recipe = context.params.get("recipe") or []
-    if path[0] not in ("sweep", "surface") and not any(step.startswith("@") for step in recipe):
-        yield from _invalid(TypeAdapter(Recipe), parse_recipe(recipe))
+    """What `hemostat` refuses, as it reads its arguments, and recipes that no model takes."""
+    blocks = [(line, True) for _, block in page.blocks for line in documented_commands.in_block(block)]
+    for line, whole in [*blocks, *((line, False) for line in documented_commands.inline(page.prose))]:
+        yield from (f"hemostat {line}: {fault}" for fault in documented_commands.refused(line, whole=whole))
 
 
 def targets(page: Page) -> Iterator[str]:
@@ -231,38 +230,50 @@ def targets(page: Page) -> Iterator[str]:
         )
 
 
+def bodies(page: Page) -> Iterator[str]:
+    """JSON of its blocks: those in JSON, and what a request carries."""
+    for language, block in page.blocks:
+        yield from [block] if language == "json" else _BODY.findall(block)
+
+
 def examples(page: Page) -> Iterator[str]:
     """JSON that its model refuses."""
-    for language, block in page.blocks:
-        bodies = [block] if language == "json" else _BODY.findall(block)
-        for body in bodies:
-            try:
-                yield from _not_an_example(json.loads(body))
-            except (ValueError, HemostatError) as error:
-                yield f"{error}: {body}"
+    for body in bodies(page):
+        try:
+            yield from _not_an_example(json.loads(body))
+        except (ValueError, HemostatError) as error:
+            yield f"{error}: {body}"
 
 
 def _not_an_example(value: Any) -> Iterator[str]:
     if isinstance(value, list) or value.get("type") in STEPS:
-        yield from _invalid(TypeAdapter(Recipe), value if isinstance(value, list) else [value])
+        yield from invalid(TypeAdapter(Recipe), value if isinstance(value, list) else [value])
     elif "kind" in value:
         kind = kind_of(value["kind"])
-        yield from _invalid(submissions(), value if kind is None else lift_knobs(value, kind))
+        yield from invalid(submissions(), value if kind is None else lift_knobs(value, kind))
     elif {"id", "messages"} <= set(value) or {"id", "text"} <= set(value):
-        yield from _invalid(Document, value)
+        yield from invalid(Document, value)
     elif {"name", "model", "reference"} <= set(value):
-        yield from _invalid(DeploymentRequest, value)
+        yield from invalid(DeploymentRequest, value)
     elif str(value.get("type", "")).startswith("/errors/"):
-        yield from _invalid(Problem, value)
-    elif "points" not in value and "messages" not in value:  # of vLLM, and of `hemostat threshold`
+        yield from invalid(Problem, value)
+    elif "points" in value:
+        parse_request(json.dumps(value))
+    elif "messages" in value:
+        yield from _not_a_chat(value)
+    else:
         yield f"no model is known for {json.dumps(value)}"
 
 
-def _invalid(model: type[BaseModel] | TypeAdapter[Any], value: Any) -> Iterator[str]:
+def _not_a_chat(body: dict[str, Any]) -> Iterator[str]:
+    """vLLM checks the fields that are not named here."""
     try:
-        model.validate_json(json.dumps(value)) if isinstance(model, TypeAdapter) else model.model_validate(value)
-    except ValidationError as error:
+        options.take(body)
+        bounds.check(body)
+    except ApiError as error:
         yield str(error)
+    for message in body["messages"]:
+        yield from invalid(Message, message)
 
 
 @cache
@@ -277,11 +288,17 @@ def _settings() -> frozenset[str]:
 @cache
 def metrics() -> frozenset[str]:
     """Names of series that a process exports."""
-    found: set[str] = set()
-    for registry in registries().values():
-        for name, kind in re.findall(r"^# TYPE (\w+) (\w+)$", generate_latest(registry).decode(), re.MULTILINE):
-            found |= {name + part for part in ("", "_bucket", "_sum", "_count")} if kind == "histogram" else {name}
-    return frozenset(found)
+    parts = ("", "_bucket", "_sum", "_count")
+    return frozenset(
+        name + part for name, kind in families().items() for part in (parts if kind == "histogram" else ("",))
+    )
+
+
+@cache
+def families() -> dict[str, str]:
+    """Name and type of each metric that a process exports."""
+    exported = "".join(generate_latest(registry).decode() for registry in registries().values())
+    return dict(re.findall(r"^# TYPE (\w+) (\w+)$", exported, re.MULTILINE))
 
 
 def names(page: Page) -> Iterator[str]:
@@ -292,9 +309,16 @@ def names(page: Page) -> Iterator[str]:
         yield f"no metric {name}"
 
 
+def unnamed() -> list[str]:
+    """Settings, metrics and codes of errors that no page names."""
+    text = "\n".join(page.text for page in pages())
+    every = {*_settings(), *CATALOGUE, *(name for name in families() if name.startswith(PREFIX))}
+    return sorted(name for name in every if not re.search(rf"\b{name}\b", text))
+
+
 Check = Callable[[Page], Iterator[str]]
 CHECKS: Final[tuple[Check, ...]] = (
-    *(length, sentences, phrases, terms, links, listed, quotes, commands, targets, examples, names),
+    *(length, sentences, phrases, terms, glossary, links, listed, quotes, commands, targets, examples, names),
 )
 
 
@@ -309,7 +333,8 @@ def faults() -> list[Fault]:
     total = sum(map(words, pages()))
     if total > MOST_WORDS_IN_ALL:
         found.append(Fault("docs", "length", f"{total} words in all, more than {MOST_WORDS_IN_ALL}"))
-    allowed = tomllib.loads(EXCEPTIONS.read_text(encoding="utf-8")).get("allowed", [])
+    found += [Fault("docs", "names", f"no page names {name}") for name in unnamed()]
+    allowed = _rules()["allowed"]
     used = [any(_allows(one, fault) for fault in found) for one in allowed]
     left = [fault for fault in found if not any(_allows(one, fault) for one in allowed)]
     return left + [

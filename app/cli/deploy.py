@@ -25,7 +25,7 @@ from app.deployments.words import NO_AGENT, event_line, event_style, state_style
 from app.reports import describe
 
 Json = dict[str, Any]
-deploy_app = Commands(help="Deployments of a running service: modified models that are served.", no_args_is_help=True)
+deploy_app = Commands(help="Deployments of a running service: candidates that are served.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="Name or id of a deployment.")]
 Reason = Annotated[str, typer.Option(help="Reason, recorded in the deployment's event log.")]
 _PATH = "/v1/deployments"

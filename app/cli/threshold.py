@@ -33,7 +33,7 @@ def threshold(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
 ) -> None:
-    """How far a knob can be turned: fits the phase transition of a curve, with interval, tests and rival forms.
+    """How far a knob can be turned: fits the knee of a curve, with interval, tests and rival forms.
 
     s is the share removed, above 0 and at most 1. Bounds of a, b, s0, k1, k2 are pairs; null is open. With params, the
     coefficients that were published for these points, their error is shown beside that of the fit.

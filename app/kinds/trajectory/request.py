@@ -49,7 +49,7 @@ class TrajectoryRequest(JobRequest):
     kind: Literal["trajectory"]
     candidates: Annotated[
         tuple[CandidateModel, ...], Field(max_length=MOST_CANDIDATES - 1), Option("--also", shape="candidate")
-    ] = Field(default=(), description="up to three more modified models beside `candidate`: four at most")
+    ] = Field(default=(), description="up to three more candidates beside `candidate`: four at most")
     decoders: Annotated[
         tuple[AnyDecoder, ...], Field(min_length=1, max_length=len(DECODERS)), Option("--decoder", shape="decoder")
     ] = Field(
