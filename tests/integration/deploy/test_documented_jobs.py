@@ -4,6 +4,7 @@ The models are the demo model under its own name, and tiny ones under the other 
 """
 
 import json
+import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator
@@ -26,7 +27,14 @@ from tests.support.ports import free_port
 
 Json = dict[str, Any]
 HUB_ID = "meta-llama/Llama-3.1-8B-Instruct"
-TINY = {"llama-8b": 0, "llama-8b-w4a16": 1, "llama-3.1-8b": 0, "llama-3.1-8b-w4a16": 1}  # and their seeds
+TINY = {  # and their seeds
+    "llama-8b": 0,
+    "llama-8b-w4a16": 1,
+    "llama-3.1-8b": 0,
+    "llama-3.1-8b-w4a16": 1,
+    "base": 0,
+    "candidate": 1,
+}
 QUESTION = {"question": "What is 1 + 1?", "answer": "It is 2. #### 2"}
 TASKS = {
     "hellaswag_val.jsonl": {
@@ -132,7 +140,8 @@ def test_a_command_is_taken(line: str, settings: Settings, folder: Path, monkeyp
         yield Service(settings)
 
     monkeypatch.setattr(measuring, "connect_or_start", connected)
-    given = documented_commands.arguments_of(line.replace(WHERE, f"{folder}/"))
+    monkeypatch.setenv("CANDIDATE", str(folder / "candidate"))
+    given = documented_commands.arguments_of(os.path.expandvars(line).replace(WHERE, f"{folder}/"))
     done = CliRunner().invoke(app, [*given, "--dry-run", "--json"])
     assert done.exit_code == 0, f"{shlex.join(given)}\n{done.output}{done.exception}"
     assert json.loads(done.stdout)["seconds"] > 0
