@@ -81,8 +81,9 @@ pictures: setup ## take the pictures of docs/ from a real service, with chromium
 board-picture: setup ## take the picture of the board over more than an hour of traffic, with chromium and prometheus
 	@$(BIN)/python -m deploy.board_picture
 
-docs: setup ## write docs/reference anew from the code
+docs: setup ## write docs/reference from the code, and the tables of results from committed numbers
 	@$(BIN)/python -m deploy.reference
+	@$(BIN)/python -m tests.bench.pages
 
 audit: setup ## ask PyPI for known vulnerabilities of every locked package; fails where it does not answer for one
 	@$(BIN)/uv tool run pip-audit==2.10.1 --strict --disable-pip --require-hashes $(patsubst %,-r %,$(wildcard requirements/*.lock))

@@ -1,20 +1,18 @@
-"""What docs/results/decoders.md says of tests/bench/decoders.csv: `python -m tests.bench.decoders_page` prints it.
+"""What docs/results/decoders.md says of tests/bench/decoders.csv.
 
 Two tables, a row a decoder, and sentences that name what amplifies.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from app.contracts.decoding import DECODERS
-from tests.bench.rows import Row, read
+from tests.bench.rows import NONE, Row, table
 
 RESULTS: Final = Path(__file__).with_name("decoders.csv")
-NONE: Final = "–"
 LENGTHS: Final = (16, 32, 64, 128)
 FACTORS: Final = {"kl_factor": "KL factor", "token_factor": "token factor"}
 Values = Mapping[tuple[str, str], float]
@@ -73,9 +71,7 @@ def _divergence(values: Values) -> str:
 
 
 def _table(values: Values, head: Sequence[str], cells: Callable[[str], Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    lines += [f"| `{name}` | {' | '.join(cells(name))} |" for name in _measured(values)]
-    return "\n".join(lines)
+    return table(head, ([f"`{name}`", *cells(name)] for name in _measured(values)))
 
 
 def _number(values: Values, name: str, metric: str, scale: float = 1.0, *, interval: bool = True) -> str:
@@ -132,7 +128,3 @@ def _listed(some: Sequence[str], every: Sequence[str]) -> str:
     if not some:
         return "none"
     return f"all {len(some)}" if len(some) == len(every) else f"{len(some)} ({', '.join(some)})"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(page(read(RESULTS)) + "\n")

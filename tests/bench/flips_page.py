@@ -1,15 +1,14 @@
-"""The tables of docs/results/flips.md, of tests/bench/flips_runs.jsonl: `python -m tests.bench.flips_page` prints them.
+"""The tables of docs/results/flips.md, of tests/bench/flips_runs.jsonl.
 
 What was run and what flipped, how often predictions held it, and a line for each that did not."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from tests.bench.flips_real import LEFT_OUT, Predicted, by_case, predicted, rows_of
-from tests.bench.flips_runs import Told, read
+from tests.bench.flips_runs import Told
 
 CASES: Final = {
     "recipe_left_out": "its recipe, on every task",
@@ -70,7 +69,3 @@ def _missed(told: Sequence[Told], found: Mapping[str, Sequence[Predicted]]) -> I
                     f"- Not held, without {words}: `{one.recipe}` on {one.run.task}, {100 * one.run.rate:.1f} % "
                     f"flipped, expected were {100 * result.median:.1f} % [{low:.1f}, {high:.1f}]{outside}."
                 )
-
-
-if __name__ == "__main__":
-    sys.stdout.write(section(read()) + "\n")

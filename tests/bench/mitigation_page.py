@@ -1,4 +1,4 @@
-"""docs/recipes/measured.md from tests/bench/mitigation.csv: `python -m tests.bench.mitigation_page`.
+"""docs/recipes/measured.md from tests/bench/mitigation.csv.
 
 Every case of the bench is on the page: those that were measured with their numbers, the others as not measured. A bar
 that was missed says so.
@@ -23,8 +23,7 @@ SURGERY = "version_surgery"
 HEAD = """# Measured
 
 What each recipe does to the demo model, how large the result is and how long it takes. All tables come from
-`tests/bench/mitigation.csv`, which `make bench-mitigation` fills. `python -m tests.bench.mitigation_page` writes this
-page.
+`tests/bench/mitigation.csv`, which `make bench-mitigation` fills. `make docs` writes this page.
 
 | | |
 |---|---|
@@ -210,7 +209,3 @@ def _value(value: object) -> str:
 def update() -> None:
     """Writes the page."""
     PAGE.write_text(page(read()), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    update()

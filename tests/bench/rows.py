@@ -5,7 +5,9 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+NONE: Final = "–"
 
 
 class Row(NamedTuple):
@@ -35,6 +37,19 @@ def read(file: Path) -> list[Row]:
             Row(row["bench"], row["case"], row["metric"], float(row["value"]), row["unit"])
             for row in csv.DictReader(stream)
         ]
+
+
+def by_case(rows: Iterable[Row]) -> dict[str, dict[str, float]]:
+    """Case -> metric -> value, in the order of the rows."""
+    found: dict[str, dict[str, float]] = {}
+    for row in rows:
+        found.setdefault(row.case, {})[row.metric] = row.value
+    return found
+
+
+def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table of Markdown, without an end of line after the last row."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines))
 
 
 def replaced(earlier: Iterable[Row], fresh: Sequence[Row]) -> list[Row]:

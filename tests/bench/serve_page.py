@@ -1,16 +1,15 @@
-"""The table of docs/contributors/serving.md, of tests/bench/serve.csv: `python -m tests.bench.serve_page` prints it.
+"""The table of docs/contributors/serving.md, of tests/bench/serve.csv.
 
 Each number that has a bar, with the lowest and highest of its pairs, and whether its median and its worst pair hold it.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from tests.bench.rows import Row, read
+from tests.bench.rows import Row, table
 
 RESULTS: Final = Path(__file__).with_name("serve.csv")
 # (case, metric): (bound, whether the number must not be below it)
@@ -27,21 +26,21 @@ BARS: Final = {
 }
 
 
-def table(rows: Iterable[Row]) -> str:
-    """The lines of the table. KeyError where a number is missing."""
+def page(rows: Iterable[Row]) -> str:
+    """The table. KeyError where a number is missing."""
     values = {(row.case, row.metric): row.value for row in rows}
-    lines = ["| row | bar | median | lowest and highest of the pairs |", "|---|---|---|---|"]
+    lines = []
     for (case, metric), (bound, least) in BARS.items():
         median, low, high = (values[case, metric + end] for end in ("", "_low", "_high"))
         met = median >= bound if least else median <= bound
         worst = low >= bound if least else high <= bound
         places = 3 if least else 1
         lines.append(
-            f"| `{case},{metric}` | {'≥' if least else '≤'} {bound:g} | {median:.{places}f}{'' if met else ', missed'} "
-            f"| {low:.{places}f} to {high:.{places}f}{'' if worst else ', the worst beyond the bar'} |"
+            [
+                f"`{case},{metric}`",
+                f"{'≥' if least else '≤'} {bound:g}",
+                f"{median:.{places}f}{'' if met else ', missed'}",
+                f"{low:.{places}f} to {high:.{places}f}{'' if worst else ', the worst beyond the bar'}",
+            ]
         )
-    return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    sys.stdout.write(table(read(RESULTS)) + "\n")
+    return table(["row", "bar", "median", "lowest and highest of the pairs"], lines)

@@ -7,8 +7,8 @@ itself. Where not, the task is left out and a row says why.
 
 Parts, in turn: `files` reads every item and holds the authors' own answers of GSM8K and programs of HumanEval against
 them, which all have to be right; then each candidate, one job over all tasks. The rows of a part are written when it is
-done. What a flip rate was expected to be is what the candidates before told. `python -m tests.bench.tasks_page` prints
-the tables of docs/tasks.md.
+done. What a flip rate was expected to be is what the candidates before told. `make docs` writes the tables of
+docs/results/tasks.md.
 """
 
 from __future__ import annotations

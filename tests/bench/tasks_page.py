@@ -1,4 +1,4 @@
-"""The tables of docs/results/tasks.md, from tests/bench/tasks.csv: `python -m tests.bench.tasks_page` prints them.
+"""The tables of docs/results/tasks.md, from tests/bench/tasks.csv.
 
 What each task's answers show, what it could have shown and was expected to, and a line for each task that says nothing
 of damage, with the reason.
@@ -6,12 +6,11 @@ of damage, with the reason.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from tests.bench.rows import Row, read
+from tests.bench.rows import Row, by_case
 
 RESULTS: Final = Path(__file__).with_name("tasks.csv")
 CANDIDATES: Final = {"rtn_4": "4 bits", "rtn_3": "3 bits"}
@@ -34,9 +33,7 @@ Of = Mapping[str, float]
 
 def section(rows: Iterable[Row]) -> str:
     """The lines of the section. KeyError where a number is missing."""
-    found: dict[str, dict[str, float]] = {}
-    for row in rows:
-        found.setdefault(row.case, {})[row.metric] = row.value
+    found = by_case(rows)
     measured = [
         (candidate, task, found[f"{candidate}_{task}"])
         for candidate in CANDIDATES
@@ -158,7 +155,3 @@ def _points(share: float) -> str:
 
 def _p(value: float) -> str:
     return f"{value:.2g}" if value >= 1e-4 else "< 0.0001"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(section(read(RESULTS)) + "\n")

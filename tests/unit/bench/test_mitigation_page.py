@@ -4,11 +4,7 @@ import pytest
 
 from tests.bench import rows
 from tests.bench.mitigation_cases import CASES
-from tests.bench.mitigation_page import PAGE, RESULTS, page, read
-
-
-def test_the_page_is_that_of_the_committed_numbers() -> None:
-    assert PAGE.read_text(encoding="utf-8") == page(read())
+from tests.bench.mitigation_page import RESULTS, page, read
 
 
 def test_every_committed_number_is_of_the_recipe_that_its_case_has() -> None:

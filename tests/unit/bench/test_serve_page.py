@@ -1,9 +1,7 @@
 """What the page says of serving was measured so, and is judged by its worst pair, too."""
 
-from tests.bench.rows import Row, read
-from tests.bench.serve_page import BARS, RESULTS, table
-
-PAGE = (RESULTS.parents[2] / "docs" / "contributors" / "serving.md").read_text(encoding="utf-8")
+from tests.bench.rows import Row
+from tests.bench.serve_page import BARS, page
 
 
 def line(case: str, metric: str, **changes: float) -> str:
@@ -11,12 +9,7 @@ def line(case: str, metric: str, **changes: float) -> str:
     found = {(row, name + end): bar for (row, name), (bar, _) in BARS.items() for end in ("", "_low", "_high")}
     found |= {(case, metric + end.removeprefix("median")): value for end, value in changes.items()}
     rows = [Row("serve", *key, value, "") for key, value in found.items()]
-    return next(one for one in table(rows).splitlines() if one.startswith(f"| `{case},{metric}` "))
-
-
-def test_the_page_has_the_numbers_of_the_bench() -> None:
-    wanted = table(read(RESULTS))
-    assert wanted in PAGE, f"docs/contributors/serving.md, Measuring, should have:\n{wanted}"
+    return next(one for one in page(rows).splitlines() if one.startswith(f"| `{case},{metric}` "))
 
 
 def test_what_is_at_its_bar_meets_it() -> None:

@@ -3,12 +3,10 @@
 from typing import Any
 
 from app.kinds.tasks.report import TasksReport
-from tests.bench.rows import Row, read
+from tests.bench.rows import Row
 from tests.bench.tasks import rows_of
-from tests.bench.tasks_page import RESULTS, section
+from tests.bench.tasks_page import section
 from tests.support.tasks_reports import task, tasks_report
-
-PAGE = (RESULTS.parents[2] / "docs" / "results" / "tasks.md").read_text(encoding="utf-8")
 
 
 def told(*made_of: dict[str, Any], refused: str = "") -> str:
@@ -19,11 +17,6 @@ def told(*made_of: dict[str, Any], refused: str = "") -> str:
     if refused:
         rows.append(Row("tasks", "rtn_4_humaneval", f"refused_{refused}", 1.0, "yes=1"))
     return section(rows)
-
-
-def test_the_page_has_the_numbers_of_the_bench() -> None:
-    wanted = section(read(RESULTS))
-    assert wanted in PAGE, f"docs/results/tasks.md should have:\n{wanted}"
 
 
 def test_what_is_at_chance_says_nothing_of_damage_and_is_told_so() -> None:
