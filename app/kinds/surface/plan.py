@@ -16,7 +16,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.request import Knob
 from app.kinds.estimates import Cost
 from app.kinds.preflight import Checked
-from app.kinds.surface.report import Exchange, Order
+from app.kinds.surface.report import Order
 from app.kinds.surface.request import MOST_POINTS, SurfaceRequest
 from app.models.knobs import check_knobs, either, recipe_at, told, without
 from app.models.strength import direction_of, weakest_first
@@ -110,17 +110,6 @@ def _recipe(request: SurfaceRequest, axes: Sequence[Axis], places: tuple[int, in
         steps[one], steps[other] = steps[other], steps[one]
         recipe = tuple(steps)
     return without(recipe, left_out)
-
-
-def exchanged(before: tuple[int, int, bool], after: tuple[int, int, bool]) -> Exchange | None:
-    """Whether the order of the two steps changes between two settings by itself or with a knob; None if it does not.
-
-    A setting is the places of both knobs, and whether the steps are exchanged. A step that is left out has no place in
-    an order: the way to such a setting exchanges nothing.
-    """
-    if before[2] == after[2] or 0 in after[:2]:
-        return None
-    return "alone" if before[:2] == after[:2] else "with a knob"
 
 
 def check(request: SurfaceRequest, checked: Checked) -> None:

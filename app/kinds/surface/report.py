@@ -25,8 +25,6 @@ Order = Literal["as given", "reversed"]
 Measure = Literal["kl", "perplexity_ratio", "perplexity"]
 Storage = Literal["sparse", "dense"]
 Kind = Literal["no_departure_shown", "additive_within_margin", "compounds", "overlaps"]
-Turn = Literal["start", "first", "second", "both", "traded"]
-Exchange = Literal["alone", "with a knob"]
 
 
 class SurfaceKnob(Contract):
@@ -137,16 +135,6 @@ class PathStep(Contract):
     order: Order
     bytes: Count = Field(description="as `storage` counts them")
     loss: Mean
-    turned: Turn = Field(
-        description="which knob was turned since the setting before; traded: one was turned back; both where none was "
-        "and only the order was exchanged (`exchanged` is alone)"
-    )
-    exchanged: Exchange | None = Field(
-        default=None,
-        description="`alone`: no knob was turned since the setting before, only the order of the two steps was "
-        "exchanged or taken back. `with a knob`: it was as `turned` shows, too. `null`: it was not, or a step is left "
-        "out and there is no order",
-    )
 
 
 class OrderEffect(Contract):

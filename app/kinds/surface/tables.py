@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final
 
 from app.contracts.report import Mean
-from app.kinds.surface.report import Limit, OrderEffect, PathStep, SurfacePoint, SurfaceReport
+from app.kinds.surface.report import Limit, OrderEffect, SurfacePoint, SurfaceReport
 from app.kinds.surface.words import (
     DEPARTURES,
     MEASURES,
@@ -27,14 +26,6 @@ from app.reports.blocks import Cell, Column, Table
 from app.reports.charts.marks import Guide, axis, interval_strip
 from app.reports.scales import LinearScale, LogScale
 from app.reports.untrusted import visible
-
-TURNS: Final = {
-    "start": "the largest",
-    "first": "{0} turned",
-    "second": "{1} turned",
-    "both": "both turned",
-    "traded": "one turned back for the other",
-}
 
 
 def limits(report: SurfaceReport) -> Table:
@@ -189,15 +180,6 @@ def p_text(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _turn(report: SurfaceReport, row: PathStep) -> str:
-    """What a step of the path does: which knob it turns, and whether it exchanges the two steps."""
-    order = "steps exchanged" if row.order == "reversed" else "steps in the order as given again"
-    if row.exchanged == "alone":
-        return order
-    turned = TURNS[row.turned].format(name(report, 0), name(report, 1))
-    return turned if row.exchanged is None else f"{turned}, {order}"
-
-
 def path(report: SurfaceReport) -> Table:
     """From the largest model to the smallest."""
     chosen = report.chosen
@@ -219,7 +201,6 @@ def path(report: SurfaceReport) -> Table:
                 Cell(fmt.size(row.bytes), f"{fmt.number(100 * row.bytes / max(1, largest), 3)} %"),
                 Cell(loss.value, loss.interval or "no interval", strong=True),
                 Cell(chart=interval_strip(f"{where}: {loss}", nats, ci, scale, [])),
-                Cell(_turn(report, row)),
             )
         )
     measure = MEASURES[report.contour.measure]
@@ -230,7 +211,6 @@ def path(report: SurfaceReport) -> Table:
             Column("Size"),
             Column(f"{measure}{', nats' if report.contour.measure == 'kl' else ''}"),
             Column("With 95 % interval", "chart"),
-            Column("Step", "text", priority=1),
         ),
         rows=tuple(rows),
         axis=axis(scale, f"{'KL' if report.contour.measure == 'kl' else 'ln of the ratio'} in nats, logarithmic axis"),

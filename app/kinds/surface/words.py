@@ -215,9 +215,8 @@ def path_note(report: SurfaceReport) -> str:
     )
     return (
         "From the largest to the smallest: no other measured setting takes as few bytes and loses as little; what "
-        "saves less than a thousandth of the bytes is no step. Of a setting with both steps the order is shown where "
-        f"it changed. Bytes are counted {counted}. Neighbours whose intervals overlap may stand in another order on "
-        "other text."
+        f"saves less than a thousandth of the bytes is no step. Bytes are counted {counted}. Neighbours whose "
+        "intervals overlap may stand in another order on other text."
     )
 
 

@@ -1,7 +1,6 @@
 """The cheapest path: which setting of the two knobs loses least at each size.
 
-A setting is on the path where no other one takes as few bytes and loses as little. From the largest to the smallest
-it says which knob to turn next. Where the path turns a knob back, the two are traded against each other.
+A setting is on the path where no other one takes as few bytes and loses as little. The largest is first.
 
 What saves next to no bytes is no step: of settings that lie within a thousandth of each other the one that loses least
 is on the path.
@@ -12,11 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Final
-
-from app.kinds.surface.plan import exchanged
-from app.kinds.surface.report import Exchange, Turn
 
 # Of the bytes of a setting: a smaller one that saves less saves next to nothing.
 _LEAST_SAVED: Final = 1e-3
@@ -65,28 +60,3 @@ def _worth_a_step(path: Sequence[Setting]) -> list[Setting]:
         if not kept or saves(setting.bytes, kept[-1].bytes):
             kept.append(setting)
     return kept
-
-
-def turns(path: Sequence[Setting]) -> list[Turn]:
-    """Which knob is turned on the way to each setting of the path; `both` where none is and the steps are exchanged
-    alone, which `exchanges` shows."""
-    found: list[Turn] = ["start"] if path else []
-    for before, after in pairwise(path):
-        first, second = after.first - before.first, after.second - before.second
-        if first < 0 or second < 0:
-            found.append("traded")
-        elif bool(first) == bool(second):
-            found.append("both")
-        else:
-            found.append("first" if first else "second")
-    return found
-
-
-def exchanges(path: Sequence[Setting]) -> list[Exchange | None]:
-    """Whether the order of the steps changes on the way to each setting of the path."""
-    found: list[Exchange | None] = [None] if path else []
-    return found + [exchanged(_place(before), _place(after)) for before, after in pairwise(path)]
-
-
-def _place(setting: Setting) -> tuple[int, int, bool]:
-    return setting.first, setting.second, setting.reversed

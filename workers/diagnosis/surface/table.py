@@ -308,7 +308,7 @@ class Table:
         ]
         found = path.cheapest(settings)
         steps = []
-        for setting, turn, exchange in zip(found, path.turns(found), path.exchanges(found), strict=True):
+        for setting in found:
             order: Order = "reversed" if setting.reversed else "as given"
             index = self.index[setting.first, setting.second, order]
             steps.append(
@@ -318,8 +318,6 @@ class Table:
                     order=order,
                     bytes=setting.bytes,
                     loss=self.loss_means[index],
-                    turned=turn,
-                    exchanged=exchange,
                 )
             )
         return tuple(steps)

@@ -74,28 +74,6 @@ def test_before_a_collapse_the_mildest_setting_is_not_said_to_be_passed(refused,
     assert told == why.replace("0.2", "left out")
 
 
-def test_the_path_says_that_the_steps_were_exchanged_where_no_knob_was_turned():
-    found = surface_variant("both-orders")
-    step = found.path[0]
-    places = [(0, 1, "as given"), (1, 1, "reversed"), (1, 1, "as given"), (1, 2, "as given"), (2, 0, "as given")]
-    words = [("start", None), ("first", "with a knob"), ("second", "alone"), ("second", None), ("traded", None)]
-    rows = tuple(
-        step.model_copy(update={"first": p, "second": q, "order": order, "turned": turned, "exchanged": exchanged})
-        for (p, q, order), (turned, exchanged) in zip(places, words, strict=True)
-    )
-    changed = found.model_copy(update={"path": rows})
-    told = [row[-1].text for row in tables.path(changed).rows]
-    assert told == [
-        "the largest",
-        "sparsity turned, steps exchanged",
-        "steps in the order as given again",
-        "bits turned",
-        "one turned back for the other",
-    ]
-    text = printed(changed.model_dump(mode="json"), 200, details=True)
-    assert all(line in text for line in told)
-
-
 def test_the_furthest_setting_within_is_told_by_the_mean_and_for_sure():
     found = surface_variant("both-orders")
     furthest = found.contour.limits[0].largest

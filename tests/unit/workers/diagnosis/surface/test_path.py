@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 
 from tests.support.published_surfaces import PRINTED_SIZES, WANDA_FORMATS, WANDA_GGUF, WANDA_SHARES
-from workers.diagnosis.surface.path import Setting, cheapest, exchanges, turns
+from workers.diagnosis.surface.path import Setting, cheapest
 
 
 def published():
@@ -71,19 +71,3 @@ def test_what_saves_next_to_no_bytes_is_no_step():
     assert cheapest([rounded, both, further]) == [rounded, further]
     fine = [Setting(place, 0, 1_000_000 - 400 * place, 0.1 + place) for place in range(7)]
     assert [one.first for one in cheapest(fine)] == [0, 3, 6], "small steps add up"
-
-
-def test_an_exchange_of_the_steps_is_no_turn_of_a_knob():
-    plain = [Setting(0, 0, 9, 0), Setting(0, 1, 8, 1), Setting(1, 1, 7, 2), Setting(2, 2, 6, 3), Setting(0, 3, 5, 4)]
-    assert turns(plain) == ["start", "second", "first", "both", "traded"]
-    path = [
-        Setting(0, 1, 9, 0),
-        Setting(1, 1, 8, 1, True),
-        Setting(1, 1, 7, 2),
-        Setting(1, 2, 6, 3),
-        Setting(2, 2, 5, 4, True),
-        Setting(3, 0, 4, 5),
-    ]
-    assert turns(path) == ["start", "first", "both", "second", "first", "traded"]
-    assert exchanges(path) == [None, "with a knob", "alone", None, "with a knob", None], "one step alone has no order"
-    assert turns([]) == exchanges([]) == []

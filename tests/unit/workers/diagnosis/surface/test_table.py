@@ -79,15 +79,15 @@ def test_a_setting_within_the_loss_before_a_collapse_is_told_from_one_beyond_it(
     assert (beyond.place, beyond.largest) == (0, None)
 
 
-def test_the_path_tells_where_the_steps_are_exchanged():
+def test_the_path_holds_settings_of_both_orders():
     request = surface_request(sparsities=(0.3, 0.5), bits=(8, 4), orders="both")
     made = surface_table(request, documents=12, order=-0.5)
     sizes = {(0, 0, "as given"): 9, (1, 1, "reversed"): 7, (1, 1, "as given"): 5}
     told = [
-        (step.turned, step.exchanged)
+        (step.first, step.second, step.order)
         for step in with_bytes(made, {k: 10**6 * v for k, v in sizes.items()}, 20 * 10**6).path()
     ]
-    assert told == [("start", None), ("both", "with a knob"), ("both", "alone")]
+    assert told == list(sizes), "the largest first"
 
 
 @pytest.mark.parametrize(
