@@ -178,10 +178,12 @@ class Serving:
         entry = registry.resolve(model.model, pointer="/model/model")
         origin = inspect(entry.checkpoint_path(pointer="/model/model"), pointer="/model/model")
         store = CheckpointStore(settings.home / "checkpoints", settings.checkpoint_budget_bytes)
+        device = pick_device(settings)
         tokenizer = entry.tokenizer_path(pointer="/model/model")
         modified = apply(
             origin,
             model.recipe,
+            device=device,
             store=store,
             reference=self._reference(origin),
             calibration=loader_without_sampler(settings, tokenizer),
@@ -196,7 +198,7 @@ class Serving:
             info,
             tokenizer,
             resolve_dtype(entry.dtype),
-            pick_device(settings),
+            device,
         )
 
     def _reference(self, origin: CheckpointInfo) -> CheckpointInfo | None:

@@ -188,7 +188,7 @@ class Bench:
         recipe = TypeAdapter(Recipe).validate_python(SCHEMES[name])
         store = CheckpointStore(self.scratch / "store", 10**10)
         text = loader_without_sampler(Settings(), self.model.path)
-        return inspect(apply(self.model, recipe, store=store, calibration=text).path)
+        return inspect(apply(self.model, recipe, device="cpu", store=store, calibration=text).path)
 
     def kl(self, states_TD: torch.Tensor) -> Array:
         """KL at each scored position of the test."""
@@ -262,8 +262,8 @@ def told(phase: str, done: int, total: int) -> None:
 @contextmanager
 def skeleton(info: CheckpointInfo, dtype: torch.dtype) -> Iterator[Skeleton]:
     """A checkpoint, packed or not, that is walked in a dtype."""
-    with open_plain(info) as (plain, reader):
-        yield Skeleton(plain, fused(plain, reader), dtype=dtype, mixtures=True)
+    with open_plain(info, "cpu") as (plain, reader):
+        yield Skeleton(plain, fused(plain, reader), device="cpu", dtype=dtype, mixtures=True)
 
 
 def joined(one: FitText, other: FitText) -> FitText:

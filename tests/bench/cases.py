@@ -127,7 +127,7 @@ def bench_compare(home: Path) -> list[Row]:
     opening = time.perf_counter() - start
     cold, cold_seconds = job(settings, room, "cold")
     store = CheckpointStore(settings.home / "checkpoints", settings.checkpoint_budget_bytes)
-    modified = apply(inspect(MODEL), request().candidate.recipe, store=store)
+    modified = apply(inspect(MODEL), request().candidate.recipe, device="cpu", store=store)
     engine = room.engine(modified.path, 512)
     tokenizer = load_tokenizer(MODEL)
     lines = (settings.home / "texts" / "bench.jsonl").read_text().splitlines()
@@ -195,7 +195,7 @@ def bench_engine_changes(home: Path) -> list[Row]:
     for change, steps in knobs.items():
         seconds = []
         for step in steps:
-            made = apply(inspect(MODEL), request([step]).candidate.recipe, store=store)
+            made = apply(inspect(MODEL), request([step]).candidate.recipe, device="cpu", store=store)
             seconds.append(timed(partial(room.engine, made.path, 512)))
         rows.append(Row("engine", change, "seconds", statistics.median(seconds[-4:]), "s"))
     rows += [Row("engine", "swap", "starts", room.pool.starts - len(knobs["start"]), "count")]

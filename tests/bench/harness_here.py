@@ -51,7 +51,7 @@ def answer(home: Path, dtype: str) -> dict[TaskFormat, list[Told]]:
     reference, entry, origin = resolve(request, context)
     if entry.dtype != dtype:
         raise ValueError(f"models.toml runs the model in {entry.dtype}")
-    sides = modify(request, reference, entry, origin, context)
+    sides = modify(request, reference, entry, origin, context, device="cpu")
     tokenizer = load_tokenizer(reference.tokenizer)
     store = ReferenceStore(settings.home / "references", settings.reference_budget_bytes)
     found: dict[TaskFormat, list[Told]] = {}

@@ -134,7 +134,7 @@ class Bench:
                 return (folders or {})[step.adapter] / "adapter"
             return (folders or {})[step.other] if isinstance(step, MergeLinear) else None
 
-        return apply(self.info, recipe, store=self.store, calibration=self.texts, others=others)
+        return apply(self.info, recipe, device="cpu", store=self.store, calibration=self.texts, others=others)
 
     def measure(self, modified: Modified) -> Measured:
         """KL of the candidate on every text."""

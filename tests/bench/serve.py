@@ -128,7 +128,7 @@ class Bench:
         from app.contracts.request import CandidateModel
 
         recipe = CandidateModel.model_validate({"model": SOURCE, "recipe": RECIPE}).recipe
-        self.info = inspect(apply(inspect(MODEL), recipe, store=store).path)
+        self.info = inspect(apply(inspect(MODEL), recipe, device="cpu", store=store).path)
         self.calibrator = profile(self.info.hidden_size, self.info.vocabulary)
         storage.save(self.calibrator, self.home / "profiles" / VERSION)
         self.config = ServingConfig(

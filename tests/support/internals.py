@@ -26,8 +26,10 @@ def at_borders(
         found = []
         for number, folder in enumerate(folders):
             info = inspect(folder)
-            read = stack.enter_context(open_tensors(info)).read
-            found.append(Borders(Skeleton(info, read, dtype=dtype), tokens_NL, scratch, name=f"model{number}"))
+            read = stack.enter_context(open_tensors(info, "cpu")).read
+            found.append(
+                Borders(Skeleton(info, read, device="cpu", dtype=dtype), tokens_NL, scratch, name=f"model{number}")
+            )
         yield found
 
 

@@ -35,7 +35,7 @@ def calibration(step: Calibrated) -> CalibrationText:
 def operate(folder: Path, store: CheckpointStore, *steps: dict[str, Any], **options: Any) -> Modified:
     """The recipe applied, with the text above."""
     options = {"calibration": calibration} | options
-    return apply(inspect(folder), RECIPE.validate_python(steps), store=store, **options)
+    return apply(inspect(folder), RECIPE.validate_python(steps), device="cpu", store=store, **options)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

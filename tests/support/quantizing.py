@@ -30,7 +30,7 @@ def operate(
 ) -> Modified:
     """A recipe applied, `seen` being the calibration text of every step."""
     given = seen or text()
-    return apply(inspect(folder), RECIPE.validate_python(steps), store=store, calibration=lambda _: given)
+    return apply(inspect(folder), RECIPE.validate_python(steps), device="cpu", store=store, calibration=lambda _: given)
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:

@@ -21,7 +21,7 @@ def step_run(
     info, began = inspect(source), inspect(base or source)
     (model,) = RECIPE.validate_python([step])
     scratch.mkdir()
-    with open_tensors(info) as reader, open_tensors(began) as base_reader:
+    with open_tensors(info, "cpu") as reader, open_tensors(began, "cpu") as base_reader:
         common: dict[str, Any] = {
             "base": began,
             "reference": began,

@@ -94,7 +94,7 @@ class _Calibrate(Attempt):
             reference, entry, origin = resolve(request, context)
             sets, texts = self._sets(reference, entry.dtype)
         with watch.phase("modify"):
-            sides = modify(request, reference, entry, origin, context, calibration=texts)
+            sides = modify(request, reference, entry, origin, context, device=self._room.pool.device, calibration=texts)
         with sides.modified:
             pairs = self._hidden(sides, sets)
             floor = self._noise_floor(sides, sets.test, pairs["test"].reference)
@@ -163,6 +163,7 @@ class _Calibrate(Attempt):
                     sides,
                     sets.fit,
                     scratch,
+                    device=self._room.pool.device,
                     progress=lambda phase, done, total: context.progress("blocks", done, total),
                     check_cancelled=context.check_cancelled,
                 )

@@ -12,7 +12,7 @@ Names: T positions, D hidden size, V vocabulary.
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -142,10 +142,15 @@ class Head:
             return True
         return self.weight_VD.shape == other.weight_VD.shape and torch.equal(self.weight_VD, other.weight_VD)
 
+    def on(self, device: str | torch.device, dtype: torch.dtype | None = None) -> Self:
+        """The same on a device, where its hidden states are, and with its matrix in `dtype`."""
+        bias_V = None if self.bias_V is None else self.bias_V.to(device)
+        return replace(self, weight_VD=self.weight_VD.to(device, dtype), bias_V=bias_V)
+
     def logits(self, hidden_TD: torch.Tensor) -> torch.Tensor:
         """Logits of hidden states, [T, V] float32, computed in float32.
 
-        For self-checks and tests: the whole matrix is made. ValueError if the width differs.
+        Takes the matrix to float32 at each call if it is of another dtype (`on`). ValueError if the width differs.
         """
         if hidden_TD.ndim != 2 or hidden_TD.shape[1] != self.hidden_size:
             raise ValueError(f"hidden states of shape {tuple(hidden_TD.shape)} for a head of width {self.hidden_size}")

@@ -142,6 +142,7 @@ def score_dequantized(
     chosen = spread([len(window.tokens) for window in corpus.windows], tokens=KERNEL_TOKENS)
     with dequantize(
         sides.candidate.info,
+        device=room.pool.device,
         store=checkpoint_store(context),
         progress=lambda _, done, total: context.progress("kernel_term", done, total),
         check_cancelled=context.check_cancelled,

@@ -203,7 +203,13 @@ class PairAttempt(Attempt):
             text = self._read_text(beside)
         with self._watch.phase("modify"):
             sides = modify(
-                self._shared, text.reference, text.entry, text.origin, self._context, calibration=text.calibration
+                self._shared,
+                text.reference,
+                text.entry,
+                text.origin,
+                self._context,
+                device=self._room.pool.device,
+                calibration=text.calibration,
             )
         with sides.modified:
             asked = self._shared.candidate.recipe or self._shared.self_check

@@ -126,15 +126,19 @@ def modify(
     origin: CheckpointInfo,
     context: JobContext,
     *,
+    device: str,
     calibration: CalibrationTexts | None = None,
 ) -> Sides:
-    """The candidate after its recipe, from the checkpoint store where it was made before. `calibration` gives the text
-    of steps that look at activations (default: from every source but the reference's own samples)."""
+    """The candidate after its recipe, made on `device` or from the checkpoint store where it was made before.
+
+    `calibration` gives the text of steps that look at activations (default: from every source but the reference's own samples).
+    """
     store = checkpoint_store(context)
     registry = load_registry(context.settings.models_file)
     modified = apply(
         origin,
         request.candidate.recipe,
+        device=device,
         store=store,
         reference=None if reference.info.path == origin.path else reference.info,
         others=lambda step: other_of(step, registry, context.settings, pointer="/candidate/recipe"),

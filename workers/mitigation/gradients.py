@@ -62,7 +62,9 @@ class Tape:
         count = len(skeleton.layers)
         shape = (*tokens_NL.shape, skeleton.info.hidden_size)
         self.positions = tokens_NL.numel()
-        self.states = [Activations(scratch / f"{name}-{i}.bin", shape, skeleton.dtype) for i in range(count + 1)]
+        self.states = [
+            Activations(scratch / f"{name}-{i}.bin", shape, skeleton.dtype, skeleton.device) for i in range(count + 1)
+        ]
         for start, end in self.walk.batches():
             self.states[0].write(start, self.walk.entering.read(start, end))
         for index in range(count):
@@ -105,7 +107,7 @@ def backward(
     skeleton, walk = tape.skeleton, tape.walk
     count = len(skeleton.layers)
     last = tape.states[count]
-    gradients = Activations(tape.scratch / f"{tape.name}-gradients.bin", last.shape, skeleton.dtype)
+    gradients = Activations(tape.scratch / f"{tape.name}-gradients.bin", last.shape, skeleton.dtype, skeleton.device)
     for start, end in walk.batches():
         tape.check_cancelled()
         gradient_NLD = objective.gradient(start, last.read(start, end))
@@ -183,7 +185,8 @@ class Gatherer:
     """Sums `LayerGradients` of the addressed layers as `backward` shows them.
 
     `names`: the weights that are looked at. Weight-sized results go to mapped files in `folder`, so that memory holds
-    those of one block. `outputs_up_to`: `outputs_OO` of layers of at most so many outputs. `each`: `positions_NL` too.
+    those of one block; such results are the host's. `outputs_up_to`: `outputs_OO` of layers of at most so many
+    outputs. `each`: `positions_NL` too.
     `leaving` (of `blocks`): layer → E[δ δᵀ] (D, D) where the block's output joins the next, mapped as well;
     `leaving_each` (of both): layer → ‖δ‖² there (N, L).
     """
@@ -206,7 +209,7 @@ class Gatherer:
             return
         of = self._open.get(name)
         if of is None:
-            of = self._open[name] = self._zeros(delta_NLO.shape[-1], x_NLI.shape[-1])
+            of = self._open[name] = self._zeros(delta_NLO.shape[-1], x_NLI.shape[-1], delta_NLO.device)
         share = 1 / self.positions
         delta_TO = delta_NLO.reshape(-1, delta_NLO.shape[-1]).to(torch.float32)
         x_TI = x_NLI.reshape(-1, x_NLI.shape[-1]).to(torch.float32)
@@ -228,7 +231,7 @@ class Gatherer:
         if self.blocks:
             delta_TD = delta_NLD.reshape(-1, delta_NLD.shape[-1]).to(torch.float32)
             width = delta_TD.shape[-1]
-            sum_DD = self.leaving.setdefault(layer, torch.zeros(width, width))
+            sum_DD = self.leaving.setdefault(layer, delta_TD.new_zeros(width, width))
             sum_DD.addmm_(delta_TD.T, delta_TD, alpha=1 / self.positions)
             if self.each:
                 seen_NL = delta_TD.square().sum(1).reshape(delta_NLD.shape[:-1])
@@ -247,12 +250,13 @@ class Gatherer:
             self.found[name] = of
         self._open.clear()
 
-    def _zeros(self, outputs: int, inputs: int) -> LayerGradients:
+    def _zeros(self, outputs: int, inputs: int, device: torch.device) -> LayerGradients:
+        # The device is named: in the thread of the way backward there is no default one.
         return LayerGradients(
-            torch.zeros(outputs, inputs) if self.squares else None,
-            torch.zeros(outputs),
-            torch.zeros(outputs, outputs) if outputs <= self.outputs_up_to else None,
-            torch.zeros(inputs),
+            torch.zeros(outputs, inputs, device=device) if self.squares else None,
+            torch.zeros(outputs, device=device),
+            torch.zeros(outputs, outputs, device=device) if outputs <= self.outputs_up_to else None,
+            torch.zeros(inputs, device=device),
         )
 
     def _map(self, name: str, kind: str, tensor: torch.Tensor) -> torch.Tensor:
@@ -296,7 +300,7 @@ def divergence_gradients_of(
     `read` gives the candidate's tensors; `reference` is what leaves the last block of the reference on the same
     windows (`Tape.states[-1]`), `teacher` the reference's skeleton.
     """
-    skeleton = Skeleton(info, read, dtype=dtype)
+    skeleton = Skeleton(info, read, device=teacher.device, dtype=dtype)
     tape = Tape(skeleton, tokens_NL, scratch, name="candidate", progress=progress, check_cancelled=check_cancelled)
     gatherer = Gatherer(names, tape.positions, scratch)
     objective = FromReference(skeleton, reference, teacher)

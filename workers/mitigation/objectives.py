@@ -77,7 +77,10 @@ class OwnLabels:
                             hint="the model overflows in its dtype in its final norm or head",
                         )
                     with torch.no_grad():
-                        labels_T1 = torch.multinomial(logits_TV.softmax(-1), 1, generator=draws)
+                        # As torch.multinomial draws, from numbers of the host: labels are the same on every device.
+                        race_TV = torch.empty(logits_TV.shape, dtype=logits_TV.dtype, device="cpu")
+                        race_TV = race_TV.exponential_(generator=draws).to(logits_TV.device)
+                        labels_T1 = (logits_TV.softmax(-1) / race_TV).argmax(-1, keepdim=True)
                     total = (logits_TV.gather(-1, labels_T1).squeeze(-1) - whole_T).sum()
                     (found[window, part],) = torch.autograd.grad(total, leaf_TD)
         return found

@@ -33,9 +33,9 @@ def own_text(
     progress: Progress = no_progress,
     check_cancelled: CheckCancelled = never_cancelled,
 ) -> torch.Tensor:
-    """(windows, L) int64 that `model` writes, each piece from one of `starts_V` on, all as likely; without them from a
-    token of `tokens_NL`. Where all windows of that begin with one token, as with a BOS, so do these. The model is given
-    all its weights. The same seed gives the same text on the same machine. Raises what `check_cancelled` raises."""
+    """(windows, L) int64 on the host that `model` writes, each piece from one of `starts_V` on, all as
+    likely; without them from a token of `tokens_NL`. Where all windows of that begin with one token, as
+    with a BOS, so do these. The model is given all its weights. The same seed gives the same text on the same machine. Raises what `check_cancelled` raises."""
     length = tokens_NL.shape[1]
     first = int(tokens_NL[0, 0])
     begun = length > 1 and len(tokens_NL) > 1 and bool((tokens_NL[:, 0] == first).all())
@@ -44,7 +44,7 @@ def own_text(
     size = math.ceil(body / each)
     model.whole(check_cancelled)
     found = []
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []), torch.device("cpu"):
         torch.manual_seed(seed % 2**63)
         starts_P = _starts(tokens_NL[:, int(begun) :] if starts_V is None else starts_V, windows * each)
         total = windows * each * size
@@ -55,7 +55,7 @@ def own_text(
     pieces_PM = torch.cat(found)
     text_NL = pieces_PM.reshape(windows, each * size)[:, :body]
     progress("own text", total, total)
-    return torch.cat([torch.full((windows, 1), first), text_NL], dim=1) if begun else text_NL.contiguous()
+    return torch.cat([text_NL.new_full((windows, 1), first), text_NL], dim=1) if begun else text_NL.contiguous()
 
 
 def dealt(tokens_NL: torch.Tensor, own_NL: torch.Tensor) -> torch.Tensor:
@@ -84,8 +84,8 @@ def _written(
         return starts_P[:, None]
     language: Any = model.model
     written_PM: torch.Tensor = language.generate(
-        begun_PM,
-        attention_mask=torch.ones_like(begun_PM),
+        begun_PM.to(model.device),
+        attention_mask=torch.ones_like(begun_PM, device=model.device),
         do_sample=True,
         temperature=1.0,
         top_k=0,
@@ -95,7 +95,7 @@ def _written(
         pad_token_id=0,
         stopping_criteria=StoppingCriteriaList([hook]),
     )
-    return written_PM[:, -size:]
+    return written_PM[:, -size:].cpu()
 
 
 class _ProgressHook(StoppingCriteria):
@@ -110,4 +110,4 @@ class _ProgressHook(StoppingCriteria):
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
         self._check()
         self._progress("own text", self._before + self._pieces * (input_ids.shape[1] - self._prefix), self._total)
-        return torch.zeros(len(input_ids), dtype=torch.bool)
+        return input_ids.new_zeros(len(input_ids), dtype=torch.bool)

@@ -97,7 +97,7 @@ def orders(windows: int, batch: int, epochs: int, seed: int) -> Iterator[torch.T
     """Numbers of windows of each step: every epoch all of them once, in an order that the seed decides."""
     draws = torch.Generator().manual_seed(seed)
     for _ in range(epochs):
-        order = torch.randperm(windows, generator=draws)
+        order = torch.randperm(windows, generator=draws, device="cpu")
         yield from (order[start : start + batch] for start in range(0, windows, batch))
 
 

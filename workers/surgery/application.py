@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+import torch
+
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.adapters import CONFIG, WEIGHTS
 from app.models.checkpoint import CHANNELS, CheckpointInfo, fingerprint, inspect
@@ -75,6 +77,7 @@ class Application:
         source_fingerprint: str,
         reference: CheckpointInfo,
         recipe: Recipe,
+        device: str,
         store: CheckpointStore,
         calibration: CalibrationTexts,
         others: Others,
@@ -83,7 +86,7 @@ class Application:
         shard_bytes: int,
     ) -> None:
         self._source, self._source_fingerprint = source, source_fingerprint
-        self._reference = reference
+        self._reference, self._device = reference, torch.device(device)
         self._recipe, self._store = recipe, store
         self._texts = calibration
         self._others = {index: path for index, step in enumerate(recipe) if (path := others(step)) is not None}
@@ -192,7 +195,8 @@ class Application:
             weights.append(check_one(source, step, pointer=f"{POINTER}/{index}"))
 
         def build(folder: Path) -> None:
-            with open_tensors(source) as reader, self._opened_base(before, reader) as base_reader:
+            device = self._device
+            with open_tensors(source, device) as reader, self._opened_base(before, reader) as base_reader:
                 began = time.monotonic()
                 known = {} if before is None else {change.name: change for change in before.manifest.tensors}
                 records = () if before is None else before.manifest.steps
@@ -213,7 +217,8 @@ class Application:
                     )
                     shards = plan_shards(streamed.planned(), shard_bytes=self._shard_bytes)
                     order = [planned.name for shard in shards for planned in shard]
-                    write_shards(folder, shards, streamed.tensors(reader, base_reader, order))
+                    with device:  # new tensors of the steps are made there
+                        write_shards(folder, shards, streamed.tensors(reader, base_reader, order))
                     changes, record = streamed.changes, self._record(stage, began)
                 else:
                     with tempfile.TemporaryDirectory(dir=folder, prefix=".scratch-") as working:
@@ -241,7 +246,7 @@ class Application:
                         )
                         if text is not None:
                             _warn_of_text(context, text)
-                        with _blamed(f"{POINTER}/{stage.first}"):
+                        with _blamed(f"{POINTER}/{stage.first}"), device:
                             self._steps[stage.first].run(context)
                         context.write(folder, self._shard_bytes)
                     (folder / "config.json").write_text(json.dumps(context.config, indent=2) + "\n")
@@ -257,7 +262,7 @@ class Application:
 
     def _opened_base(self, before: Modified | None, reader: TensorReader) -> AbstractContextManager[TensorReader]:
         """The source of the recipe. The first stage reads it already: files that are mapped twice count twice."""
-        return nullcontext(reader) if before is None else open_tensors(self._source)
+        return nullcontext(reader) if before is None else open_tensors(self._source, self._device)
 
     def _record(
         self, stage: Stage, began: float, context: StepRun | None = None, text: CalibrationText | None = None

@@ -32,7 +32,10 @@ _OUTPUTS: Final = "outputs"  # of a vector: its channels
 
 
 class Channels:
-    """Factors by the tensor's name, float32. `offset`: what a norm's stored weight is less than its gain."""
+    """Factors by the tensor's name, float32, on the host.
+
+    `offset`: what a norm's stored weight is less than its gain.
+    """
 
     def __init__(self, offset: float = 0.0) -> None:
         self._offset = offset
@@ -81,7 +84,7 @@ class Channels:
         for side, factor in ((_INPUTS, inputs), (_OUTPUTS, outputs)):
             if factor is not None:
                 before = self._factors[side].pop(name, None)
-                added = factor.detach().to(torch.float32)
+                added = factor.detach().to("cpu", torch.float32)
                 whole = added.clone() if before is None else before * added
                 if bool((whole != 1).any()):
                     self._factors[side][name] = whole
@@ -137,7 +140,7 @@ class Channels:
             factor = self._factors[side].pop(name, None)
             if factor is None:
                 continue
-            taken = factor if chosen is None else factor[chosen]
+            taken = factor if chosen is None else factor[chosen.cpu()]
             if bool((taken != 1).any()):
                 self._factors[side][name] = taken
 
@@ -161,9 +164,10 @@ class Channels:
             raise _corrupt(f"{CHANNELS} does not fit {name}, which has the shape {shape}")
         scaled = tensor.to(torch.float32)
         if inputs_I is not None:
-            scaled = scaled * inputs_I
+            scaled = scaled * inputs_I.to(scaled.device)
         if outputs_O is None:
             return scaled
+        outputs_O = outputs_O.to(scaled.device)
         if len(shape) > 1:
             return scaled * outputs_O[:, None]
         offset = 0.0 if name.endswith(".bias") else self._offset

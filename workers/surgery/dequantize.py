@@ -33,6 +33,7 @@ DEQUANTIZE_VERSION = 1
 def dequantize(
     source: CheckpointInfo,
     *,
+    device: str | torch.device,
     store: CheckpointStore,
     progress: Progress = no_progress,
     check_cancelled: CheckCancelled = never_cancelled,
@@ -51,7 +52,7 @@ def dequantize(
     key = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
 
     def build(folder: Path) -> None:
-        with open_tensors(source) as reader:
+        with open_tensors(source, device) as reader:
             shards = plan_shards(unpacker.plan(reader), shard_bytes=shard_bytes)
             order = [planned.name for shard in shards for planned in shard]
             write_shards(folder, shards, _unpacked(unpacker, reader, order, progress, check_cancelled))
@@ -64,10 +65,12 @@ def dequantize(
 
 
 @contextmanager
-def open_plain(source: CheckpointInfo) -> Iterator[tuple[CheckpointInfo, Callable[[str], torch.Tensor]]]:
+def open_plain(
+    source: CheckpointInfo, device: str | torch.device
+) -> Iterator[tuple[CheckpointInfo, Callable[[str], torch.Tensor]]]:
     """The checkpoint as if it were plain, and what reads a tensor of it by name, unpacked if it is packed. Nothing is
     written. Raises `HemostatError(CHECKPOINT_UNSUPPORTED)` for a packing beyond int and fp8 weights."""
-    with open_tensors(source) as reader:
+    with open_tensors(source, device) as reader:
         if source.quantization is None:
             yield source, reader.read
         else:

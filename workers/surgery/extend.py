@@ -133,7 +133,7 @@ class Width:
         copies = runs.unsqueeze(1).repeat_interleave(times, dim=1)
         if self._step.noise:
             scale = self._step.noise * runs.to(torch.float32).std()
-            noise = torch.randn(copies[:, 1:].shape, generator=generator) * scale
+            noise = torch.randn(copies[:, 1:].shape, generator=generator, device="cpu").to(tensor.device) * scale
             copies[:, 1:] += noise.to(copies.dtype)
         return copies.reshape(-1, *tensor.shape[1:])
 

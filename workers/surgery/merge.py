@@ -43,7 +43,7 @@ class Lora:
             for done, target in enumerate(chosen):
                 context.check_cancelled()
                 context.progress("adapter", done, len(chosen))
-                a_RI, b_OR = file.get_tensor(target.a), file.get_tensor(target.b)
+                a_RI, b_OR = (file.get_tensor(name).to(context.device) for name in (target.a, target.b))
                 check_finite(target.a, a_RI)
                 check_finite(target.b, b_OR)
                 weight_OI = context.read(target.weight)
@@ -74,7 +74,7 @@ class Linear:
         names = [
             name for name in names if name in other.tensors and not (context.source.tied and name == "lm_head.weight")
         ]
-        with open_tensors(other) as reader:
+        with open_tensors(other, context.device) as reader:
             read = framed(reader.read, Channels.of(other), context.channels)
             for done, name in enumerate(names):
                 context.check_cancelled()

@@ -52,7 +52,8 @@ class Router:
             return (router_ED.to(torch.float32) / step.temperature).to(router_ED.dtype)
         if step.noise is not None:
             wide_ED = router_ED.to(torch.float32)
-            noise_ED = torch.randn(wide_ED.shape, generator=generator) * step.noise * wide_ED.std()
+            noise_ED = torch.randn(wide_ED.shape, generator=generator, device="cpu").to(wide_ED.device)
+            noise_ED = noise_ED * step.noise * wide_ED.std()
             return (wide_ED + noise_ED).to(router_ED.dtype)
         assert step.bits is not None  # noqa: S101 - the contract gives one of the three
         return quantize_rtn.quantize(router_ED, bits=step.bits, group_size=None, symmetric=False)

@@ -57,10 +57,10 @@ class TweakStep:
         tokens_NL = context.calibration.tokens_NL
         before, after, changed = 0.0, 0.0, 0
         with ExitStack() as stack:
-            reader = stack.enter_context(open_tensors(reference))
+            reader = stack.enter_context(open_tensors(reference, context.device))
             ours = walk_of(context, phase="tweak")
             theirs = Walk(
-                Skeleton(reference, reader.read),
+                Skeleton(reference, reader.read, device=context.device),
                 tokens_NL,
                 context.scratch,
                 phase="reference",

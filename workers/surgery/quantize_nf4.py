@@ -19,10 +19,11 @@ TAIL = 0.9677083
 
 @cache
 def levels() -> torch.Tensor:
-    """The 16 values, ascending, float32."""
-    positive = torch.special.ndtri(torch.linspace(TAIL, 0.5, 9, dtype=torch.float64)[:-1])
-    negative = -torch.special.ndtri(torch.linspace(TAIL, 0.5, 8, dtype=torch.float64)[:-1])
-    found = torch.cat([positive, torch.zeros(1, dtype=torch.float64), negative]).sort().values
+    """The 16 values, ascending, float32, on the host."""
+    with torch.device("cpu"):
+        positive = torch.special.ndtri(torch.linspace(TAIL, 0.5, 9, dtype=torch.float64)[:-1])
+        negative = -torch.special.ndtri(torch.linspace(TAIL, 0.5, 8, dtype=torch.float64)[:-1])
+        found = torch.cat([positive, torch.zeros(1, dtype=torch.float64), negative]).sort().values
     return (found / found.max()).to(torch.float32)
 
 
@@ -31,7 +32,7 @@ def quantize(weight_OI: torch.Tensor, *, group_size: int | None) -> torch.Tensor
     dtype = torch.float16 if weight_OI.dtype == torch.float16 else torch.bfloat16
     grouped_OGS = weight_OI.to(torch.float32).reshape(len(weight_OI), -1, group_size or weight_OI.shape[1])
     scale_OG1 = stored(grouped_OGS.abs().amax(-1, keepdim=True), dtype)
-    values = levels()
+    values = levels().to(weight_OI.device)
     code_OGS = torch.bucketize(grouped_OGS / scale_OG1, (values[1:] + values[:-1]) / 2)
     return (values[code_OGS] * scale_OG1).reshape(weight_OI.shape).to(weight_OI.dtype)
 

@@ -13,26 +13,26 @@ _CHUNK = 1 << 24
 
 
 class TensorReader:
-    """Reads tensors by name. Files are mapped, so what is read is a copy of one tensor at most."""
+    """Reads tensors by name, on to `device`. Files are mapped, so what is read is a copy of one tensor at most."""
 
-    def __init__(self, info: CheckpointInfo, stack: ExitStack) -> None:
-        self._info = info
+    def __init__(self, info: CheckpointInfo, stack: ExitStack, device: torch.device) -> None:
+        self._info, self.device = info, device
         self._files = {
             file: stack.enter_context(safe_open(info.path / file, framework="pt", device="cpu")) for file in info.files
         }
 
     def read(self, name: str) -> torch.Tensor:
         """The tensor. Raises `HemostatError(CHECKPOINT_NOT_FINITE)` if it holds NaN or infinity."""
-        tensor: torch.Tensor = self._files[self._info.tensors[name].file].get_tensor(name)
+        tensor: torch.Tensor = self._files[self._info.tensors[name].file].get_tensor(name).to(self.device)
         check_finite(name, tensor)
         return tensor
 
 
 @contextmanager
-def open_tensors(info: CheckpointInfo) -> Iterator[TensorReader]:
+def open_tensors(info: CheckpointInfo, device: str | torch.device) -> Iterator[TensorReader]:
     """A reader for the length of a `with`."""
     with ExitStack() as stack:
-        yield TensorReader(info, stack)
+        yield TensorReader(info, stack, torch.device(device))
 
 
 def check_finite(name: str, tensor: torch.Tensor) -> None:

@@ -25,6 +25,7 @@ from workers.surgery.store import CheckpointStore
 class Given(TypedDict, total=False):
     """What `application` takes beside checkpoint and recipe."""
 
+    device: Required[str]
     store: Required[CheckpointStore]
     reference: CheckpointInfo | None
     calibration: CalibrationTexts
@@ -58,6 +59,7 @@ def application(
     source: CheckpointInfo,
     recipe: Recipe,
     *,
+    device: str,
     store: CheckpointStore,
     reference: CheckpointInfo | None = None,
     calibration: CalibrationTexts = no_calibration,
@@ -66,7 +68,7 @@ def application(
     check_cancelled: CheckCancelled = never_cancelled,
     shard_bytes: int = SHARD_BYTES,
 ) -> Application:
-    """A recipe on a checkpoint, to be looked up in the store or made.
+    """A recipe on a checkpoint, to be looked up in the store or made, on `device`.
 
     `reference` is the unmodified model that mitigations align with (default: the source). `calibration` gives the text
     of a step that looks at activations. `others` gives the folder of an adapter or other model that a step takes.
@@ -77,6 +79,7 @@ def application(
         fingerprint(source.path, check_cancelled=check_cancelled),
         reference or source,
         recipe,
+        device,
         store,
         calibration,
         others,

@@ -98,7 +98,7 @@ class ShardWriter:
         if (planned.name, DTYPES[planned.dtype], planned.shape) != (name, tensor.dtype, tuple(tensor.shape)):
             raise ValueError(f"expected {planned}, got {name} {tensor.dtype} {tuple(tensor.shape)}")
         if tensor.numel():
-            self._stream.write(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            self._stream.write(tensor.detach().contiguous().reshape(-1).view(torch.uint8).cpu().numpy().data)
 
     def __enter__(self) -> "ShardWriter":
         return self

@@ -100,6 +100,11 @@ class StepRun:
             raise ValueError("the step takes nothing beside the checkpoint")
         return self._other
 
+    @property
+    def device(self) -> torch.device:
+        """What the step computes on: tensors that it reads are there, and new ones are made there."""
+        return self._reader.device
+
     def read(self, name: str) -> torch.Tensor:
         """A tensor of the source. Raises CHECKPOINT_NOT_FINITE."""
         return self._reader.read(name)

@@ -10,7 +10,7 @@ def walk_of(context: StepRun, skeleton: Skeleton | None = None, *, phase: str = 
     raises."""
     text = context.calibration
     return Walk(
-        skeleton or Skeleton(context.source, context.read),
+        skeleton or Skeleton(context.source, context.read, device=context.device),
         text.tokens_NL,
         context.scratch,
         phase=phase,

@@ -236,7 +236,13 @@ class BlockFit:
 
 
 def fit_blocks(
-    sides: Sides, corpus: Corpus, scratch: Path, *, progress: Progress, check_cancelled: CheckCancelled
+    sides: Sides,
+    corpus: Corpus,
+    scratch: Path,
+    *,
+    device: str,
+    progress: Progress,
+    check_cancelled: CheckCancelled,
 ) -> Blocks:
     """The corrections of a candidate, packed or not, by a text; both models are walked in the engine's dtype.
 
@@ -245,9 +251,9 @@ def fit_blocks(
     check_architecture(sides.candidate.info.architecture)
     with ExitStack() as stack:
         reference, candidate = (
-            Skeleton(plain, fused(plain, read), dtype=side.torch_dtype, mixtures=True)
+            Skeleton(plain, fused(plain, read), device=device, dtype=side.torch_dtype, mixtures=True)
             for side in (sides.reference, sides.candidate)
-            for plain, read in (stack.enter_context(open_plain(side.info)),)
+            for plain, read in (stack.enter_context(open_plain(side.info, device)),)
         )
         text = FitText.of(corpus)
         return BlockFit(reference, candidate, text, scratch, progress=progress, check_cancelled=check_cancelled).run()

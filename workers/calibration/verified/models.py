@@ -15,7 +15,7 @@ from app.settings import Settings
 from workers.calibration.online.models import Quiet, longest_window, needed_bytes
 from workers.calibration.verified.verifier import Board, Verifier
 from workers.distributions.selfcheck import verify_head
-from workers.engine.device import identity, total_bytes
+from workers.engine.device import identity, pick_device, total_bytes
 from workers.engine.drafting import DraftEngine, refuse_split
 from workers.engine.launch import never
 from workers.engine.pool import resolve_dtype
@@ -55,7 +55,7 @@ class VerifiedModels:
         side, entry, origin = resolve(request, context)
         settings = settings_of(settings, deployment.reference.model)
         refuse_split(settings)
-        self.sides = modify(request, side, entry, origin, context)
+        self.sides = modify(request, side, entry, origin, context, device=pick_device(settings))
         self.room = EngineRoom(settings)
         self.room.take_share(settings.share_verify)
         self._draft: DraftEngine | None = None

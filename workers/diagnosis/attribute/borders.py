@@ -119,9 +119,9 @@ class Borders:
             progress(self._name, border, runner.layers + 1)
             file = self._folder / f"{border:04d}.bin"
             if border < complete and file.is_file():
-                self._files.append(Activations(file, self._shape, self.dtype, keep=True))
+                self._files.append(Activations(file, self._shape, self.dtype, runner.skeleton.device, keep=True))
                 continue
-            states = Activations(file, self._shape, self.dtype)
+            states = Activations(file, self._shape, self.dtype, runner.skeleton.device)
             if border:
                 runner.skeleton.block(border - 1)
             for start, end in runner.batches():

@@ -36,10 +36,11 @@ LEFT_OUT = "attention and growth of errors: not asked for (`internals` is false)
 
 @dataclass(frozen=True)
 class Model:
-    """A checkpoint and what reads its tensors."""
+    """A checkpoint, what reads its tensors, and where it runs."""
 
     info: CheckpointInfo
     read: Read
+    device: str
 
 
 def internals(
@@ -110,6 +111,6 @@ def _borders(
     found = []
     for name, model in zip(("reference", "candidate"), models, strict=True):
         read = fused(model.info, model.read) if mixtures else model.read
-        skeleton = Skeleton(model.info, read, dtype=torch.float32, mixtures=mixtures)
+        skeleton = Skeleton(model.info, read, device=model.device, dtype=torch.float32, mixtures=mixtures)
         found.append(Borders(skeleton, tokens_NL, scratch, name=name, **hooks))
     return found

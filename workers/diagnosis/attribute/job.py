@@ -44,6 +44,8 @@ from workers.surgery.reading import open_tensors
 
 PRECISION: Precision = "fast"
 _VERSION = "attribute/7"
+# Parts are swapped and looked into on the host: what is made of their states there is numpy's.
+_DEVICE = "cpu"
 
 
 def attribute(request: AttributeRequest, context: JobContext, room: EngineRoom) -> AttributeReport:
@@ -97,7 +99,10 @@ class _Attribute(PairAttempt):
         ]
         scratch = context.scratch / f"attribute-{plan_fingerprint(told)[:24]}"
         scratch.mkdir(parents=True, exist_ok=True)
-        with plain(sides.reference, context) as reference, plain(sides.candidate, context) as candidate:
+        with (
+            plain(sides.reference, _DEVICE, context) as reference,
+            plain(sides.candidate, _DEVICE, context) as candidate,
+        ):
             if not found.not_swapped:
                 found.not_swapped = self._moved(reference, candidate)
             if not found.not_swapped:
@@ -120,7 +125,7 @@ class _Attribute(PairAttempt):
         request, context, watch = self._request, self._context, self._watch
         context.progress("borders", 0, 0)
         began = time.perf_counter()
-        with opened(reference, candidate, subset, dtype, scratch, context) as (swapper, reads):
+        with opened(reference, candidate, subset, dtype, _DEVICE, scratch, context) as (swapper, reads):
             spent = time.perf_counter() - began
             watch.seconds["borders"] = round(spent, 3)
             context.observe("phase_seconds", spent, phase="borders")
@@ -154,7 +159,7 @@ class _Attribute(PairAttempt):
 
     def _moved(self, reference: CheckpointInfo, candidate: CheckpointInfo) -> str:
         """Why layers of one number are no counterparts, by their weights."""
-        with open_tensors(reference) as ours, open_tensors(candidate) as theirs:
+        with open_tensors(reference, _DEVICE) as ours, open_tensors(candidate, _DEVICE) as theirs:
             read = framed(theirs.read, Channels.of(candidate), Channels.of(reference))
             return moved(reference, candidate, (ours.read, read), self._context.check_cancelled)
 
@@ -164,9 +169,9 @@ class _Attribute(PairAttempt):
         scratch.mkdir(parents=True, exist_ok=True)
         windows, length = inner_windows((reference, candidate), subset.length)
         tokens_NL = subset.tokens_NL[:windows, :length]
-        with open_tensors(reference) as ours, open_tensors(candidate) as theirs:
+        with open_tensors(reference, _DEVICE) as ours, open_tensors(candidate, _DEVICE) as theirs:
             return internals(
-                (Inner(reference, ours.read), Inner(candidate, theirs.read)),
+                (Inner(reference, ours.read, _DEVICE), Inner(candidate, theirs.read, _DEVICE)),
                 tokens_NL,
                 [self._document(subset, row) for row in range(len(tokens_NL))],
                 scratch,

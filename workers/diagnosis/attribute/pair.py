@@ -26,13 +26,14 @@ _TORCH = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 
 
 @contextmanager
-def plain(side: Side, context: JobContext) -> Iterator[CheckpointInfo]:
+def plain(side: Side, device: str, context: JobContext) -> Iterator[CheckpointInfo]:
     """The checkpoint, dequantized where it is packed, for the length of a `with`."""
     if side.info.quantization is None:
         yield side.info
         return
     with dequantize(
         side.info,
+        device=device,
         store=checkpoint_store(context),
         progress=lambda _, done, total: context.progress("dequantize", done, total),
         check_cancelled=context.check_cancelled,
@@ -56,6 +57,7 @@ def opened(
     candidate: CheckpointInfo,
     subset: Subset,
     dtype: str,
+    device: str,
     scratch: Path,
     context: JobContext,
 ) -> Iterator[tuple[Swapper, tuple[Read, Read]]]:
@@ -68,7 +70,7 @@ def opened(
     run_in = DTYPES[_TORCH[resolve_dtype(dtype)]]
     with ExitStack() as stack:
         frames = [Channels.of(info) for info in (reference, candidate)]
-        reads = [stack.enter_context(open_tensors(info)).read for info in (reference, candidate)]
+        reads = [stack.enter_context(open_tensors(info, device)).read for info in (reference, candidate)]
         theirs = [framed(reads[1], frames[1], frames[0]), framed(reads[0], frames[0], frames[1])]
         models = []
         for name, info, own, other in (
@@ -77,7 +79,7 @@ def opened(
         ):
             mixed = Mixed(own, other, run_in)
             borders = Borders(
-                Skeleton(info, fused(info, mixed), dtype=run_in, mixtures=True),
+                Skeleton(info, fused(info, mixed), device=device, dtype=run_in, mixtures=True),
                 subset.tokens_NL,
                 scratch,
                 name=name,

@@ -228,7 +228,7 @@ class Swapper:
         known = self._divergences.get(key)
         if known is not None:
             return known[1]
-        made = Divergence(self.reference.head, head, device=self.reference.head.weight_VD.device)
+        made = Divergence(self.reference.head, head, device=self.reference.runner.skeleton.device)
         if keep:
             self._divergences[key] = (head, made)
         return made

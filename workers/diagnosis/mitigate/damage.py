@@ -162,7 +162,7 @@ def _mix(
         for name, tensor in sorted(candidate.tensors.items(), key=lambda item: natural_key(item[0]))
     ]
     shards = plan_shards(planned)
-    with open_tensors(candidate) as own, open_tensors(reference) as other:
+    with open_tensors(candidate, "cpu") as own, open_tensors(reference, "cpu") as other:
 
         def tensors() -> Iterator[tuple[str, object]]:
             for shard in shards:
@@ -179,7 +179,7 @@ def _other_vectors(candidate: CheckpointInfo, reference: CheckpointInfo) -> set[
     if restorable(candidate, reference):
         return set()
     vectors = [name for name, tensor in candidate.tensors.items() if len(tensor.shape) == 1]
-    with open_tensors(candidate) as own, open_tensors(reference) as other:
+    with open_tensors(candidate, "cpu") as own, open_tensors(reference, "cpu") as other:
         return {name for name in vectors if not torch.equal(own.read(name).float(), other.read(name).float())}
 
 

@@ -96,7 +96,7 @@ class _Mitigate(Attempt):
             reference, entry, origin = resolve(request, context)
             sets, texts = self._sets(reference, entry)
         with watch.phase("modify"):
-            sides = modify(request, reference, entry, origin, context, calibration=texts)
+            sides = modify(request, reference, entry, origin, context, device=self._room.pool.device, calibration=texts)
         bench = self._bench(reference, origin, entry.dtype, texts)
         with sides.modified:
             self._check_budget(sides, origin)

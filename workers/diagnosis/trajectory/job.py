@@ -119,7 +119,9 @@ class _Trajectory(Attempt):
         with self._watch.phase("modify"):
             for index, (one, own, own_entry, origin) in enumerate(resolved):
                 with pointing(index):
-                    sides = modify(one, own, own_entry, origin, context, calibration=texts)
+                    sides = modify(
+                        one, own, own_entry, origin, context, device=self._room.pool.device, calibration=texts
+                    )
                 stack.enter_context(sides.modified)
                 check_context(prompts, request.tokens, sides.candidate.info.max_position, model=sides.candidate.alias)
                 every.append(sides)

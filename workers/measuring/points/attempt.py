@@ -43,7 +43,15 @@ class PointsAttempt(Attempt):
                 self._check_overlap(text.calibration, recipe, text.documents, pointer="/candidate/recipe")
             part = Part.of(text.corpus)
         bare = request.model_copy(update={"candidate": request.candidate.model_copy(update={"recipe": ()})})
-        sides = modify(bare, text.reference, text.entry, text.origin, self._context, calibration=text.calibration)
+        sides = modify(
+            bare,
+            text.reference,
+            text.entry,
+            text.origin,
+            self._context,
+            device=self._room.pool.device,
+            calibration=text.calibration,
+        )
         with sides.modified:
             run = self._reference(sides, text.corpus, PRECISION)
             yield Ground(sides, part, run, text.calibration, tuple(self._allowed()))

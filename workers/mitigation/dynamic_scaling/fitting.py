@@ -86,7 +86,7 @@ class Fitting:
         """Trains what is free of a block, which is loaded in `own`. Its error on the windows that decide, before and
         after, relative to what the source's block adds to the states. Raises what `Skeleton` raises."""
         wanted = self._wanted(index, entering)
-        root_DD, fetch = metric_root(self._leaving[index]), pairs_of(entering, wanted)
+        root_DD, fetch = metric_root(self._leaving[index].to(entering.device)), pairs_of(entering, wanted)
 
         def call(hidden_NLD: torch.Tensor) -> torch.Tensor:
             kwargs = self._calls(len(hidden_NLD))[index]
@@ -97,7 +97,7 @@ class Fitting:
                 made_NLD.register_hook(lambda gradient: gradient * HALF_GRADIENTS)  # type: ignore[no-untyped-call]
             return made_NLD
 
-        windows = torch.tensor(self._split.train)
+        windows = torch.tensor(self._split.train, device="cpu")
         seed = (self._seed * 1_000_003 + index) % 2**63
         plan = [windows[chosen] for chosen in orders(len(windows), self._batch, self._epochs, seed)]
         before = self._error(call, fetch, root_DD)
@@ -107,7 +107,7 @@ class Fitting:
     @torch.no_grad()
     def _wanted(self, index: int, entering: Activations) -> Activations:
         """What the source's block makes of the states that enter."""
-        wanted = Activations(self._scratch / "wanted.bin", entering.shape, entering.dtype)
+        wanted = Activations(self._scratch / "wanted.bin", entering.shape, entering.dtype, entering.device)
         layer = self._source.block(index)
         for start in range(0, entering.shape[0], self._batch):
             self._check()

@@ -62,11 +62,11 @@ class _Units:
         """By the first addressed tensor of the unit."""
         context = self._shop
         # In float32: what eight bits cost is less than what rounding of hidden states in 16 bits does.
-        skeleton = Skeleton(context.source, context.read, dtype=torch.float32)
+        skeleton = Skeleton(context.source, context.read, device=context.device, dtype=torch.float32)
         tape = Tape(skeleton, self._tokens_NL, self._folder, name="tape", check_cancelled=context.check_cancelled)
         measured = Measured(tape, context.check_cancelled)
         walk = Walk(
-            Skeleton(context.source, context.read, dtype=torch.float32),
+            Skeleton(context.source, context.read, device=context.device, dtype=torch.float32),
             self._tokens_NL,
             self._folder,
             phase="bits",

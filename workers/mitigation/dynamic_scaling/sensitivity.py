@@ -29,7 +29,7 @@ class Measured:
         self._tape, self._check = tape, check_cancelled
         windows, length, _ = tape.states[-1].shape
         shape = (windows, length, tape.skeleton.info.vocabulary)
-        self._logp = Activations(tape.scratch / f"{tape.name}-logp.bin", shape, torch.float32)
+        self._logp = Activations(tape.scratch / f"{tape.name}-logp.bin", shape, torch.float32, tape.skeleton.device)
         for window in range(windows):
             check_cancelled()
             self._logp.write(window, self._distribution(tape.states[-1].read(window, window + 1)))

@@ -83,7 +83,7 @@ class DynamicScaling:
         tokens_NL = context.calibration.tokens_NL
         folder = context.scratch / "fisher"
         folder.mkdir()
-        skeleton = Skeleton(context.source, context.read, dtype=torch.bfloat16)
+        skeleton = Skeleton(context.source, context.read, device=context.device, dtype=torch.bfloat16)
         tape = Tape(
             skeleton,
             tokens_NL[: max(1, GRADIENT_TOKENS // tokens_NL.shape[1])],
@@ -122,7 +122,7 @@ class _Work:
     def walk(self) -> Iterator[LearnedBlock]:
         """Smooths and rounds every block; what was made of each, when its turn has come."""
         context = self._shop
-        self._skeleton = Skeleton(context.source, context.read)
+        self._skeleton = Skeleton(context.source, context.read, device=context.device)
         own = walk_of(context, self._skeleton, phase="rounding")
         fitting = self._fitting()
         with ExitStack() as hooks:
@@ -149,7 +149,12 @@ class _Work:
         biases = {f"{name.removesuffix('.weight')}.bias" for name in self._names}
         if not biases & set(context.source.tensors):
             return repeat(None)
-        return Walk(Skeleton(context.source, context.read), self._tokens_NL, context.scratch, phase="source").blocks()
+        return Walk(
+            Skeleton(context.source, context.read, device=context.device),
+            self._tokens_NL,
+            context.scratch,
+            phase="source",
+        ).blocks()
 
     def _block(self, source: Block | None, own: Block, entering: Activations, hooks: ExitStack) -> LearnedBlock:
         context, step = self._shop, self._step
@@ -189,13 +194,13 @@ class _Work:
         gradients, length = self._gradients, self._tokens_NL.shape[1]
         first_NL = self._tokens_NL[: max(1, ERROR_TOKENS // length)]
         if self._block_errors is None:
-            skeleton = Skeleton(self._shop.source, self._shop.read, dtype=torch.float32)
+            skeleton = Skeleton(self._shop.source, self._shop.read, device=self._shop.device, dtype=torch.float32)
             self._block_errors = BlockErrors(skeleton, first_NL, self._shop.check_cancelled)
         weight_T = importance(gradients.leaving_each[index], self._tokens_NL.numel())[: first_NL.numel()]
         return self._block_errors.block(
             index,
             entering.read(0, len(first_NL)),
-            metric_root(gradients.leaving[index]),
+            metric_root(gradients.leaving[index].to(self._shop.device)),
             weight_T.reshape(first_NL.shape),
         )
 
@@ -243,7 +248,7 @@ class _Work:
             return None
         return Fitting(
             self._skeleton,
-            Skeleton(context.source, context.read),
+            Skeleton(context.source, context.read, device=context.device),
             self._tokens_NL,
             context.scratch,
             self._gradients.leaving,

@@ -92,7 +92,7 @@ def _move(found: Mapping[str, LayerGradients], moved: Moved) -> None:
     for name, of in found.items():
         factor_OI = moved(name, torch.ones(len(of.outputs_O), len(of.inputs_I))).square()
         if of.squares_OI is not None:
-            of.squares_OI.div_(factor_OI)
+            of.squares_OI.div_(factor_OI.to(of.squares_OI.device))
         of.outputs_O.div_(factor_OI[:, 0])
         of.inputs_I.div_(factor_OI[0] / factor_OI[0, 0])
 

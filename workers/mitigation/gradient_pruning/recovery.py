@@ -127,7 +127,7 @@ class Recovery:
         batches = -(-len(self._split.train) // self._batch)
         epoch, turn = divmod(step, batches)
         draws = torch.Generator().manual_seed((self._seed * 1_000_003 + epoch) % 2**63)
-        return int(torch.randperm(batches, generator=draws)[turn]) * self._batch
+        return int(torch.randperm(batches, generator=draws, device="cpu")[turn]) * self._batch
 
     def _call(self, layer: nn.Module, hidden_NLD: torch.Tensor, kwargs: dict[str, Any]) -> torch.Tensor:
         found: Any = (

@@ -24,7 +24,7 @@ from workers.mitigation.gradients import LayerGradients
 def fisher_diagonal(of: LayerGradients) -> torch.Tensor:
     """(O, I) the mean of the two estimates of F, float32."""
     smooth_OI = of.outputs_O[:, None] * of.inputs_I
-    return smooth_OI if of.squares_OI is None else (smooth_OI + of.squares_OI) / 2
+    return smooth_OI if of.squares_OI is None else (smooth_OI + of.squares_OI.to(smooth_OI.device)) / 2
 
 
 def price(weight_OI: torch.Tensor, fisher_OI: torch.Tensor) -> torch.Tensor:
@@ -35,7 +35,7 @@ def price(weight_OI: torch.Tensor, fisher_OI: torch.Tensor) -> torch.Tensor:
 class Prices:
     """The diagonals of all addressed modules, accumulated over passes.
 
-    `read` gives the weights. The sums stand where the first pass's squares stand: in mapped files.
+    `read` gives the weights. The sums stand where the first pass's squares stand: in mapped files, on the host.
     """
 
     def __init__(self, read: Callable[[str], torch.Tensor]) -> None:
@@ -59,9 +59,10 @@ class Prices:
                 self.fisher[name] = now_OI if of.squares_OI is None else of.squares_OI.copy_(now_OI)
             else:
                 share = 1 / (self._passes + 1)
-                known_OI.mul_(1 - share).add_(now_OI, alpha=share * scale)
+                known_OI.mul_(1 - share).add_(now_OI.to(known_OI.device), alpha=share * scale)
         self._passes += 1
 
     def of(self, name: str) -> torch.Tensor:
         """(O, I) the price of each weight of a module."""
-        return price(self._read(name), self.fisher[name])
+        weight_OI = self._read(name)
+        return price(weight_OI, self.fisher[name].to(weight_OI.device))

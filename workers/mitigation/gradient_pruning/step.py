@@ -72,7 +72,7 @@ class _Work:
         # All layers at once, where recovery is to train them together.
         self._pruned: dict[str, torch.Tensor] = {}
         self._tape = Tape(
-            Skeleton(teacher, read, dtype=self._dtype),
+            Skeleton(teacher, read, device=context.device, dtype=self._dtype),
             self._tokens_NL,
             context.scratch,
             name="reference",
@@ -133,7 +133,7 @@ class _Work:
 
     def _blocks(self, prices: Prices, counts: dict[str, int], leaving: dict[int, torch.Tensor]) -> None:
         context = self._shop
-        skeleton = Skeleton(context.source, context.read, dtype=self._dtype)
+        skeleton = Skeleton(context.source, context.read, device=context.device, dtype=self._dtype)
         walk = walk_of(context, skeleton, phase="prune")
         before, after, blocks = 0.0, 0.0, 0
         for block in walk.blocks():
@@ -141,7 +141,7 @@ class _Work:
             if names:
                 self._sweep(block, names, prices, counts)
                 if self._step.reconstruct:
-                    losses = self._reconstruct(block, walk, names, leaving[block.index])
+                    losses = self._reconstruct(block, walk, names, leaving[block.index].to(context.device))
                     epoch = len(losses) // self._step.reconstruct_epochs
                     before, after = before + sum(losses[:epoch]) / epoch, after + sum(losses[-epoch:]) / epoch
                     blocks += 1
@@ -172,7 +172,7 @@ class _Work:
                 swept_OI = sweep(
                     self._shop.read(name).to(torch.float32),
                     factor_II,
-                    prices.fisher[name] / power_I,
+                    prices.fisher[name].to(power_I.device) / power_I,
                     count=counts[name],
                     pattern=self._step.n_of_m() if self._step.pattern else None,
                     update=self._step.reconstruct,
@@ -208,7 +208,7 @@ class _Work:
             # a copy: layers are trained in place, and what was there may be what is kept
             return self._pruned[name].clone() if name in self._pruned else context.read(name)
 
-        skeleton = Skeleton(context.source, read, dtype=self._dtype)
+        skeleton = Skeleton(context.source, read, device=context.device, dtype=self._dtype)
         for index in range(len(skeleton.layers)):
             skeleton.block(index)
         config: Any = skeleton.config
@@ -267,4 +267,4 @@ def _teacher(context: StepRun, stack: ExitStack) -> tuple[CheckpointInfo, Read]:
         return source, context.read
     if reference.path == source.path:
         return source, context.read
-    return reference, stack.enter_context(open_tensors(reference)).read
+    return reference, stack.enter_context(open_tensors(reference, context.device)).read

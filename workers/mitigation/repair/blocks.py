@@ -103,7 +103,9 @@ class Blocks:
     @torch.no_grad()
     def _wanted(self, index: int, walk: Walk) -> Activations:
         """What the reference's layer, and those after it that were dropped, make of what enters a block."""
-        wanted = Activations(self._scratch / "wanted.bin", walk.entering.shape, walk.entering.dtype)
+        wanted = Activations(
+            self._scratch / "wanted.bin", walk.entering.shape, walk.entering.dtype, walk.entering.device
+        )
         for layer in range(self._pairs[index], self._following(index)):
             module = self._reference.block(layer)
             source = walk.entering if layer == self._pairs[index] else wanted
@@ -119,7 +121,11 @@ class Blocks:
         entering, wanted = walk.entering, self._wanted(block.index, walk)
         width = entering.shape[-1]
         moment_DD = self._leaving.get(block.index)
-        root_DD = metric_root(torch.zeros(width, width), 1.0) if moment_DD is None else metric_root(moment_DD)
+        root_DD = (
+            metric_root(torch.zeros(width, width), 1.0)
+            if moment_DD is None
+            else metric_root(moment_DD.to(entering.device))
+        )
 
         fetch = pairs_of(entering, wanted)
 
@@ -127,7 +133,7 @@ class Blocks:
             return _run(block.module, hidden_NLD, self._calls(self._wounded, len(hidden_NLD))[block.index])
 
         batch = max(1, STEP_TOKENS // entering.shape[1])
-        windows = torch.tensor(self._split.train)
+        windows = torch.tensor(self._split.train, device="cpu")
         seed = (self._seed * 1_000_003 + block.index) % 2**63
         plan = [windows[chosen] for chosen in orders(len(windows), batch, self._epochs, seed)]
         adapted = _adapted(block, factors)

@@ -158,7 +158,9 @@ class Distiller:
             hidden_TD.backward(gradient_TD / positions)  # type: ignore[no-untyped-call]
 
     def _hidden(self, windows: Sequence[int]) -> torch.Tensor:
-        found = self._skeleton.model.model(input_ids=self._tokens_NL[list(windows)], use_cache=False)
+        found = self._skeleton.model.model(
+            input_ids=self._tokens_NL[list(windows)].to(self._skeleton.device), use_cache=False
+        )
         hidden_TD: torch.Tensor = found.last_hidden_state.flatten(0, 1)
         return hidden_TD
 
@@ -177,6 +179,6 @@ def _batches(windows: Sequence[int], size: int, seed: int) -> Iterator[list[int]
     waiting: list[int] = []
     while True:
         while len(waiting) < size:
-            waiting += [windows[int(at)] for at in torch.randperm(len(windows), generator=draws)]
+            waiting += [windows[int(at)] for at in torch.randperm(len(windows), generator=draws, device="cpu")]
         yield waiting[:size]
         waiting = waiting[size:]

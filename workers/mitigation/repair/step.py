@@ -54,7 +54,7 @@ class RepairStep:
     def run(self, context: StepRun) -> None:
         """See `WholeStep`. Raises RECIPE_NOT_APPLICABLE if the reference is of another kind than the model."""
         against(context.reference, context.source, self._step, f"/candidate/recipe/{context.index}")
-        with open_tensors(context.reference) as reader:
+        with open_tensors(context.reference, context.device) as reader:
             tokens_NL = self._text(context, context.calibration, reader.read)
             _warn_of_little_text(context, tokens_NL)
             pairs = align(context, reader.read)
@@ -73,7 +73,7 @@ class RepairStep:
             return text.tokens_NL
         began = time.monotonic()
         own_NL = own_text(
-            Skeleton(context.reference, read),
+            Skeleton(context.reference, read, device=context.device),
             text.tokens_NL,
             self._step.own_windows,
             seed=self._step.seed,
@@ -99,7 +99,7 @@ class RepairStep:
             each=True,
         )
         if self._step.allocation == "nats":
-            skeleton = Skeleton(context.source, context.read, dtype=torch.bfloat16)
+            skeleton = Skeleton(context.source, context.read, device=context.device, dtype=torch.bfloat16)
             tape = Tape(
                 skeleton,
                 tokens_NL,
@@ -123,9 +123,9 @@ class RepairStep:
         names = frozenset(weight.name for weight in context.weights)
         frame = Channels.of(context.reference)
         survey = Survey(
-            Skeleton(context.source, context.read),
+            Skeleton(context.source, context.read, device=context.device),
             context.read,
-            Skeleton(context.reference, read),
+            Skeleton(context.reference, read, device=context.device),
             lambda name: frame.meaning(name, read(name)),
             tokens_NL,
             context.scratch,
@@ -165,8 +165,8 @@ class RepairStep:
         began, folder = time.monotonic(), context.scratch / "blocks"
         folder.mkdir()
         blocks = Blocks(
-            Skeleton(context.source, read),
-            Skeleton(context.reference, read_reference),
+            Skeleton(context.source, read, device=context.device),
+            Skeleton(context.reference, read_reference, device=context.device),
             tokens_NL,
             folder,
             pairs=pairs,
@@ -209,16 +209,16 @@ class RepairStep:
         """Of nothing, the closed form, the fitted blocks and the distilled adapter, the best on windows that were not
         trained on; and whether it is more than nothing. `anew`: what `read` gives is not the model as it came."""
         began = time.monotonic()
-        reference = Head.load(context.reference.path, dtype=states.dtype)
+        reference = Head.load(context.reference.path, dtype=states.dtype).on(context.device)
 
         def with_adapter(read: Read, factors: Mapping[str, Factors]) -> Distiller:
-            skeleton = Skeleton(context.source, read)
+            skeleton = Skeleton(context.source, read, device=context.device)
             return Distiller(
                 skeleton,
                 factors,
                 tokens_NL,
                 states,
-                Divergence(reference, Head.load(context.source.path, dtype=skeleton.dtype)),
+                Divergence(reference, Head.load(context.source.path, dtype=skeleton.dtype).on(context.device)),
                 progress=context.progress,
                 check_cancelled=context.check_cancelled,
             )

@@ -155,7 +155,7 @@ class Survey:
         found = self._gradients.get(name)
         if found is None:
             return None
-        return found.outputs_O if found.outputs_OO is None else found.outputs_OO
+        return found.outputs_O if found.outputs_OO is None else found.outputs_OO.to(found.outputs_O.device)
 
     def _possible(
         self, error_OI: torch.Tensor | None, moment_II: torch.Tensor, outputs: int, metric: Metric | None

@@ -26,8 +26,8 @@ _PLAIN = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
 
 
 class Skeleton:
-    """transformers' modules of one checkpoint on the meta device; `read` gives a tensor by its name. They run in
-    `dtype`: without one, in what most of the weights are in.
+    """transformers' modules of one checkpoint on the meta device; `read` gives a tensor by its name. They run on
+    `device`, in `dtype`: without one, in what most of the weights are in.
 
     Raises `HemostatError(RECIPE_NOT_APPLICABLE)` for a packed checkpoint, one with block corrections, an architecture
     whose layout is not known, and a mixture of experts. The library holds experts in another form than the checkpoint
@@ -35,7 +35,13 @@ class Skeleton:
     """
 
     def __init__(
-        self, info: CheckpointInfo, read: Read, *, dtype: torch.dtype | None = None, mixtures: bool = False
+        self,
+        info: CheckpointInfo,
+        read: Read,
+        *,
+        device: str | torch.device,
+        dtype: torch.dtype | None = None,
+        mixtures: bool = False,
     ) -> None:
         layout = LAYOUTS.get(info.architecture)
         corrected = SECTION in info.config
@@ -49,21 +55,25 @@ class Skeleton:
                 + ", ".join(sorted(name for name, known in LAYOUTS.items() if not known.mixture)),
             )
         dtype = dtype or _PLAIN[info.scheme]
-        self.info, self.dtype, self.read = info, dtype, read
+        self.info, self.dtype, self.read, self.device = info, dtype, read, torch.device(device)
         config = as_served(AutoConfig.for_model(**{**info.config, "dtype": dtype}), info)
         config._attn_implementation = (capped if is_capped(config) else implementation)(dtype)
         if layout.mixture:
             config._experts_implementation = "eager"
-        with init_empty_weights():
+        # What is no weight, such as rotary frequencies, is made on the host and the same on every device.
+        with torch.device("cpu"), init_empty_weights():
             self.model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
         widen(self.model)
         self.model.eval()
+        for module in self.model.modules():
+            for name, buffer in module.named_buffers(recurse=False):
+                setattr(module, name, buffer.to(self.device))
         self.layers: nn.ModuleList = self.model.model.layers
         self.config = config
 
     def load(self, module: nn.Module, prefix: str) -> None:
         """Gives a module its weights; `prefix` is its path with a dot at the end."""
-        state = {name: self.read(prefix + name).to(self.dtype) for name, _ in module.named_parameters()}
+        state = {name: self.read(prefix + name).to(self.device, self.dtype) for name, _ in module.named_parameters()}
         module.load_state_dict(state, strict=False, assign=True)
         module.requires_grad_(False)
 
@@ -99,7 +109,7 @@ class Skeleton:
         norm = self.model.model.norm
         self.model.model.layers, self.model.model.norm = catchers, nn.Identity()
         try:
-            self.model.model(input_ids=tokens_NL, use_cache=False)
+            self.model.model(input_ids=tokens_NL.to(self.device), use_cache=False)
         finally:
             self.model.model.layers, self.model.model.norm = self.layers, norm
         first = catchers[0]

@@ -32,11 +32,19 @@ Group = tuple[str, ...]
 
 
 class Activations:
-    """(N, L, D) hidden states in a mapped file, read and written by batches of windows; with `keep`, those that the
-    file has. Raises OSError if the disk has no room for them."""
+    """(N, L, D) hidden states in a mapped file, read on to `device` and written by batches of windows; with `keep`,
+    those that the file has. Raises OSError if the disk has no room for them."""
 
-    def __init__(self, path: Path, shape: tuple[int, int, int], dtype: torch.dtype, *, keep: bool = False) -> None:
-        self.shape, self.dtype = shape, dtype
+    def __init__(
+        self,
+        path: Path,
+        shape: tuple[int, int, int],
+        dtype: torch.dtype,
+        device: torch.device,
+        *,
+        keep: bool = False,
+    ) -> None:
+        self.shape, self.dtype, self.device = shape, dtype, device
         bytes_ = torch.empty((), dtype=dtype).element_size()
         # A page of a sparse file that the disk has no room for would end the process when it is written to.
         with path.open("r+b" if keep else "wb") as stream:
@@ -46,12 +54,12 @@ class Activations:
     def write(self, start: int, hidden_NLD: torch.Tensor) -> None:
         """Windows from `start` on."""
         flat = hidden_NLD.to(self.dtype).contiguous().reshape(len(hidden_NLD), -1)
-        self._map[start : start + len(hidden_NLD)] = flat.view(torch.uint8).numpy()
+        self._map[start : start + len(hidden_NLD)] = flat.view(torch.uint8).cpu().numpy()
 
     def read(self, start: int, end: int) -> torch.Tensor:
         """Windows `start` to `end`, a copy."""
         raw = torch.from_numpy(np.array(self._map[start:end]))
-        return raw.view(self.dtype).reshape(-1, *self.shape[1:])
+        return raw.view(self.dtype).reshape(-1, *self.shape[1:]).to(self.device)
 
 
 @dataclass
@@ -126,7 +134,7 @@ class Walk:
         windows, length = tokens_NL.shape
         self._step = max(1, BATCH_TOKENS // length)
         shape = (windows, length, skeleton.info.hidden_size)
-        self.entering = Activations(scratch / f"{phase}.bin", shape, skeleton.dtype)
+        self.entering = Activations(scratch / f"{phase}.bin", shape, skeleton.dtype, skeleton.device)
         self._calls: dict[int, list[dict[str, Any]]] = {}
         for start, end in self.batches():
             check_cancelled()

@@ -40,7 +40,7 @@ def apart(one: torch.Tensor, other: torch.Tensor) -> float:
 def test_four_bits_are_served_as_the_weights_that_they_mean(
     tiny: Tiny, pool: EnginePool, store: CheckpointStore, windows: list[list[int]], kind: str
 ) -> None:
-    with operate(tiny(kind), store, DYNAMIC) as made, dequantize(inspect(made.path), store=store) as twin:
+    with operate(tiny(kind), store, DYNAMIC) as made, dequantize(inspect(made.path), device="cpu", store=store) as twin:
         packed, same = states(pool, made.path, windows), states(pool, twin.path, windows)
     assert apart(packed, same) < 0.02
 
@@ -49,7 +49,7 @@ def test_four_bits_are_served_as_the_weights_that_they_mean(
 def test_four_and_eight_bits_are_served_together_with_rounded_activations(
     tiny: Tiny, pool: EnginePool, store: CheckpointStore, windows: list[list[int]], kind: str
 ) -> None:
-    with operate(tiny(kind), store, MIXED) as made, dequantize(inspect(made.path), store=store) as twin:
+    with operate(tiny(kind), store, MIXED) as made, dequantize(inspect(made.path), device="cpu", store=store) as twin:
         widths = Counter(round(change.bits_per_weight) for change in made.manifest.tensors if "_proj" in change.name)
         packed, same = states(pool, made.path, windows), states(pool, twin.path, windows)
     assert set(widths) == {4, 8}

@@ -43,7 +43,10 @@ def test_four_bit_weights(
     more."""
     plain = states(pool, tiny(kind), windows)
     for step in ({"type": "quantize.gptq", "symmetric": True} | GROUPED, {"type": "quantize.awq"} | GROUPED):
-        with operate(tiny(kind), store, step) as made, dequantize(inspect(made.path), store=store) as twin:
+        with (
+            operate(tiny(kind), store, step) as made,
+            dequantize(inspect(made.path), device="cpu", store=store) as twin,
+        ):
             packed, same = states(pool, made.path, windows), states(pool, twin.path, windows)
         assert apart(packed, same) < 0.02, step
         assert apart(packed, plain) > 3 * apart(packed, same), step
@@ -71,7 +74,7 @@ def test_eight_bit_activations_move_as_much_as_those_that_are_simulated(
     folder = tiny(kind)
     with operate(folder, store, step | {"form": "packed"}) as packed, operate(folder, store, step) as simulated:
         one, other = states(pool, packed.path, windows), states(pool, simulated.path, windows)
-        with dequantize(inspect(packed.path), store=store) as twin:
+        with dequantize(inspect(packed.path), device="cpu", store=store) as twin:
             untouched = states(pool, twin.path, windows)
     assert 0.4 < apart(one, untouched) / apart(other, untouched) < 2.5
     if step.get("bits") != 4:
@@ -83,12 +86,12 @@ def test_eight_bit_floats(
     tiny: Tiny, pool: EnginePool, store: CheckpointStore, windows: list[list[int]], kind: str
 ) -> None:
     step = {"type": "quantize.fp8", "form": "packed", "activations": "dynamic"}
-    with operate(tiny(kind), store, step) as made, dequantize(inspect(made.path), store=store) as twin:
+    with operate(tiny(kind), store, step) as made, dequantize(inspect(made.path), device="cpu", store=store) as twin:
         assert 0 < apart(states(pool, made.path, windows), states(pool, twin.path, windows)) < 0.3
 
 
 @needs_avx512
 def test_layers_that_stay_plain(tiny: Tiny, pool: EnginePool, store: CheckpointStore, windows: list[list[int]]) -> None:
     step = {"type": "quantize.rtn", "layers": [1], "modules": ["mlp"]} | GROUPED
-    with operate(tiny(), store, step) as made, dequantize(inspect(made.path), store=store) as twin:
+    with operate(tiny(), store, step) as made, dequantize(inspect(made.path), device="cpu", store=store) as twin:
         assert apart(states(pool, made.path, windows), states(pool, twin.path, windows)) < 0.02

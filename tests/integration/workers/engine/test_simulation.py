@@ -57,7 +57,9 @@ def make(tmp_path: Path) -> Make:
     store = CheckpointStore(tmp_path / "store", 10**9)
 
     def operate(source: Path, *steps: dict[str, Any]) -> Path:
-        return apply(inspect(source), RECIPE.validate_python(steps), store=store, calibration=calibration).path
+        return apply(
+            inspect(source), RECIPE.validate_python(steps), device="cpu", store=store, calibration=calibration
+        ).path
 
     return operate
 

@@ -60,6 +60,7 @@ def modified(settings: Settings) -> Modified:
     return apply(
         inspect(settings.home / "served"),
         CandidateModel.model_validate({"model": "m", "recipe": RECIPE}).recipe,
+        device="cpu",
         store=CheckpointStore(settings.home / "checkpoints", 10**9),
     )
 

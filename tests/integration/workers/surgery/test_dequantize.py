@@ -60,7 +60,7 @@ def test_weights_are_codes_times_scales(packed: Packed, tiny: Tiny, store: Check
     info = inspect(packed(scheme))
     assert info.scheme == NAMES[scheme]
     before, original = load_file(info.path / "model.safetensors"), load_file(tiny() / "model.safetensors")
-    with dequantize(info, store=store) as entry:
+    with dequantize(info, device="cpu", store=store) as entry:
         after = load_file(entry.path / "model.safetensors")
         plain = inspect(entry.path)
     assert (plain.scheme, plain.quantization, plain.tied) == ("bf16", None, True)
@@ -76,7 +76,7 @@ def test_weights_are_codes_times_scales(packed: Packed, tiny: Tiny, store: Check
 
 def test_zero_points_count(packed: Packed, tiny: Tiny, store: CheckpointStore) -> None:
     original = load_file(tiny() / "model.safetensors")
-    with dequantize(inspect(packed("W4A16-ASYM")), store=store) as entry:
+    with dequantize(inspect(packed("W4A16-ASYM")), device="cpu", store=store) as entry:
         after = load_file(entry.path / "model.safetensors")
     for name, weight in original.items():
         if name.endswith("_proj.weight"):
@@ -91,7 +91,7 @@ def test_the_plain_model_computes_what_the_packed_one_does(packed: Packed, store
 
     folder = packed("W4A16")
     tokens = torch.arange(2, 40).reshape(1, -1)
-    with dequantize(inspect(folder), store=store) as entry, torch.no_grad():
+    with dequantize(inspect(folder), device="cpu", store=store) as entry, torch.no_grad():
         plain = AutoModelForCausalLM.from_pretrained(entry.path, dtype=torch.bfloat16)(tokens).logits
     with torch.no_grad():
         other = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)(tokens).logits
@@ -101,7 +101,7 @@ def test_the_plain_model_computes_what_the_packed_one_does(packed: Packed, store
 @pytest.mark.parametrize("kind", ["qwen2", "gemma2", "mixtral"])
 def test_other_architectures_are_unpacked_whole(packed: Packed, store: CheckpointStore, kind: str) -> None:
     info = inspect(packed("W8A8", kind))
-    with dequantize(info, store=store) as entry:
+    with dequantize(info, device="cpu", store=store) as entry:
         plain = inspect(entry.path)
         assert plain.scheme == "bf16"
         assert plain.parameters == info.parameters
@@ -111,11 +111,13 @@ def test_other_architectures_are_unpacked_whole(packed: Packed, store: Checkpoin
 def test_it_is_made_once_and_can_be_cut_into_shards(packed: Packed, store: CheckpointStore) -> None:
     info = inspect(packed("W8A8"))
     told: list[tuple[str, int, int]] = []
-    with dequantize(info, store=store, progress=lambda *step: told.append(step), shard_bytes=50_000) as first:
+    with dequantize(
+        info, device="cpu", store=store, progress=lambda *step: told.append(step), shard_bytes=50_000
+    ) as first:
         assert first.built
         assert len(inspect(first.path).files) > 3
     assert told[-1] == ("dequantize", 29, 29)
-    with dequantize(info, store=store) as second:
+    with dequantize(info, device="cpu", store=store) as second:
         assert not second.built
 
 
@@ -127,7 +129,7 @@ def test_a_scale_that_is_no_number_is_found(packed: Packed, store: CheckpointSto
     tensors["model.layers.0.mlp.up_proj.weight_scale"][3, 1] = float("nan")
     save_file(tensors, folder / "model.safetensors")
     with refused(ErrorCode.CHECKPOINT_NOT_FINITE) as caught:
-        dequantize(inspect(folder), store=store)
+        dequantize(inspect(folder), device="cpu", store=store)
     assert "model.layers.0.mlp.up_proj.weight_scale" in caught.value.detail
     assert store.keys == ()
 
@@ -135,7 +137,7 @@ def test_a_scale_that_is_no_number_is_found(packed: Packed, store: CheckpointSto
 def test_a_recipe_on_a_packed_checkpoint_is_refused(packed: Packed, store: CheckpointStore) -> None:
     step = QuantizeRtn(type="quantize.rtn", bits=4, group_size=32)
     with refused(ErrorCode.RECIPE_NOT_APPLICABLE, "/candidate/recipe"):
-        apply(inspect(packed("W8A8")), (step,), store=store)
+        apply(inspect(packed("W8A8")), (step,), device="cpu", store=store)
 
 
 def test_an_unknown_packing_is_refused(packed: Packed, store: CheckpointStore, tmp_path: Path) -> None:
@@ -147,13 +149,13 @@ def test_an_unknown_packing_is_refused(packed: Packed, store: CheckpointStore, t
     quantization["config_groups"]["group_0"]["format"] = quantization["format"] = "nvfp4-pack-quantized"
     edit_json(folder / "config.json", quantization_config=quantization)
     with refused(ErrorCode.CHECKPOINT_UNSUPPORTED):
-        dequantize(inspect(folder), store=store)
+        dequantize(inspect(folder), device="cpu", store=store)
     quantization["config_groups"]["group_0"] |= {"format": "int-quantized", "targets": ["re:.*nothing.*"]}
     edit_json(folder / "config.json", quantization_config=quantization)
     with pytest.raises(HemostatError, match="belongs to no group"):
-        dequantize(inspect(folder), store=store)
+        dequantize(inspect(folder), device="cpu", store=store)
 
 
 def test_a_plain_checkpoint_is_plain_already(tiny: Tiny, store: CheckpointStore) -> None:
     with refused(ErrorCode.RECIPE_NOT_APPLICABLE):
-        dequantize(inspect(tiny()), store=store)
+        dequantize(inspect(tiny()), device="cpu", store=store)

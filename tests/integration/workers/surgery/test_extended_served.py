@@ -30,7 +30,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> CheckpointStore:
 
 
 def operate(folder: Path, store: CheckpointStore, step: dict[str, Any]) -> Modified:
-    return apply(inspect(folder), RECIPE.validate_python([step]), store=store)
+    return apply(inspect(folder), RECIPE.validate_python([step]), device="cpu", store=store)
 
 
 def served(pool: EnginePool, folder: Path) -> list[torch.Tensor]:

@@ -32,7 +32,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> CheckpointStore:
 
 
 def operate(smollm2: Path, store: CheckpointStore, *steps: dict[str, Any], **options: Any) -> Modified:
-    return apply(inspect(smollm2), RECIPE.validate_python(steps), store=store, **options)
+    return apply(inspect(smollm2), RECIPE.validate_python(steps), device="cpu", store=store, **options)
 
 
 def test_four_bits_of_the_demo_model(smollm2: Path, store: CheckpointStore) -> None:
@@ -89,7 +89,7 @@ def test_memory_holds_a_few_tensors(smollm2: Path, store: CheckpointStore) -> No
 def test_the_demo_model_packed_and_plain_again(smollm2: Path, store: CheckpointStore, tmp_path: Path) -> None:
     packed = inspect(make_packed(smollm2, tmp_path / "w8a8", "W8A8"))
     assert packed.parameters == inspect(smollm2).parameters
-    with dequantize(packed, store=store) as entry:
+    with dequantize(packed, device="cpu", store=store) as entry:
         plain = inspect(entry.path)
         assert plain.scheme == "bf16"
         with (
@@ -116,7 +116,7 @@ source, store = inspect(Path(sys.argv[1])), CheckpointStore(Path(sys.argv[2]), 1
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000_000, 100_000_000))
 recipe = TypeAdapter(Recipe).validate_python([{"type": "quantize.rtn", "bits": 8}])
 try:
-    apply(source, recipe, store=store)
+    apply(source, recipe, device="cpu", store=store)
 except HemostatError as error:
     print(error.code.value)
 """

@@ -34,7 +34,7 @@ from workers.surgery.store import CheckpointStore
 steps = [{"type": "prune.random", "sparsity": 0.5}, {"type": "quantize.rtn", "bits": 4, "group_size": 32}]
 recipe = TypeAdapter(Recipe).validate_python(steps)
 info = inspect(Path(sys.argv[1]))
-with apply(info, recipe, store=CheckpointStore(Path(sys.argv[2]), 10**9)) as modified:
+with apply(info, recipe, device="cpu", store=CheckpointStore(Path(sys.argv[2]), 10**9)) as modified:
     done = modified.manifest
 site = next(one for one in sites_of(info) if one.name == "layers.1.mlp.down_proj")
 treated = treat(Untreated(info, recipe[:1], info), [(site, "size")])

@@ -27,7 +27,9 @@ def least(info, *steps):
 
 
 def made_bytes(info, store, *steps):
-    with apply(info, recipe(*steps), store=CheckpointStore(store, 10**9), calibration=lambda _: text()) as made:
+    with apply(
+        info, recipe(*steps), device="cpu", store=CheckpointStore(store, 10**9), calibration=lambda _: text()
+    ) as made:
         return made.manifest.model_nominal_bytes
 
 

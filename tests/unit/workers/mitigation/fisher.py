@@ -22,7 +22,7 @@ def fisher_of(
     **gathered: Any,
 ) -> dict[str, Any]:
     """Tensor name → `LayerGradients`."""
-    skeleton = Skeleton(info, read, dtype=dtype)
+    skeleton = Skeleton(info, read, device="cpu", dtype=dtype)
     tape = Tape(skeleton, tokens_NL, scratch, name="fisher", **(callbacks or {}))
     gatherer = Gatherer(names or frozenset(info.tensors), tape.positions, scratch, **gathered)
     gather_fisher(tape, gatherer, seed)

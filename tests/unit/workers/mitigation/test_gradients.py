@@ -31,8 +31,8 @@ def linear_names(model):
 @pytest.mark.parametrize("kind", KINDS)
 def test_logits_are_those_of_transformers(tiny, tmp_path, kind):
     info = inspect(tiny(kind))
-    with open_tensors(info) as reader, torch.no_grad():
-        skeleton = Skeleton(info, reader.read, dtype=torch.float32)
+    with open_tensors(info, "cpu") as reader, torch.no_grad():
+        skeleton = Skeleton(info, reader.read, device="cpu", dtype=torch.float32)
         tape = Tape(skeleton, TOKENS, tmp_path)
         ours = logits(skeleton, tape.states[-1].read(0, 3))
         torch.testing.assert_close(ours, whole(info.path)(TOKENS).logits, rtol=1e-4, atol=1e-4)
@@ -42,7 +42,7 @@ def test_logits_are_those_of_transformers(tiny, tmp_path, kind):
 def test_divergence_gradients_are_autograds(tiny, tmp_path, kind):
     info = inspect(tiny(kind))
     noise = torch.Generator().manual_seed(1)
-    with open_tensors(info) as reader:
+    with open_tensors(info, "cpu") as reader:
 
         def changed(name):
             tensor = reader.read(name).to(torch.float32)
@@ -50,7 +50,7 @@ def test_divergence_gradients_are_autograds(tiny, tmp_path, kind):
                 tensor = tensor + tensor.std() * 0.3 * torch.randn(tensor.shape, generator=noise.manual_seed(len(name)))
             return tensor
 
-        teacher = Skeleton(info, reader.read, dtype=torch.float32)
+        teacher = Skeleton(info, reader.read, device="cpu", dtype=torch.float32)
         reference = Tape(teacher, TOKENS, tmp_path, name="reference").states[-1]
         everything = frozenset(info.tensors)
         found, mean = divergence_gradients_of(
@@ -77,8 +77,8 @@ def test_divergence_gradients_are_autograds(tiny, tmp_path, kind):
 def test_own_labels_gradient_is_that_of_the_labels_drawn(tiny):
     """∇ log p(y) = W_yᵀ − Σ_v p_v W_v, pulled through the norm: every label that could be drawn is tried."""
     info = inspect(tiny("llama"))
-    with open_tensors(info) as reader:
-        skeleton = Skeleton(info, reader.read, dtype=torch.float32)
+    with open_tensors(info, "cpu") as reader:
+        skeleton = Skeleton(info, reader.read, device="cpu", dtype=torch.float32)
         hidden = torch.randn(1, 1, info.hidden_size, generator=torch.Generator().manual_seed(0))
         counts = {}
         leaf = hidden.clone().requires_grad_(True)
@@ -117,7 +117,7 @@ def test_fisher_is_the_mean_of_squared_gradients_over_all_labels(tiny, tmp_path)
     for name, of in jacobian.items():
         exact[name] = (of.detach().square() * p[..., None, None]).sum((0, 1)) / tokens.numel()
     draws = 1500
-    with open_tensors(info) as reader:
+    with open_tensors(info, "cpu") as reader:
         found = fisher_of(
             info, reader.read, tokens.repeat(draws, 1), tmp_path, names=frozenset(chosen), dtype=torch.float32
         )
@@ -132,11 +132,11 @@ def test_fisher_is_the_mean_of_squared_gradients_over_all_labels(tiny, tmp_path)
 def test_factors_are_the_moments_of_inputs_and_output_gradients(tiny, tmp_path):
     info = inspect(tiny("qwen2"))
     seen = {}
-    with open_tensors(info) as reader:
+    with open_tensors(info, "cpu") as reader:
         found = fisher_of(
             info, reader.read, TOKENS, tmp_path, outputs_up_to=128, each=True, seed=7, dtype=torch.float32
         )
-        skeleton = Skeleton(info, reader.read, dtype=torch.float32)
+        skeleton = Skeleton(info, reader.read, device="cpu", dtype=torch.float32)
         backward(
             Tape(skeleton, TOKENS, tmp_path, name="again"),
             OwnLabels(skeleton, 7),
@@ -162,8 +162,8 @@ def test_factors_are_the_moments_of_inputs_and_output_gradients(tiny, tmp_path):
 def test_where_a_block_ends_moments_and_positions_are_of_the_gradients_there(tiny, tmp_path):
     info = inspect(tiny("llama"))
     seen = {}
-    with open_tensors(info) as reader:
-        skeleton = Skeleton(info, reader.read, dtype=torch.float32)
+    with open_tensors(info, "cpu") as reader:
+        skeleton = Skeleton(info, reader.read, device="cpu", dtype=torch.float32)
         tape = Tape(skeleton, TOKENS, tmp_path)
         found = Gatherer(frozenset(), tape.positions, tmp_path, squares=False, blocks=True, each=True)
         told = {"visit_block": found.visit_block, "finish": found.finish}
@@ -193,7 +193,7 @@ def test_what_goes_to_disk_has_its_room_there_before_it_is_mapped(tiny, tmp_path
         return from_file(name, **options)
 
     monkeypatch.setattr(torch, "from_file", told)
-    with open_tensors(info) as reader:
+    with open_tensors(info, "cpu") as reader:
         fisher_of(info, reader.read, TOKENS, tmp_path, outputs_up_to=128)
     assert mapped == [True] * 2 * 7 * info.layers
 
@@ -202,8 +202,8 @@ def test_only_one_block_has_weights_at_a_time(tiny, tmp_path):
     """There and back."""
     info = inspect(tiny("llama"))
     seen = []
-    with open_tensors(info) as reader:
-        skeleton = Skeleton(info, reader.read, dtype=torch.float32)
+    with open_tensors(info, "cpu") as reader:
+        skeleton = Skeleton(info, reader.read, device="cpu", dtype=torch.float32)
 
         def note(way, index):
             real = [at for at, one in enumerate(skeleton.layers) if not any(p.is_meta for p in one.parameters())]
@@ -220,13 +220,13 @@ def test_only_one_block_has_weights_at_a_time(tiny, tmp_path):
 
 def test_a_head_that_overflows_is_told(tiny, tmp_path):
     info = inspect(tiny("llama"))
-    with open_tensors(info) as reader:
+    with open_tensors(info, "cpu") as reader:
 
         def overflowing(name):
             tensor = reader.read(name)
             return tensor * 1e38 if name == "model.norm.weight" else tensor
 
-        teacher = Skeleton(info, reader.read, dtype=torch.float32)
+        teacher = Skeleton(info, reader.read, device="cpu", dtype=torch.float32)
         reference, names = Tape(teacher, TOKENS, tmp_path, name="reference").states[-1], frozenset(info.tensors)
         errors = (
             refusal_of(fisher_of, info, overflowing, TOKENS, tmp_path),

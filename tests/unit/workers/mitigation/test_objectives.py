@@ -17,7 +17,7 @@ def states(info, folder, dtype):
     """What leaves the last block of a reference, and of a model that is a little off."""
     draws = torch.Generator().manual_seed(2)
     reference = torch.randn(WINDOWS, LENGTH, info.hidden_size, generator=draws)
-    kept = Activations(folder / "states.bin", (WINDOWS, LENGTH, info.hidden_size), dtype)
+    kept = Activations(folder / "states.bin", (WINDOWS, LENGTH, info.hidden_size), dtype, torch.device("cpu"))
     kept.write(0, reference)
     moved = reference + 0.2 * torch.randn(reference.shape, generator=draws)
     return kept, moved.to(dtype)
@@ -27,7 +27,7 @@ def exact(info, read, other, reference, hidden):
     """Sum and gradient by autograd in float64."""
 
     def log_p(read, hidden_NLD):
-        skeleton = Skeleton(info, read, dtype=torch.float64)
+        skeleton = Skeleton(info, read, device="cpu", dtype=torch.float64)
         norm, head = skeleton.head()
         found = head(norm(hidden_NLD)) / (getattr(skeleton.config, "logits_scaling", None) or 1)
         cap = getattr(skeleton.config, "final_logit_softcapping", None)
@@ -44,14 +44,14 @@ def exact(info, read, other, reference, hidden):
 )
 def test_value_and_gradient_are_those_of_autograd_in_float64(tiny, tmp_path, kind, apart):
     info = inspect(tiny(kind))
-    with open_tensors(info) as reader:
+    with open_tensors(info, "cpu") as reader:
 
         def other(name):
             tensor = reader.read(name).float()
             return tensor * 1.2 if apart and ("embed" in name or "lm_head" in name) else tensor
 
         reference, hidden = states(info, tmp_path, torch.float32)
-        teacher, student = (Skeleton(info, read, dtype=torch.float32) for read in (reader.read, other))
+        teacher, student = (Skeleton(info, read, device="cpu", dtype=torch.float32) for read in (reader.read, other))
         objective = FromReference(student, reference, teacher)
         found = torch.cat([objective.gradient(0, hidden[:2]), objective.gradient(2, hidden[2:])])
         total, slope = exact(info, reader.read, other, reference.read(0, WINDOWS), hidden)
@@ -62,9 +62,9 @@ def test_value_and_gradient_are_those_of_autograd_in_float64(tiny, tmp_path, kin
 @pytest.mark.parametrize("kind", ["llama", "gemma2", "granite"])
 def test_in_bfloat16_it_is_no_further_from_float64_than_autograd_is(tiny, tmp_path, kind):
     info = inspect(tiny(kind))
-    with open_tensors(info) as reader:
+    with open_tensors(info, "cpu") as reader:
         reference, hidden = states(info, tmp_path, torch.bfloat16)
-        skeleton = Skeleton(info, reader.read, dtype=torch.bfloat16)
+        skeleton = Skeleton(info, reader.read, device="cpu", dtype=torch.bfloat16)
         objective = FromReference(skeleton, reference, skeleton)
         ours = objective.gradient(0, hidden)
         leaf = hidden.clone().requires_grad_(True)
@@ -81,8 +81,8 @@ def test_in_bfloat16_it_is_no_further_from_float64_than_autograd_is(tiny, tmp_pa
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_head_of_a_skeleton_gives_its_logits(tiny, kind):
     info = inspect(tiny(kind))
-    with open_tensors(info) as reader, torch.no_grad():
-        skeleton = Skeleton(info, reader.read, dtype=torch.float32)
+    with open_tensors(info, "cpu") as reader, torch.no_grad():
+        skeleton = Skeleton(info, reader.read, device="cpu", dtype=torch.float32)
         hidden = torch.randn(LENGTH, info.hidden_size, generator=torch.Generator().manual_seed(0))
         ours = head_of(skeleton).logits(skeleton.head()[0](hidden))
         torch.testing.assert_close(ours, logits(skeleton, hidden), rtol=1e-5, atol=1e-5)

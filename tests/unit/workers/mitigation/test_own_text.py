@@ -15,8 +15,8 @@ from workers.surgery.reading import open_tensors
 
 def written(folder, tokens_NL, windows, *, seed=0, **options):
     info = inspect(folder)
-    with open_tensors(info) as reader:
-        skeleton = Skeleton(info, reader.read, dtype=torch.float32)
+    with open_tensors(info, "cpu") as reader:
+        skeleton = Skeleton(info, reader.read, device="cpu", dtype=torch.float32)
         return own_text(skeleton, tokens_NL, windows, seed=seed, **options)
 
 

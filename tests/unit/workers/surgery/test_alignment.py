@@ -45,7 +45,7 @@ def test_layers_are_found_again_by_their_tensors(tiny, store, steps, expected):
     reference = inspect(tiny("llama", num_hidden_layers=5))
     with operate(reference.path, store, *steps) as modified:
         wounded = inspect(modified.path)
-        with open_tensors(wounded) as ours, open_tensors(reference) as theirs:
+        with open_tensors(wounded, "cpu") as ours, open_tensors(reference, "cpu") as theirs:
             assert nearest(wounded, ours.read, reference, theirs.read) == expected
 
 
@@ -54,7 +54,7 @@ def next_step(base, reference, modified, scratch):
     """What a step after those that made `modified` is given, and a reader of the reference."""
     given = {"reference": inspect(reference), "origins": modified.manifest.origins}
     with (
-        open_tensors(inspect(reference)) as theirs,
+        open_tensors(inspect(reference), "cpu") as theirs,
         step_run(modified.path, scratch, {"type": "norm.tweak"}, base=base, **given) as context,
     ):
         yield context, theirs
@@ -115,7 +115,7 @@ def test_layers_are_compared_by_what_their_weights_stand_for(tiny, tmp_path, sto
     channels.save(candidate)
     with operate(candidate, store, {"type": "prune.layers", "layers": [1]}) as modified:
         wounded = inspect(modified.path)
-        with open_tensors(wounded) as ours, open_tensors(inspect(reference)) as theirs:
+        with open_tensors(wounded, "cpu") as ours, open_tensors(inspect(reference), "cpu") as theirs:
             assert nearest(wounded, ours.read, inspect(reference), theirs.read) != [0, 2, 3, 4]
         with next_step(modified.path, reference, modified, tmp_path / "scratch") as (context, theirs):
             assert layer_origins(context) is None

@@ -9,6 +9,7 @@ from app.models.checkpoint import inspect
 from app.models.steps import check_recipe
 from app.recipes.merge import AdapterLora, MergeLinear
 from app.recipes.recipe import STEPS, Recipe
+from tests.support.second_device import second_device
 from tests.support.steps import example
 from workers.mitigation.repair.adapter import export
 from workers.mitigation.repair.closed_form import Factors
@@ -36,6 +37,7 @@ BEFORE = {"norm.drop": {"type": "norm.scale", "shift": 0.5}, "norm.tweak": COARS
 # The function stays, or what is done is done by the engine alone.
 SAME = {"quantize.activations", "quantize.kv_cache", "extend.identity", "extend.width"}
 OF_MIXTURES = {"moe.topk", "moe.router"}
+DENSE = [kind for kind in STEPS if kind not in OF_MIXTURES]
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2}
 
 
@@ -50,13 +52,11 @@ def logits(folder):
     return model(torch.arange(2, 20)[None]).logits
 
 
-@pytest.mark.parametrize("kind", ["qwen2", "gemma2"])
-@pytest.mark.parametrize("type_", [kind for kind in STEPS if kind not in OF_MIXTURES])
-def test_a_step_makes_a_model_that_computes(tiny, tmp_path, kind, type_):
+def case(tiny, tmp_path, kind, type_):
+    """A checkpoint, a recipe with the step, and what finds the folder that the step takes beside it."""
     info, name = inspect(tiny(kind, **HEADS)), "model.layers.1.mlp.up_proj.weight"
     outputs, inputs = info.tensors[name].shape
     export(tmp_path / "lora", {name: Factors(torch.ones(outputs, 1), torch.ones(1, inputs), torch.ones(1))}, base="it")
-    store = CheckpointStore(tmp_path / "store", 10**9)
 
     def others(step):
         if isinstance(step, AdapterLora):
@@ -65,11 +65,18 @@ def test_a_step_makes_a_model_that_computes(tiny, tmp_path, kind, type_):
 
     before = [BEFORE[type_]] if type_ in BEFORE else []
     step = {"type": type_} | MORE[type_] if type_ in MORE else example(type_)
-    recipe = RECIPE.validate_python([*before, step])
+    return info, RECIPE.validate_python([*before, step]), others
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "gemma2"])
+@pytest.mark.parametrize("type_", DENSE)
+def test_a_step_makes_a_model_that_computes(tiny, tmp_path, kind, type_):
+    info, recipe, others = case(tiny, tmp_path, kind, type_)
+    store = CheckpointStore(tmp_path / "store", 10**9)
     expected = check_recipe(info, recipe, pointer="/r")
-    with apply(info, recipe[:-1], store=store) as wounded:
+    with apply(info, recipe[:-1], device="cpu", store=store) as wounded:
         untouched = logits(wounded.path)
-    with apply(info, recipe, store=store, calibration=text, others=others) as modified:
+    with apply(info, recipe, device="cpu", store=store, calibration=text, others=others) as modified:
         found, record = inspect(modified.path), modified.manifest.steps[-1]
         touched = logits(modified.path)
     assert (found.architecture, found.layers) == (expected.architecture, expected.layers)
@@ -85,3 +92,13 @@ def test_a_step_makes_a_model_that_computes(tiny, tmp_path, kind, type_):
         torch.testing.assert_close(touched, untouched, rtol=0.02, atol=0.02)
     else:
         assert not torch.equal(touched, untouched)
+
+
+@pytest.mark.parametrize("type_", DENSE)
+def test_a_step_computes_on_the_device_and_gives_the_same_weights_there(tiny, tmp_path, type_):
+    info, recipe, others = case(tiny, tmp_path, "gemma2", type_)  # every operator of it is the same on both
+    stores = [CheckpointStore(tmp_path / name, 10**9) for name in ("host", "second")]
+    here = apply(info, recipe, device="cpu", store=stores[0], calibration=text, others=others)
+    with second_device() as device:
+        there = apply(info, recipe, device=device, store=stores[1], calibration=text, others=others)
+    assert there.fingerprint == here.fingerprint

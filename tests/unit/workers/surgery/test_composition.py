@@ -60,7 +60,7 @@ def made_or_refused(tiny, store, *steps):
         assert error.pointer.startswith(f"/r/{len(steps) - 1}")
         assert error.hint
         return False
-    with apply(info, recipe, store=store, calibration=text, others=other) as modified:
+    with apply(info, recipe, device="cpu", store=store, calibration=text, others=other) as modified:
         found = inspect(modified.path)
         assert (found.layers, found.architecture) == (expected.layers, expected.architecture)
         assert found.scheme == expected.scheme

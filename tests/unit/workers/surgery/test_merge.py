@@ -44,7 +44,9 @@ def adapter(tiny, tmp_path):
 
 def operate(folder, store, other, *steps):
     recipe = RECIPE.validate_python(steps)
-    return apply(inspect(folder), recipe, store=store, others=lambda _: other, calibration=lambda _: text())
+    return apply(
+        inspect(folder), recipe, device="cpu", store=store, others=lambda _: other, calibration=lambda _: text()
+    )
 
 
 def merged_by_peft(folder, adapter):
@@ -294,4 +296,4 @@ def test_another_shape_a_packed_model_or_an_unknown_alias_cannot_be_mixed(reject
 
 def test_without_a_place_for_others_nothing_is_guessed(tiny, store):
     recipe = RECIPE.validate_python([{"type": "merge.linear", "other": "a"}])
-    assert refusal_of(apply, inspect(tiny()), recipe, store=store).code is ErrorCode.RECIPE_NOT_APPLICABLE
+    assert refusal_of(apply, inspect(tiny()), recipe, device="cpu", store=store).code is ErrorCode.RECIPE_NOT_APPLICABLE

@@ -185,7 +185,9 @@ def relative(ours_TD, theirs_TD):
 def test_a_reference_of_another_depth_is_refused(tiny, tmp_path, store):
     shallow = inspect(make_checkpoint(tmp_path / "shallow", "llama", num_hidden_layers=2))
     recipe, reference = RECIPE.validate_python([{"type": "norm.tweak"}]), inspect(tiny("llama"))
-    error = refusal_of(apply, shallow, recipe, store=store, calibration=lambda _: text(), reference=reference)
+    error = refusal_of(
+        apply, shallow, recipe, device="cpu", store=store, calibration=lambda _: text(), reference=reference
+    )
     assert error.code is ErrorCode.RECIPE_NOT_APPLICABLE
     assert "cannot be compared" in error.detail
 

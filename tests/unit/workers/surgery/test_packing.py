@@ -64,7 +64,7 @@ def test_four_bits_stand_as_they_are_written(tiny, shared, kind, symmetric):
 def test_packed_and_simulated_are_the_same_weights(tiny, shared, step, kind):
     simulated = step | {"form": "simulated"}
     with operate(tiny(kind), shared, step) as packed, operate(tiny(kind), shared, simulated) as other:
-        with dequantize(inspect(packed.path), store=shared) as plain:
+        with dequantize(inspect(packed.path), device="cpu", store=shared) as plain:
             one, two = tensors(plain.path), tensors(other.path)
         assert packed.manifest.bits_per_weight == other.manifest.bits_per_weight
     assert one.keys() == two.keys()
@@ -97,7 +97,7 @@ def test_what_cuda_alone_serves_is_the_same_weights_too(tiny, shared, monkeypatc
     with operate(tiny(), shared, step) as made:
         assert made.manifest.scheme == inspect(made.path).scheme == scheme
         bits = made.manifest.bits_per_weight
-        with dequantize(inspect(made.path), store=shared) as plain:
+        with dequantize(inspect(made.path), device="cpu", store=shared) as plain:
             one = tensors(plain.path)
     if step["type"] == "quantize.rtn":  # simulated, its scales are not rounded to 16 bits
         for name, weight in tensors(tiny()).items():

@@ -20,7 +20,7 @@ def folded_everywhere(source, folder):
     copy_companions(info.path, folder)
     scratch, count = folder.parent / "scratch", 0
     with step_run(source, scratch, step, weights=selected(source, step)) as context:
-        walk = Walk(Skeleton(info, context.read, dtype=torch.float32), text(1, 16).tokens_NL, scratch)
+        walk = Walk(Skeleton(info, context.read, device="cpu", dtype=torch.float32), text(1, 16).tokens_NL, scratch)
         for block in walk.blocks():
             folded = Folded(context, block)
             for pair in pairs(block, info.architecture):

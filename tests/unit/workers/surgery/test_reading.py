@@ -9,7 +9,7 @@ from workers.surgery.reading import check_finite, open_tensors
 
 def test_tensors_are_read_by_name(tiny):
     expected = load_file(tiny() / "model.safetensors")
-    with open_tensors(inspect(tiny())) as reader:
+    with open_tensors(inspect(tiny()), "cpu") as reader:
         for name, tensor in expected.items():
             assert torch.equal(reader.read(name), tensor)
 
@@ -22,7 +22,7 @@ def test_a_value_that_is_no_number_is_found(copy, name, value):
     index = (5, 7) if tensors[name].dim() == 2 else (7,)
     tensors[name][index] = value
     save_file(tensors, folder / "model.safetensors")
-    with open_tensors(inspect(folder)) as reader, pytest.raises(HemostatError) as caught:
+    with open_tensors(inspect(folder), "cpu") as reader, pytest.raises(HemostatError) as caught:
         reader.read(name)
     assert caught.value.code is ErrorCode.CHECKPOINT_NOT_FINITE
     assert f"tensor {name} holds 1 value that is NaN or infinite, the " in caught.value.detail

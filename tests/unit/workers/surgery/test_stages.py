@@ -130,7 +130,7 @@ def test_another_text_or_reference_or_version_makes_another_checkpoint(tiny, sto
 def test_a_step_that_cannot_be_done_is_refused_before_the_first_one_is(tiny, store, halving):
     error = refusal_of(operate, tiny(), store, WHOLE, RTN | {"group_size": 33})
     assert (error.code, error.pointer) == (ErrorCode.GROUP_SIZE_MISMATCH, "/candidate/recipe/1/group_size")
-    without_text = refusal_of(apply, inspect(tiny()), RECIPE.validate_python([WHOLE]), store=store)
+    without_text = refusal_of(apply, inspect(tiny()), RECIPE.validate_python([WHOLE]), device="cpu", store=store)
     assert without_text.code is ErrorCode.RECIPE_NOT_APPLICABLE
     assert halving.runs == 0
 
@@ -167,13 +167,13 @@ def test_the_plan_of_a_recipe_is_the_key_under_which_the_store_then_has_it(tiny,
     source = inspect(tiny())
     for steps in ([RTN], [MAGNITUDE, WHOLE]):
         recipe = RECIPE.validate_python(steps)
-        plan = application(source, recipe, store=store, calibration=text).key
+        plan = application(source, recipe, device="cpu", store=store, calibration=text).key
         assert plan not in store.keys
         operate(tiny(), store, *steps).release()
         assert plan in store.keys
-        assert application(source, recipe, store=store, calibration=text).key == plan
+        assert application(source, recipe, device="cpu", store=store, calibration=text).key == plan
     assert halving.runs == 1
-    assert application(source, (), store=store).key == fingerprint(source.path)
+    assert application(source, (), device="cpu", store=store).key == fingerprint(source.path)
 
 
 def test_a_disk_that_has_no_room_for_the_last_stage_is_refused_before_the_first(tiny, store, halving, monkeypatch):

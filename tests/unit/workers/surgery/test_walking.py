@@ -153,7 +153,7 @@ def test_memory_holds_one_block_however_many_there_are(copy, tmp_path, step):
             if walking:
                 peak = max(peak, anonymous_bytes())
 
-        options = {"store": store, "calibration": text, "progress": tell, "check_cancelled": look}
+        options = {"device": "cpu", "store": store, "calibration": text, "progress": tell, "check_cancelled": look}
         apply(inspect(models[layers]), RECIPE.validate_python([step]), **options).release()
         return peak - before
 

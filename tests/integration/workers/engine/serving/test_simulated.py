@@ -23,7 +23,7 @@ def test_the_server_draws_from_what_the_scoring_engine_simulates(tiny: Tiny, poo
         [{"type": "quantize.activations", "bits": 4}, {"type": "quantize.kv_cache", "k_bits": 3, "v_bits": 3}]
     )
     source = inspect(tiny("llama-untied"))
-    made = inspect(apply(source, recipe, store=CheckpointStore(tmp_path / "store", 10**9)).path)
+    made = inspect(apply(source, recipe, device="cpu", store=CheckpointStore(tmp_path / "store", 10**9)).path)
     prompt, params = list(range(40, 70)), SamplingParams(temperature=0, max_tokens=8, logprobs=-1, detokenize=False)
 
     def rows(info_path: Path, name: str) -> torch.Tensor:

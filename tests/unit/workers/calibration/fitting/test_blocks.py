@@ -42,8 +42,8 @@ def text(lengths: tuple[int, ...] = (L,)) -> FitText:
 def fitting(reference: Path, candidate: Path, scratch: Path, given: FitText, **options: Any) -> Iterator[BlockFit]:
     scratch.mkdir(exist_ok=True)
     with ExitStack() as stack:
-        both = (stack.enter_context(open_plain(inspect(path))) for path in (reference, candidate))
-        theirs, ours = (Skeleton(info, read, dtype=torch.float32) for info, read in both)
+        both = (stack.enter_context(open_plain(inspect(path), "cpu")) for path in (reference, candidate))
+        theirs, ours = (Skeleton(info, read, device="cpu", dtype=torch.float32) for info, read in both)
         yield BlockFit(theirs, ours, given, scratch, **options)
 
 
@@ -162,7 +162,7 @@ def test_a_packed_candidate_gets_the_corrections_of_its_unpacked_twin(tiny: Tiny
     reference, packed = tiny(), {**RTN, "bits": 4, "form": "packed"}
     with operate(reference, tmp_path / "store", packed) as wounded:
         assert inspect(wounded.path).quantization is not None
-        with dequantize(inspect(wounded.path), store=CheckpointStore(tmp_path / "plain", 10**9)) as twin:
+        with dequantize(inspect(wounded.path), device="cpu", store=CheckpointStore(tmp_path / "plain", 10**9)) as twin:
             ours, theirs = (
                 fitted(reference, path, tmp_path / name, text()).tensors()
                 for name, path in (("ours", wounded.path), ("theirs", twin.path))

@@ -64,14 +64,14 @@ def swapper(reference, candidate, scratch, text, dtype=torch.bfloat16):
     """A swapper over two checkpoints."""
     infos = [inspect(reference), inspect(candidate)]
     with ExitStack() as stack:
-        reads = [stack.enter_context(open_tensors(info)).read for info in infos]
+        reads = [stack.enter_context(open_tensors(info, "cpu")).read for info in infos]
         models = []
         for name, info, own, other in (
             ("reference", infos[0], reads[0], reads[1]),
             ("candidate", infos[1], reads[1], reads[0]),
         ):
             mixed = Mixed(own, other, dtype)
-            skeleton = Skeleton(info, fused(info, mixed), dtype=dtype, mixtures=True)
+            skeleton = Skeleton(info, fused(info, mixed), device="cpu", dtype=dtype, mixtures=True)
             models.append(Model(Borders(skeleton, text.tokens_NL, scratch, name=name), mixed, Head.load(info.path)))
         yield Swapper(models[0], models[1], text, scratch / "ledger")
 

@@ -41,7 +41,7 @@ def test_a_models_own_chain_from_its_own_border_is_itself_bit_for_bit(tiny, tmp_
 
 def test_a_lost_attempt_goes_on_behind_the_last_border_that_was_complete(tiny, tmp_path):
     info = inspect(tiny("llama"))
-    with open_tensors(info) as reader:
+    with open_tensors(info, "cpu") as reader:
         read_layers = []
 
         def read(name):
@@ -52,10 +52,10 @@ def test_a_lost_attempt_goes_on_behind_the_last_border_that_was_complete(tiny, t
             return reader.read(name)
 
         with pytest.raises(LostError):
-            Borders(Skeleton(info, read, dtype=torch.float32), TOKENS_NL, tmp_path, name="one")
-        again = Borders(Skeleton(info, read, dtype=torch.float32), TOKENS_NL, tmp_path, name="one")
+            Borders(Skeleton(info, read, device="cpu", dtype=torch.float32), TOKENS_NL, tmp_path, name="one")
+        again = Borders(Skeleton(info, read, device="cpu", dtype=torch.float32), TOKENS_NL, tmp_path, name="one")
         assert read_layers == ["0", "1", "2", "2"]
-        fresh = Borders(Skeleton(info, read, dtype=torch.float32), TOKENS_NL, tmp_path, name="other")
+        fresh = Borders(Skeleton(info, read, device="cpu", dtype=torch.float32), TOKENS_NL, tmp_path, name="other")
         for border in range(4):
             assert torch.equal(again.read(border, 0, 8), fresh.read(border, 0, 8))
 

@@ -21,7 +21,9 @@ class LostError(Exception):
 @contextmanager
 def models(*folders):
     with ExitStack() as stack:
-        yield [Model(inspect(one), stack.enter_context(open_tensors(inspect(one))).read) for one in folders]
+        yield [
+            Model(inspect(one), stack.enter_context(open_tensors(inspect(one), "cpu")).read, "cpu") for one in folders
+        ]
 
 
 def measure(folders, scratch, **options):

@@ -13,7 +13,7 @@ DROP, COPY = {"type": "prune.layers", "layers": [1]}, {"type": "extend.duplicate
 
 def told(reference, candidate):
     infos = inspect(reference), inspect(candidate)
-    with open_tensors(infos[0]) as ours, open_tensors(infos[1]) as theirs:
+    with open_tensors(infos[0], "cpu") as ours, open_tensors(infos[1], "cpu") as theirs:
         return moved(*infos, (ours.read, theirs.read))
 
 

@@ -33,7 +33,7 @@ def both(folders, tmp_path):
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     reference, candidate = map(inspect, folders)
-    with opened(reference, candidate, subset(), "bfloat16", scratch, CONTEXT) as found:
+    with opened(reference, candidate, subset(), "bfloat16", "cpu", scratch, CONTEXT) as found:
         yield found
 
 

@@ -24,7 +24,7 @@ KL = Mean(mean=0.4, ci=(0.3, 0.5))
 @pytest.fixture
 def changed(tiny, tmp_path):
     recipe = recipe_of([{"type": "quantize.rtn", "bits": 3, "group_size": 32, "layers": [0, 2]}])
-    with apply(inspect(tiny()), recipe, store=CheckpointStore(tmp_path / "store", 10**9)) as modified:
+    with apply(inspect(tiny()), recipe, device="cpu", store=CheckpointStore(tmp_path / "store", 10**9)) as modified:
         yield modified
 
 
@@ -52,7 +52,7 @@ def test_a_layer_whose_channels_were_moved_into_its_norms_comes_back_whole(tiny,
     recipe = recipe_of([{"type": "quantize.awq", "bits": 4, "group_size": 32, "layers": [1]}])
     text = CalibrationText(tokens_NL, "text", documents=4, asked=4)
     store = CheckpointStore(tmp_path / "store", 10**9)
-    with apply(inspect(tiny()), recipe, store=store, calibration=lambda _: text) as modified:
+    with apply(inspect(tiny()), recipe, device="cpu", store=store, calibration=lambda _: text) as modified:
         candidate, reference = inspect(modified.path), inspect(tiny())
         (group,) = groups_of(candidate, reference, modified.manifest)
         assert "model.layers.1.input_layernorm.weight" in group.tensors
@@ -65,7 +65,7 @@ def test_a_layer_whose_channels_were_moved_into_its_norms_comes_back_whole(tiny,
 def test_a_changed_norm_is_damage_of_its_layer(tiny, tmp_path):
     rounded = {"type": "quantize.rtn", "bits": 8, "group_size": 32, "layers": [0]}
     recipe = recipe_of([rounded, {"type": "norm.scale", "factor": 2.0, "layers": [2]}])
-    with apply(inspect(tiny()), recipe, store=CheckpointStore(tmp_path / "store", 10**9)) as modified:
+    with apply(inspect(tiny()), recipe, device="cpu", store=CheckpointStore(tmp_path / "store", 10**9)) as modified:
         groups = groups_of(inspect(modified.path), inspect(tiny()), modified.manifest)
     assert [group.layers for group in groups] == [(0,), (2,)]
 

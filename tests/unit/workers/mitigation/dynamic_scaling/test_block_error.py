@@ -25,8 +25,8 @@ QKV = ("q_proj", "k_proj", "v_proj")
 def second_block(folder, check=lambda: None):
     """Of a model's second block, given what the first one gives."""
     info = inspect(folder)
-    with open_tensors(info) as reader:
-        skeleton = Skeleton(info, reader.read, dtype=torch.float32)
+    with open_tensors(info, "cpu") as reader:
+        skeleton = Skeleton(info, reader.read, device="cpu", dtype=torch.float32)
         errors = BlockErrors(skeleton, TOKENS, check)
         with errors.block(1, entering(folder), metric_root(MOMENT), WEIGHT) as error:
             yield error, skeleton

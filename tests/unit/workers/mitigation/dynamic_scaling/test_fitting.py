@@ -31,10 +31,10 @@ def first_block(folder, scratch, names, scheme, dtype=torch.float32, **options):
     """(what fits it, what enters it, it with some weights rounded to nearest and nothing else free)."""
     info = inspect(folder)
     with ExitStack() as stack:
-        read = stack.enter_context(open_tensors(info)).read
-        own, source = (Skeleton(info, read, dtype=dtype) for _ in range(2))
+        read = stack.enter_context(open_tensors(info, "cpu")).read
+        own, source = (Skeleton(info, read, device="cpu", dtype=dtype) for _ in range(2))
         hidden_NLD, _ = own.calls(TOKENS)
-        entering = Activations(scratch / "entering.bin", tuple(hidden_NLD.shape), dtype)
+        entering = Activations(scratch / "entering.bin", tuple(hidden_NLD.shape), dtype, torch.device("cpu"))
         entering.write(0, hidden_NLD)
         fixed = {path: one.data.clone() for path, one in own.block(0).named_parameters()}
         weights = {}

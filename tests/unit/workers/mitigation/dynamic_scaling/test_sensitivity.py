@@ -22,7 +22,7 @@ UNITS = (("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), ("mlp.dow
 def test_a_change_costs_the_divergence_that_transformers_finds(tiny, tmp_path, kind, layer):
     folder = tiny(kind, num_hidden_layers=2)
     info = inspect(folder)
-    with open_tensors(info) as reader:
+    with open_tensors(info, "cpu") as reader:
         changes = []
         for unit in UNITS:
             for bits in (3, 4, 8):
@@ -30,7 +30,7 @@ def test_a_change_costs_the_divergence_that_transformers_finds(tiny, tmp_path, k
                 weights = [reader.read(name).float() for name in names]
                 rounded = [quantize(one, bits=bits, group_size=32, symmetric=False) for one in weights]
                 changes.append(dict(zip(names, rounded, strict=True)))
-        tape = Tape(Skeleton(info, reader.read, dtype=torch.float32), TOKENS, tmp_path)
+        tape = Tape(Skeleton(info, reader.read, device="cpu", dtype=torch.float32), TOKENS, tmp_path)
         measured = Measured(tape, never_cancelled)
         ours = measured.layer(layer, iter(changes))
         assert measured.layer(layer, [{}]) == pytest.approx([0], abs=1e-6), "the layer is what it was"

@@ -37,7 +37,7 @@ def exact(folder, source):
 
 
 def errors_of(info, tensors):
-    return BlockErrors(Skeleton(info, tensors.__getitem__, dtype=torch.float32), TOKENS)
+    return BlockErrors(Skeleton(info, tensors.__getitem__, device="cpu", dtype=torch.float32), TOKENS)
 
 
 def step_run_of(info, tensors):
@@ -50,7 +50,7 @@ def step_run_of(info, tensors):
 def test_a_smoothed_block_is_the_same_function(kind, tiny, tmp_path):
     tensors = exact(tmp_path, tiny(kind, num_hidden_layers=1))
     info = inspect(tmp_path)
-    walk = Walk(Skeleton(info, tensors.__getitem__, dtype=torch.float32), TOKENS, tmp_path)
+    walk = Walk(Skeleton(info, tensors.__getitem__, device="cpu", dtype=torch.float32), TOKENS, tmp_path)
     context = step_run_of(info, tensors)
     for block in walk.blocks():
         before = [out.clone() for _, _, out in block.outputs()]
@@ -123,7 +123,7 @@ def test_the_strength_is_that_of_least_error_at_the_blocks_output(tiny, tmp_path
     after another."""
     tensors = exact(tmp_path, tiny("llama", num_hidden_layers=1))
     info = inspect(tmp_path)
-    walk = Walk(Skeleton(info, tensors.__getitem__, dtype=torch.float32), TOKENS, tmp_path)
+    walk = Walk(Skeleton(info, tensors.__getitem__, device="cpu", dtype=torch.float32), TOKENS, tmp_path)
     block = next(walk.blocks())
     inputs = sample(block, block.groups, 48)
     model = load(tmp_path, torch.float64)

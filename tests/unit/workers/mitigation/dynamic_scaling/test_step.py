@@ -184,8 +184,8 @@ def test_tokens_outputs_and_ends_of_blocks_count_by_the_gradients_of_the_diverge
     info = inspect(folder)
     tokens_NL = text(None).tokens_NL
     (tmp_path / "apart").mkdir()
-    with open_tensors(info) as reader:
-        skeleton = Skeleton(info, reader.read, dtype=torch.bfloat16)
+    with open_tensors(info, "cpu") as reader:
+        skeleton = Skeleton(info, reader.read, device="cpu", dtype=torch.bfloat16)
         tape = Tape(skeleton, tokens_NL, tmp_path / "apart")
         apart = Gatherer(frozenset(info.tensors), 128, tape.scratch, squares=False, blocks=True, each=True)
         told = {"visit": apart.visit, "visit_block": apart.visit_block, "finish": apart.finish}

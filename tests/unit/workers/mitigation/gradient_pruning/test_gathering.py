@@ -37,7 +37,9 @@ class Case:
 
     def gather(self, passes, *, even):
         """Half of the weights go, in float32."""
-        tape = Tape(Skeleton(self.info, self.read, dtype=torch.float32), TOKENS, self.scratch, name="reference")
+        tape = Tape(
+            Skeleton(self.info, self.read, device="cpu", dtype=torch.float32), TOKENS, self.scratch, name="reference"
+        )
         return gather(
             tape,
             self.info,
@@ -71,7 +73,7 @@ def fisher(of):
 @pytest.fixture
 def case(tiny, tmp_path, monkeypatch):
     info = inspect(tiny("llama", num_hidden_layers=2))
-    with open_tensors(info) as reader:
+    with open_tensors(info, "cpu") as reader:
         made = Case(info, lambda name: reader.read(name).float(), tmp_path, [], [])
         inner = gathering.divergence_gradients_of
 

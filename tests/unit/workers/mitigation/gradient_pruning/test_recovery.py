@@ -19,7 +19,7 @@ class Case:
 
     def __init__(self, info, read, scratch):
         self.info, self._read = info, read
-        self.teacher = Skeleton(info, read, dtype=torch.float32)
+        self.teacher = Skeleton(info, read, device="cpu", dtype=torch.float32)
         self.reference = Tape(self.teacher, TOKENS, scratch, name="reference").states[-1]
         self.names = frozenset(name for name in info.tensors if ".mlp." in name)
 
@@ -41,7 +41,7 @@ class Case:
 
     def recovery(self, **options):
         """Of a fresh candidate."""
-        skeleton = Skeleton(self.info, self.pruned, dtype=torch.float32)
+        skeleton = Skeleton(self.info, self.pruned, device="cpu", dtype=torch.float32)
         for index in range(len(skeleton.layers)):
             skeleton.block(index)
         return Recovery(skeleton, self.names, TOKENS, self.reference, self.teacher, **options)
@@ -51,7 +51,7 @@ class Case:
 def case(tiny, tmp_path, request):
     info = inspect(tiny(request.param))
     with ExitStack() as stack:
-        yield Case(info, stack.enter_context(open_tensors(info)).read, tmp_path)
+        yield Case(info, stack.enter_context(open_tensors(info, "cpu")).read, tmp_path)
 
 
 def test_divergence_falls_and_masks_stay(case):

@@ -30,7 +30,9 @@ def repair(rank=4, **options):
 
 def operate(folder, store, *steps, **options):
     options = {"calibration": text()} | options
-    return apply(inspect(folder), RECIPE.validate_python(steps), store=CheckpointStore(store, 10**9), **options)
+    return apply(
+        inspect(folder), RECIPE.validate_python(steps), device="cpu", store=CheckpointStore(store, 10**9), **options
+    )
 
 
 def weights(folder):

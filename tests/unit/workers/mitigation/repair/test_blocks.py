@@ -20,8 +20,14 @@ def run(wounded, reference, scratch, factors, **options):
     ours, theirs = inspect(wounded), inspect(reference)
     scratch.mkdir()
     settings = {"pairs": range(ours.layers), "epochs": 4, "seed": 0} | options
-    with open_tensors(ours) as mine, open_tensors(theirs) as reader:
-        fitted = Blocks(Skeleton(ours, mine.read), Skeleton(theirs, reader.read), TOKENS, scratch, **settings)
+    with open_tensors(ours, "cpu") as mine, open_tensors(theirs, "cpu") as reader:
+        fitted = Blocks(
+            Skeleton(ours, mine.read, device="cpu"),
+            Skeleton(theirs, reader.read, device="cpu"),
+            TOKENS,
+            scratch,
+            **settings,
+        )
         return fitted.run(factors)
 
 
@@ -29,7 +35,7 @@ def errors(wounded, reference, rank):
     """The best product for each layer's error, as if all inputs had the same power."""
     ours, theirs = inspect(wounded), inspect(reference)
     found = {}
-    with open_tensors(ours) as mine, open_tensors(theirs) as reader:
+    with open_tensors(ours, "cpu") as mine, open_tensors(theirs, "cpu") as reader:
         for name in ours.tensors:
             if name.endswith("_proj.weight"):
                 error_OI = reader.read(name).float() - mine.read(name).float()

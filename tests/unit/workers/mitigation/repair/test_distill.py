@@ -28,7 +28,7 @@ def made(tiny, tmp_path):
     reference, candidate = tiny("gemma2", seed=1), tiny("gemma2")
     tokens_NL = windows(8, 24)
     model = AutoModelForCausalLM.from_pretrained(reference, dtype=torch.float32)
-    states = Activations(tmp_path / "states.bin", (8, 24, 64), torch.float32)
+    states = Activations(tmp_path / "states.bin", (8, 24, 64), torch.float32, torch.device("cpu"))
     with torch.no_grad():
         states.write(0, model.model(input_ids=tokens_NL).last_hidden_state)
     draws = torch.Generator().manual_seed(0)
@@ -41,8 +41,8 @@ def made(tiny, tmp_path):
     }
     info = inspect(candidate)
     heads = [Head.load(path, dtype=torch.float32) for path in (reference, candidate)]
-    with open_tensors(info) as reader:
-        skeleton = Skeleton(info, reader.read, dtype=torch.float32)
+    with open_tensors(info, "cpu") as reader:
+        skeleton = Skeleton(info, reader.read, device="cpu", dtype=torch.float32)
         distiller = Distiller(skeleton, factors, tokens_NL, states, Divergence(*heads))
     return distiller, factors, tokens_NL, reference, candidate
 

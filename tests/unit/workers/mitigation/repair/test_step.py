@@ -97,8 +97,8 @@ def test_closed_form_and_blocks_are_given_the_gradients_of_the_divergence(tiny, 
             assert not given
             assert not leaving
             return
-        with open_tensors(info) as reader:
-            skeleton = Skeleton(info, reader.read, dtype=torch.bfloat16)
+        with open_tensors(info, "cpu") as reader:
+            skeleton = Skeleton(info, reader.read, device="cpu", dtype=torch.bfloat16)
             (tmp_path / "apart").mkdir()
             tape = Tape(skeleton, windows(), tmp_path / "apart")
             wanted = {"squares": False, "blocks": True, "each": True, "outputs_up_to": 4096}

@@ -15,11 +15,11 @@ def survey(wounded, reference, scratch, pairs, **options):
     """The survey and what it found, with every linear layer of the decoder."""
     ours, theirs = inspect(wounded), inspect(reference)
     scratch.mkdir()
-    with open_tensors(ours) as mine, open_tensors(theirs) as reader:
+    with open_tensors(ours, "cpu") as mine, open_tensors(theirs, "cpu") as reader:
         made = Survey(
-            Skeleton(ours, mine.read),
+            Skeleton(ours, mine.read, device="cpu"),
             mine.read,
-            Skeleton(theirs, reader.read),
+            Skeleton(theirs, reader.read, device="cpu"),
             reader.read,
             windows(32, 32),
             scratch,
@@ -78,7 +78,7 @@ def test_the_error_and_the_final_states_are_those_of_the_models(tiny, tmp_path):
     wound = {"type": "quantize.rtn", "bits": 3, "group_size": 32}
     with operate(tiny(), tmp_path / "store", wound) as wounded:
         _, found, states = survey(wounded.path, tiny(), tmp_path / "scratch", [0, 1, 2], most=64)
-        with open_tensors(inspect(wounded.path)) as ours, open_tensors(inspect(tiny())) as theirs:
+        with open_tensors(inspect(wounded.path), "cpu") as ours, open_tensors(inspect(tiny()), "cpu") as theirs:
             for name, one in found.items():
                 error = theirs.read(name).float() - ours.read(name).float()
                 torch.testing.assert_close(one.factors.product(), error, atol=1e-3, rtol=1e-2)
@@ -127,7 +127,7 @@ def test_an_error_counts_by_gradients_at_outputs_and_tokens_by_theirs(tiny, tmp_
                 )
         with torch.no_grad():
             model(input_ids=windows(32, 32))
-        with open_tensors(inspect(wounded.path)) as ours, open_tensors(inspect(tiny())) as theirs:
+        with open_tensors(inspect(wounded.path), "cpu") as ours, open_tensors(inspect(tiny()), "cpu") as theirs:
             assert len(seen) == 7
             for name, given in seen.items():
                 error = theirs.read(name).float() - ours.read(name).float()

@@ -17,8 +17,8 @@ TOKENS = torch.arange(2, 66)[None]
 def hidden(folder):
     """(1, L, D) what leaves the last block of our modules, float32."""
     info = inspect(folder)
-    with open_tensors(info) as reader:
-        skeleton = Skeleton(info, reader.read, dtype=torch.float32)
+    with open_tensors(info, "cpu") as reader:
+        skeleton = Skeleton(info, reader.read, device="cpu", dtype=torch.float32)
         states, kwargs = skeleton.calls(TOKENS)
         for index in range(info.layers):
             found = skeleton.block(index)(states, **kwargs[index])

@@ -22,8 +22,8 @@ DENSE = ["llama", "llama-untied", "qwen2", "gemma2", "granite"]
 @contextmanager
 def walking(folder, scratch, *, dtype=torch.float32):
     info = inspect(folder)
-    with open_tensors(info) as reader:
-        yield Walk(Skeleton(info, reader.read, dtype=dtype), TOKENS, scratch)
+    with open_tensors(info, "cpu") as reader:
+        yield Walk(Skeleton(info, reader.read, device="cpu", dtype=dtype), TOKENS, scratch)
 
 
 def final_states(folder, dtype):
@@ -121,15 +121,15 @@ def test_only_one_block_has_weights_at_a_time(tiny, tmp_path):
 def test_a_checkpoint_with_block_corrections_is_refused(tiny):
     info = inspect(tiny("llama"))
     info = replace(info, config=info.config | {SECTION: {"sha256": "0" * 64}})
-    with open_tensors(info) as reader, pytest.raises(HemostatError, match="block corrections") as caught:
-        Skeleton(info, reader.read)
+    with open_tensors(info, "cpu") as reader, pytest.raises(HemostatError, match="block corrections") as caught:
+        Skeleton(info, reader.read, device="cpu")
     assert caught.value.code is ErrorCode.RECIPE_NOT_APPLICABLE
 
 
 def test_a_mixture_of_experts_is_refused_with_what_would_do(tiny):
     info = inspect(tiny("mixtral"))
-    with open_tensors(info) as reader, pytest.raises(HemostatError) as caught:
-        Skeleton(info, reader.read)
+    with open_tensors(info, "cpu") as reader, pytest.raises(HemostatError) as caught:
+        Skeleton(info, reader.read, device="cpu")
     assert caught.value.code is ErrorCode.RECIPE_NOT_APPLICABLE
     assert "MixtralForCausalLM" in caught.value.detail
     assert "LlamaForCausalLM" in caught.value.hint

@@ -1,0 +1,140 @@
+"""A second device that is the CPU: its tensors compute the same numbers, and no operator takes them with the host's.
+
+What torch refuses on a GPU is refused here: an operator over tensors of both devices, a generator of the host for
+numbers of the device, numpy of a tensor there. It is stricter than a GPU, where an index or a mask may be the host's.
+A host's number without dimensions is let through, as there.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from traceback import format_stack
+from typing import Any, Final
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+
+_NAME: Final = "second"
+_setup_privateuseone_for_python_backend(_NAME)
+DEVICE: Final = torch.device(_NAME, 0)
+_HOST: Final = torch.device("cpu")
+# What was refused on the way backward.
+_BACKWARD: Final[list[str]] = []
+_COPIES: Final = ("aten::_to_copy", "aten::copy_")
+
+
+class MixedError(RuntimeError):
+    """An operator was given operands of both devices."""
+
+
+class OnSecond(torch.Tensor):
+    """A tensor of the device; `held` has its numbers, on the host."""
+
+    held: torch.Tensor
+
+    @staticmethod
+    def __new__(cls, held: torch.Tensor) -> "OnSecond":
+        """Around a tensor of the host, whose memory it shares."""
+        made: OnSecond = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+            cls,
+            held.size(),
+            strides=held.stride(),
+            storage_offset=held.storage_offset(),
+            dtype=held.dtype,
+            device=DEVICE,
+        )
+        made.held = held
+        return made
+
+    def __deepcopy__(self, _: Any) -> torch.Tensor:
+        copy = self.detach().clone().requires_grad_(self.requires_grad)
+        copy.__dict__ |= {name: value for name, value in self.__dict__.items() if name != "held"}
+        return copy
+
+    @property  # type: ignore[override]
+    def data(self) -> torch.Tensor:
+        """As of any tensor; what is assigned is held."""
+        return self.detach()
+
+    @data.setter
+    def data(self, value: torch.Tensor) -> None:
+        torch.Tensor.data.__set__(self, value)  # type: ignore[attr-defined]
+        self.held = value.held  # type: ignore[attr-defined]
+
+    def tolist(self) -> Any:
+        """Its numbers: a subclass has no such method of its own."""
+        return self.cpu().tolist()
+
+    def data_ptr(self) -> int:
+        """Where its numbers are."""
+        return self.held.data_ptr()
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        return _run(func, args, kwargs or {})
+
+
+class _Operators(TorchDispatchMode):
+    def __torch_dispatch__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _run(func, args, kwargs or {})
+
+
+@contextmanager
+def second_device() -> Iterator[torch.device]:
+    """The device; inside of this context alone tensors can be made on it."""
+    # torch.tensor makes its numbers on the host, and asks this device for a copy.
+    torch._C._set_only_lift_cpu_tensors(True)
+    try:
+        with torch.autograd.set_multithreading_enabled(False), _Operators():
+            yield DEVICE
+        if _BACKWARD:
+            raise MixedError(_BACKWARD[0])
+    finally:
+        _BACKWARD.clear()
+        torch._C._set_only_lift_cpu_tensors(False)
+
+
+def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """The operator on the host's numbers; what comes of it is where its operands are, or where it was asked for."""
+    flat, form = tree_flatten((args, kwargs))
+    inside = [one for one in flat if isinstance(one, OnSecond)]
+    asked = kwargs.get("device")
+    there = bool(inside) if asked is None else torch.device(asked).type == _NAME
+    if func._schema.name not in _COPIES:
+        _check(func, flat, there=there)
+    elif func._schema.name == "aten::copy_":
+        there = isinstance(args[0], OnSecond)
+    plain = [one.held if isinstance(one, OnSecond) else one for one in flat]
+    plain_args, plain_kwargs = tree_unflatten(plain, form)
+    if there and asked is not None:
+        plain_kwargs["device"] = _HOST
+    found = func(*plain_args, **plain_kwargs)
+    known = {id(one.held): one for one in inside}
+
+    def placed(one: Any) -> Any:
+        if not isinstance(one, torch.Tensor) or not there:
+            return one
+        return known[id(one)] if id(one) in known else OnSecond(one)
+
+    return tree_map(placed, found)
+
+
+def _check(func: Any, flat: list[Any], *, there: bool) -> None:
+    tensors = [one for one in flat if isinstance(one, torch.Tensor)]
+    inside = [one for one in tensors if isinstance(one, OnSecond)]
+    outside = [one for one in tensors if not isinstance(one, OnSecond) and one.dim()]
+    if inside and outside:
+        shapes = [f"{tuple(one.shape)} {one.device.type}" for one in tensors]
+        _refuse(f"{func}: operands of both devices: {', '.join(shapes)}")
+    if there and any(isinstance(one, torch.Generator) for one in flat):
+        _refuse(f"{func}: a generator of the host")
+
+
+def _refuse(why: str) -> None:
+    """Raises, or keeps for the end what is refused on the way backward: what is raised there ends the process."""
+    if torch._C._current_graph_task_id() < 0:
+        raise MixedError(why)
+    _BACKWARD.append("".join([why, "\n", *format_stack(limit=8)]))
