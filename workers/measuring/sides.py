@@ -131,7 +131,8 @@ def modify(
 ) -> Sides:
     """The candidate after its recipe, made on `device` or from the checkpoint store where it was made before.
 
-    `calibration` gives the text of steps that look at activations (default: from every source but the reference's own samples).
+    `calibration` gives the text of steps that look at activations (default: from every source but the reference's own
+    samples).
     """
     store = checkpoint_store(context)
     registry = load_registry(context.settings.models_file)

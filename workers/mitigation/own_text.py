@@ -35,7 +35,8 @@ def own_text(
 ) -> torch.Tensor:
     """(windows, L) int64 on the host that `model` writes, each piece from one of `starts_V` on, all as
     likely; without them from a token of `tokens_NL`. Where all windows of that begin with one token, as
-    with a BOS, so do these. The model is given all its weights. The same seed gives the same text on the same machine. Raises what `check_cancelled` raises."""
+    with a BOS, so do these. The model is given all its weights. The same seed gives the same text
+    on the same machine. Raises what `check_cancelled` raises."""
     length = tokens_NL.shape[1]
     first = int(tokens_NL[0, 0])
     begun = length > 1 and len(tokens_NL) > 1 and bool((tokens_NL[:, 0] == first).all())
