@@ -147,7 +147,7 @@ def measure(case: str, model: Path, scratch: Path) -> list[Row]:
     watch.start()
     began = time.perf_counter()
     step = STEPS[str(CASES[case]["type"])].model_validate(CASES[case])
-    apply(info, (step,), store=store, calibration=lambda step: text).release()
+    apply(info, (step,), device="cpu", store=store, calibration=lambda step: text).release()
     seconds = time.perf_counter() - began
     watch.end()
     usage = resource.getrusage(resource.RUSAGE_SELF)

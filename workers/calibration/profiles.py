@@ -78,7 +78,7 @@ class ProfileStore(ProfileFiles):
         self,
         version: str,
         *,
-        device: torch.device | str = "cpu",
+        device: torch.device | str,
         dtype: torch.dtype | None = None,
         hidden_size: int | None = None,
         vocabulary: int | None = None,

@@ -42,7 +42,7 @@ class TransformersModel:
         checkpoint: Path | CheckpointInfo,
         *,
         dtype: torch.dtype = torch.bfloat16,
-        device: str = "cpu",
+        device: str,
         step_tokens: int = STEP_TOKENS,
         check_cancelled: Callable[[], None] = never,
     ) -> None:

@@ -142,6 +142,7 @@ def available_bytes(device: str) -> int:
     if device == "cuda":
         import torch
 
+        torch.cuda.empty_cache()  # what a recipe's steps have freed is torch's until then
         return int(torch.cuda.mem_get_info()[0])
     import psutil
 

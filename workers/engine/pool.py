@@ -13,7 +13,7 @@ from workers.engine.errors import MEMORY_HINT, SHARE_HINT
 from workers.engine.launch import EngineOptions, never
 from workers.engine.resident import ResidentEngine
 from workers.engine.shape import shape_key
-from workers.engine.sizes import BLOCK, engine_bytes, kv_cache_bytes, step_tokens, weight_bytes
+from workers.engine.sizes import BLOCK, divergence_bytes, engine_bytes, kv_cache_bytes, step_tokens, weight_bytes
 from workers.engine.split import Split
 from workers.engine.swap import Trust
 
@@ -61,10 +61,8 @@ class EnginePool:
         """An engine that holds `info`, until the pool is asked again. Raises what `ResidentEngine.load` raises."""
         length = context_length(info, max_model_len)
         key = (shape_key(info), dtype, length, Split.of(self.settings))
+        self._drop_failed()
         engine = self._warm.get(key)
-        if engine is not None and not engine.running:  # it failed, and holds nothing
-            self._drop(key)
-            engine = None
         if engine is None:
             options = self._options(info, length, dtype)
             self.make_room(needed_bytes(info, options), keep=self._limit - 1)
@@ -89,6 +87,7 @@ class EnginePool:
 
         Raises ENGINE_OUT_OF_MEMORY if that much cannot be had.
         """
+        self._drop_failed()
         while self._warm and ((keep is not None and len(self._warm) > keep) or self._free_bytes() < needed):
             self._drop(next(iter(self._warm)))
         free = self._free_bytes()
@@ -113,6 +112,11 @@ class EnginePool:
         while self._warm:
             self._drop(next(iter(self._warm)))
         launch.end_groups()
+
+    def _drop_failed(self) -> None:
+        """Ends engines that failed, or lost a part while idle: they are no job's fault."""
+        for key in [key for key, engine in self._warm.items() if not engine.running]:
+            self._drop(key)
 
     def _drop(self, key: tuple[str, str, int, Split]) -> None:
         engine = self._warm.pop(key)
@@ -155,6 +159,8 @@ def resolve_dtype(dtype: str) -> str:
 
 
 def needed_bytes(info: CheckpointInfo, options: EngineOptions) -> int:
-    """What starting an engine takes, in bytes, a little less than it really will: more would refuse what fits."""
+    """What starting an engine takes, in bytes, a little less than it really will: more would refuse what fits. One that
+    scores leaves room on a GPU for the divergence of what it scores."""
+    beside = divergence_bytes(info, options.device) if options.runner == "pooling" else 0
     weights = weight_bytes(info, options.dtype, options.device, head=options.runner == "generate")
-    return engine_bytes(weights, options.kv_cache_bytes, options.split, options.device)
+    return beside + engine_bytes(weights, options.kv_cache_bytes, options.split, options.device)

@@ -59,13 +59,13 @@ class ResidentEngine:
 
     @property
     def running(self) -> bool:
-        """Whether it takes memory."""
-        return self._engine is not None
+        """Whether it can score: it has been given weights, and no process that holds a part of them has ended."""
+        return self._engine is not None and not getattr(self._engine.model_executor, "is_failed", False)
 
     @property
     def held_bytes(self) -> int:
         """What the largest of its processes holds of its GPU, if they are others than this one."""
-        if self._engine is None or self.options.split.ranks == 1:
+        if not self.running or self.options.split.ranks == 1:
             return 0
         return int(max(launch.on_ranks(self._engine, "hemostat_held")))
 

@@ -80,6 +80,15 @@ def engine_bytes(weights: int, kv_cache: int, split: Split, device: str) -> int:
     return weights // split.ranks + kv_cache + OVERHEAD_BYTES
 
 
+def divergence_bytes(info: CheckpointInfo, device: str) -> int:
+    """Bytes of a GPU that a divergence of two models with one head takes: the head in bf16, and a tile of logits of
+    both. 0 on a CPU."""
+    if device == "cpu":
+        return 0
+    positions = 512 if info.vocabulary <= 2**17 else 256  # as `workers.distributions.divergence`
+    return ITEM_BYTES["bfloat16"] * info.vocabulary * (info.hidden_size + 2 * positions)
+
+
 def step_tokens(info: CheckpointInfo, batch_tokens: int, device: str) -> int:
     """Most tokens of one step, the same for the same checkpoint: a batch's shape must not depend on the clock.
     `batch_tokens` is what the settings allow (`engine_batch_tokens`), `device` is `cpu` or `cuda`."""

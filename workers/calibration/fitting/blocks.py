@@ -250,13 +250,15 @@ def fit_blocks(
     """
     check_architecture(sides.candidate.info.architecture)
     with ExitStack() as stack:
+        stack.enter_context(torch.device(device))  # the text, its moments and the corrections are made there
         reference, candidate = (
             Skeleton(plain, fused(plain, read), device=device, dtype=side.torch_dtype, mixtures=True)
             for side in (sides.reference, sides.candidate)
             for plain, read in (stack.enter_context(open_plain(side.info, device)),)
         )
         text = FitText.of(corpus)
-        return BlockFit(reference, candidate, text, scratch, progress=progress, check_cancelled=check_cancelled).run()
+        fit = BlockFit(reference, candidate, text, scratch, progress=progress, check_cancelled=check_cancelled)
+        return fit.run().to(torch.device("cpu"))
 
 
 def _corrected(correction: BlockCorrection, h_NLD: torch.Tensor) -> torch.Tensor:

@@ -23,7 +23,7 @@ from workers.engine.pool import context_length, resolve_dtype
 from workers.engine.resident import Weights
 from workers.engine.room import EngineRoom
 from workers.engine.scoring import ScoringEngine
-from workers.engine.sizes import engine_bytes, kv_cache_bytes, step_tokens, weight_bytes
+from workers.engine.sizes import divergence_bytes, engine_bytes, kv_cache_bytes, step_tokens, weight_bytes
 from workers.engine.split import Split
 from workers.measuring.sides import Sides, modify, resolve
 
@@ -162,7 +162,8 @@ class Models:
         budget = min(free, int(share * total_bytes(self.device)))
         infos = {"reference": self.sides.reference.info, "candidate": self.sides.candidate.info}
         each = (needed_bytes(info, self.settings, self.device, self.dtype, self.longest) for info in infos.values())
-        needed = sum(each)
+        # A divergence for what was served raw, and one for the candidate against itself.
+        needed = sum(each) + 2 * divergence_bytes(infos["reference"], self.device)
         if needed <= budget:
             self._rooms.append(EngineRoom(self.settings))
         else:

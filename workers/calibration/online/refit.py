@@ -126,7 +126,7 @@ class Refitter:
         PROFILE_*."""
         if Blocks.KIND not in kinds.split("+"):
             return Identity()
-        return blocks_of(self._profiles.load(active))[0]
+        return blocks_of(self._profiles.load(active, device="cpu"))[0]
 
     async def _fitting_set(self, models: Models, begun: Base) -> list[Learned]:
         """Positions of the fitting set with the hidden states of both models; scored once for each stream."""

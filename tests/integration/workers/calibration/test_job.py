@@ -77,9 +77,9 @@ def test_a_correction_that_helps_is_proven_and_its_profile_stored(
     assert profile.test == report.test
     assert profile.fit.candidate.recipe_fingerprint is not None
     assert {part.name for part in profile.fit.sets} == {"fit", "choose", "test"}
-    store.load(report.profile, hidden_size=64, vocabulary=320)
+    store.load(report.profile, device="cpu", hidden_size=64, vocabulary=320)
     with refused(ErrorCode.PROFILE_MISMATCH):
-        store.load(report.profile, hidden_size=65)
+        store.load(report.profile, device="cpu", hidden_size=65)
 
 
 def test_phases_are_told_in_order_and_the_outcome_is_a_metric(context: Context) -> None:

@@ -34,7 +34,7 @@ def generator(tiny: Tiny, pool: EnginePool) -> Iterator[Generator]:
 
 @pytest.fixture(scope="module")
 def model(tiny: Tiny) -> TransformersModel:
-    return TransformersModel(tiny("llama"), dtype=torch.float32)
+    return TransformersModel(tiny("llama"), device="cpu", dtype=torch.float32)
 
 
 IN_VLLM = [decoder for decoder in defaults() if runs_in_vllm(decoder)]

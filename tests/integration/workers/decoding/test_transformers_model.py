@@ -39,7 +39,7 @@ def packed(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Callable[[st
 
 @pytest.fixture(scope="module", params=["llama", "gemma2", "granite", "qwen2"])
 def model(tiny: Tiny, request: pytest.FixtureRequest) -> Iterator[TransformersModel]:
-    yield TransformersModel(tiny(request.param), dtype=torch.float32)
+    yield TransformersModel(tiny(request.param), device="cpu", dtype=torch.float32)
 
 
 def _whole(model: TransformersModel, text: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -62,7 +62,7 @@ def _generate(model: TransformersModel, prompt: list[int], **options: Any) -> An
 def test_loading_draws_no_progress_bar(tiny: Tiny, capfd: pytest.CaptureFixture[str]) -> None:
     checkpoint = tiny("llama")
     capfd.readouterr()
-    TransformersModel(checkpoint, dtype=torch.float32)
+    TransformersModel(checkpoint, device="cpu", dtype=torch.float32)
     assert "%|" not in capfd.readouterr().err
     assert is_progress_bar_enabled()
 
@@ -139,7 +139,7 @@ def test_contrastive_search_gives_what_generate_gave(tiny: Tiny, tmp_path: Path)
     tensors = load_file(folder / "model.safetensors")
     counted = {name: _counted(number, tensors[name]) for number, name in enumerate(sorted(tensors))}
     save_file(counted, folder / "model.safetensors", metadata={"format": "pt"})
-    model = TransformersModel(folder, dtype=torch.float32)
+    model = TransformersModel(folder, device="cpu", dtype=torch.float32)
     for golden in json.loads(CONTRASTIVE.read_text()):
         decoder = Contrastive(name="contrastive", k=golden["k"], alpha=golden["alpha"])
         made = decode(model, PROMPTS, decoder, max_tokens=16)
@@ -172,7 +172,7 @@ def test_generate_samples_from_the_distributions_that_we_sample_from(
 
 def test_activations_that_a_packing_quantizes_are_quantized(packed: Callable[[str], Path]) -> None:
     """The layer gives what its unpacked weights make of inputs on a grid of 255 steps a token."""
-    model = TransformersModel(packed("W8A8"), dtype=torch.float32)
+    model = TransformersModel(packed("W8A8"), device="cpu", dtype=torch.float32)
     layer = model.model.model.layers[0].mlp.up_proj
     x = torch.randn(1, 5, 64, generator=torch.Generator().manual_seed(0))
 
@@ -185,7 +185,7 @@ def test_activations_that_a_packing_quantizes_are_quantized(packed: Callable[[st
 
 def test_weights_that_are_packed_are_unpacked(packed: Callable[[str], Path], tiny: Tiny) -> None:
     """Four bits in groups of 64: no weight moves by more than half a step, 2·max|w| / 15 at most."""
-    plain, model = TransformersModel(tiny("llama")), TransformersModel(packed("W4A16"))
+    plain, model = TransformersModel(tiny("llama"), device="cpu"), TransformersModel(packed("W4A16"), device="cpu")
 
     for layer, unpacked in zip(plain.model.model.layers, model.model.model.layers, strict=True):
         moved = (unpacked.mlp.up_proj.weight - layer.mlp.up_proj.weight).abs().max()
@@ -204,12 +204,12 @@ def test_a_checkpoint_that_asks_for_an_engine_of_ours_is_refused(
     edit_json(folder / "config.json", **{section: asks})
 
     with refused(ErrorCode.RECIPE_NOT_APPLICABLE):
-        TransformersModel(folder)
+        TransformersModel(folder, device="cpu")
 
 
 @pytest.mark.parametrize("prompt", [[], [320], [-1]])
 def test_a_prompt_that_the_model_cannot_read_is_refused(tiny: Tiny, prompt: list[int]) -> None:
-    model = TransformersModel(tiny("llama"))
+    model = TransformersModel(tiny("llama"), device="cpu")
 
     with refused(ErrorCode.VOCABULARY_MISMATCH):
         model.open([[1, 2], prompt])
@@ -223,7 +223,7 @@ def test_a_caller_may_stop_before_any_forward_pass(tiny: Tiny) -> None:
         if len(asked) == 20:
             raise InterruptedError
 
-    model = TransformersModel(tiny("llama"))
+    model = TransformersModel(tiny("llama"), device="cpu")
     model.check_cancelled = stop
 
     with pytest.raises(InterruptedError):
@@ -233,7 +233,7 @@ def test_a_caller_may_stop_before_any_forward_pass(tiny: Tiny) -> None:
 
 @pytest.mark.parametrize("decoder", [Greedy(), Beam(name="beam")], ids=lambda decoder: decoder.name)
 def test_logits_that_are_not_finite_are_refused(tiny: Tiny, decoder: Decoder) -> None:
-    model = TransformersModel(tiny("llama"))
+    model = TransformersModel(tiny("llama"), device="cpu")
     with torch.no_grad():
         model.model.model.norm.weight[:] = torch.nan
 

@@ -1,6 +1,7 @@
 """One model in several processes: gloo ranks on this host stand for GPUs."""
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def test_what_a_checkpoint_asks_for_beside_weights_is_done_in_parts(
     """Grids of 4 bits show it if a part had one of its own; in float32 all but a few codes are the same."""
     steps = [{"type": "quantize.activations", "bits": 4}, {"type": "quantize.kv_cache", "k_bits": 4, "v_bits": 4}]
     recipe = TypeAdapter(Recipe).validate_python(steps)
-    made = apply(inspect(tiny("llama")), recipe, store=CheckpointStore(tmp_path / "store", 10**9)).path
+    made = apply(inspect(tiny("llama")), recipe, device="cpu", store=CheckpointStore(tmp_path / "store", 10**9)).path
     folder = Path(shutil.copytree(made, tmp_path / "corrected"))
     write(folder, corrections({0: 4, 1: 2, 2: 4}))
     info = inspect(folder)
@@ -121,6 +122,11 @@ def test_a_part_that_ends_fails_its_job_and_the_next_one_runs(
     with refused(ErrorCode.ENGINE_FAILED, match="held a part of the model has ended"):
         engine.hidden_states(windows)
     assert not engine.running
+    assert same(hidden(pool, tiny("llama"), windows), before)
+    idle = pool.loaded(inspect(tiny("llama")), 128, "bfloat16")
+    idle._engine.model_executor.workers[1].proc.kill()
+    while idle.running:
+        time.sleep(0.05)
     assert same(hidden(pool, tiny("llama"), windows), before)
 
 

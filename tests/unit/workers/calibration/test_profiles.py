@@ -26,7 +26,7 @@ def refused(act: object) -> ErrorCode:
 def test_a_stored_profile_corrects_as_the_one_that_was_fitted(store: ProfileStore) -> None:
     fitted = Chain([low_rank(), Temperature(1.5)])
     profile = store.put(fitted, record())
-    loaded = store.load(profile.version, hidden_size=WIDTH, vocabulary=VOCABULARY)
+    loaded = store.load(profile.version, device="cpu", hidden_size=WIDTH, vocabulary=VOCABULARY)
     hidden_TD = torch.randn(5, WIDTH)
     rows = RowContext(torch.arange(5), torch.arange(5))
     assert torch.equal(loaded.apply_hidden(hidden_TD, rows), fitted.apply_hidden(hidden_TD, rows))
@@ -67,7 +67,7 @@ def test_what_cannot_be_stored_leaves_nothing(store: ProfileStore) -> None:
 
 def test_a_profile_of_another_model_is_refused(store: ProfileStore) -> None:
     version = store.put(low_rank(), record()).version
-    assert refused(lambda: store.load(version, hidden_size=WIDTH + 1)) is ErrorCode.PROFILE_MISMATCH
+    assert refused(lambda: store.load(version, device="cpu", hidden_size=WIDTH + 1)) is ErrorCode.PROFILE_MISMATCH
 
 
 def test_a_damaged_profile_is_refused_and_left_out_of_the_list(store: ProfileStore) -> None:
@@ -77,7 +77,7 @@ def test_a_damaged_profile_is_refused_and_left_out_of_the_list(store: ProfileSto
     data = bytearray(tensors.read_bytes())
     data[-1] ^= 1
     tensors.write_bytes(data)
-    assert refused(lambda: store.load(version)) is ErrorCode.PROFILE_CORRUPT
+    assert refused(lambda: store.load(version, device="cpu")) is ErrorCode.PROFILE_CORRUPT
     (store.folder(version) / "profile.json").write_text("{")
     assert refused(lambda: store.get(version)) is ErrorCode.PROFILE_CORRUPT
     assert [profile.version for profile in store.list()] == [other]

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,8 +17,10 @@ from app.settings import Settings
 from workers.engine import pool as module
 from workers.engine.launch import EngineOptions
 from workers.engine.pool import EnginePool, needed_bytes
+from workers.engine.resident import ResidentEngine
 from workers.engine.serving.arguments import gpu_cache_bytes
 from workers.engine.sizes import kv_cache_bytes
+from workers.engine.split import Split
 
 Tiny = Callable[..., Path]
 # Total memory as nvidia-smi prints it, in MiB: RTX 4090, A100 40GB, H100 80GB, H200 141GB.
@@ -127,8 +130,33 @@ def test_the_workers_engines_keep_to_its_share_of_a_gpu_where_there_are_deployme
     pool.make_room(needed)
     pool.take_share(0.2)
     pool.make_room(int(0.2 * bytes_of(80)) - 4 * 10**9)
-    with pytest.raises(HemostatError, match=r"needs about 17\.00 GB .* 13\.10 GB are free.* holds 4\.00 GB") as caught:
+    with pytest.raises(HemostatError, match=r"needs about 18\.31 GB .* 13\.10 GB are free.* holds 4\.00 GB") as caught:
         pool.make_room(needed)
     assert "HEMOSTAT_SHARE_DIAGNOSIS" in caught.value.hint
     pool.device = "cpu"  # where memory that nobody uses is lent
     pool.make_room(needed)
+
+
+def test_an_engine_that_lost_a_part_while_idle_is_ended_before_the_next_job_needs_room(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM's executor says so, and answers nothing any more."""
+    monkeypatch.setattr(module, "pick_device", lambda _: "cuda")
+    monkeypatch.setattr(module, "available_bytes", lambda _: 70 * 10**9)
+    monkeypatch.setattr(module, "total_bytes", lambda _: bytes_of(80))
+    monkeypatch.setattr(module, "held_bytes", lambda _: 0)
+    pool, info = EnginePool(Settings()), inspect(tiny("llama"))
+    pool.take_share(0.2)
+    split = Split(2, 1)
+    options = EngineOptions(
+        info.path, info.architecture, "pooling", "cuda", "bfloat16", LENGTH, LENGTH, 256, 10**6, split=split
+    )
+    ended, idle = [], ResidentEngine(options, pool._trust)
+    idle._engine = SimpleNamespace(
+        model_executor=SimpleNamespace(is_failed=True),
+        engine_core=SimpleNamespace(shutdown=lambda: ended.append(True)),
+    )
+    pool._warm[("shape", "bfloat16", LENGTH, split)] = idle
+    pool.make_room(10**9)
+    assert ended
+    assert not pool._warm

@@ -8,7 +8,9 @@ import torch
 from app.models.checkpoint import inspect
 from app.settings import Settings
 from workers import products
-from workers.engine.sizes import kv_cache_bytes, single_row_bytes, step_tokens, weight_bytes
+from workers.distributions import divergence
+from workers.distributions.head import Head
+from workers.engine.sizes import divergence_bytes, kv_cache_bytes, single_row_bytes, step_tokens, weight_bytes
 
 Tiny = Callable[..., Path]
 
@@ -105,3 +107,16 @@ def test_weights_for_single_rows_are_those_that_are_multiplied_once_more_in_16_b
 def test_packed_weights_count_as_they_are_packed(tiny: Tiny) -> None:
     info = replace(inspect(tiny("llama")), quantization={"format": "pack-quantized"})
     assert weight_bytes(info, "bfloat16", "cpu", head=True) == info.bytes
+
+
+@pytest.mark.parametrize("vocabulary", [128_000, 152_064])
+def test_a_divergence_of_one_head_takes_what_is_left_for_it_on_a_gpu(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, vocabulary: int
+) -> None:
+    info = replace(inspect(tiny("llama")), vocabulary=vocabulary, hidden_size=1024)
+    monkeypatch.setitem(divergence.CHUNK, "meta", divergence.CHUNK["cuda"])
+    head = Head(torch.empty(vocabulary, 1024, dtype=torch.bfloat16, device="meta"))
+    made = divergence.Divergence(head, head, device="meta")
+    held = {id(one): one for one in vars(made).values() if isinstance(one, torch.Tensor)}
+    assert divergence_bytes(info, "cuda") == pytest.approx(sum(one.nbytes for one in held.values()), rel=0.01)
+    assert divergence_bytes(info, "cpu") == 0

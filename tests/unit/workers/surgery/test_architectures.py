@@ -96,7 +96,8 @@ def test_a_step_makes_a_model_that_computes(tiny, tmp_path, kind, type_):
 
 @pytest.mark.parametrize("type_", DENSE)
 def test_a_step_computes_on_the_device_and_gives_the_same_weights_there(tiny, tmp_path, type_):
-    info, recipe, others = case(tiny, tmp_path, "gemma2", type_)  # every operator of it is the same on both
+    # Gemma-2's attention is plain products. torch has a fused attention for a CPU alone, which rounds at other places.
+    info, recipe, others = case(tiny, tmp_path, "gemma2", type_)
     stores = [CheckpointStore(tmp_path / name, 10**9) for name in ("host", "second")]
     here = apply(info, recipe, device="cpu", store=stores[0], calibration=text, others=others)
     with second_device() as device:
