@@ -148,13 +148,13 @@ class Head:
         return replace(self, weight_VD=self.weight_VD.to(device, dtype), bias_V=bias_V)
 
     def logits(self, hidden_TD: torch.Tensor) -> torch.Tensor:
-        """Logits of hidden states, [T, V] float32, computed in float32.
+        """Logits of hidden states of any device, [T, V] float32, computed in float32 where the head is.
 
         Takes the matrix to float32 at each call if it is of another dtype (`on`). ValueError if the width differs.
         """
         if hidden_TD.ndim != 2 or hidden_TD.shape[1] != self.hidden_size:
             raise ValueError(f"hidden states of shape {tuple(hidden_TD.shape)} for a head of width {self.hidden_size}")
-        hidden_TD = hidden_TD.float()
+        hidden_TD = hidden_TD.to(self.weight_VD.device).float()
         logits_TV = torch.cat([hidden_TD @ part.float().T for part in torch.split(self.weight_VD, _SLICE_ROWS)], dim=1)
         if self.bias_V is not None:
             logits_TV += self.bias_V

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import torch
+
 from app.contracts.deployment import Deployment
 from app.contracts.errors import ErrorCode, HemostatError
 from app.kinds.compare.request import CompareRequest
@@ -69,6 +71,7 @@ class VerifiedModels:
             self._check_head(settings, text[:HEAD_CHECK_TOKENS], dtype, check_cancelled)
             budget = int(settings.share_verify * total_bytes(self.room.pool.device))
             scored = needed_bytes(reference.info, settings, self.room.pool.device, dtype, self.length)
+            scored += ITEM_BYTES["float32"] * reference.head.weight_VD.numel()
             board = Board()
             self._draft = DraftEngine(
                 candidate.info,
@@ -83,7 +86,8 @@ class VerifiedModels:
                 check_cancelled=check_cancelled,
             )
             scoring = self.room.engine(reference.info, self.length, dtype=dtype, check_cancelled=check_cancelled)
-            self.verifier = Verifier(self._draft, board, scoring, reference.head)
+            head = reference.head.on(self.room.pool.device, torch.float32)
+            self.verifier = Verifier(self._draft, board, scoring, head)
         except BaseException:
             self.close()
             raise

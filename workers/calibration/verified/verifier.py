@@ -31,7 +31,7 @@ Array = NDArray[np.float64]
 BLOCK: Final = 4
 # Rows whose distributions are made at once: float64 over the vocabulary, a few times over.
 _ROWS: Final = 64
-# Rows that the head is applied to at once: float32, and the head's weights are cast each time.
+# Rows whose logits, in float32, are made at once.
 _HEAD_ROWS: Final = 256
 
 

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from app.contracts.errors import ErrorCode, HemostatError
 from tests.support.copies import copier
+from tests.support.second_device import second_device
 from tests.support.tiny import CONFIGS, make_tokenizer
 from workers.distributions.head import KNOWN, Head
 
@@ -337,3 +338,12 @@ def test_the_same_matrix_is_recognised_whatever_else_differs(tiny: Tiny) -> None
     assert head.same_matrix(replace(head, weight_VD=head.weight_VD.clone(), scale=2.0))
     assert not head.same_matrix(replace(head, weight_VD=head.weight_VD + 1))
     assert not head.same_matrix(replace(head, weight_VD=head.weight_VD[:, :-1]))
+
+
+def test_logits_on_a_device_are_those_of_the_host(tiny: Tiny) -> None:
+    head = Head.load(tiny("gemma2"))
+    hidden_TD = torch.randn(5, head.hidden_size, generator=torch.Generator().manual_seed(0)).bfloat16()
+    with second_device() as device:
+        there = head.on(device, torch.float32).logits(hidden_TD)
+        assert there.device == device
+        assert torch.equal(there.cpu(), head.logits(hidden_TD))

@@ -1,6 +1,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,13 @@ from transformers import AutoModelForCausalLM
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import inspect
 from tests.support.attention import attention_of
+from tests.support.second_device import second_device
 from tests.support.tiny import make_tokenizer
 from tests.unit.workers.mitigation.repair.support import RTN, operate, windows
-from workers.calibration.fitting.blocks import BlockFit, FitText, Moments, ridge
+from workers.calibration.fitting.blocks import BlockFit, FitText, Moments, fit_blocks, ridge
 from workers.calibrators.blocks import NO_LIMIT, BlockCorrection, Blocks, rms_of
 from workers.surgery.blockwise.skeleton import Skeleton
+from workers.surgery.callbacks import never_cancelled, no_progress
 from workers.surgery.dequantize import dequantize, open_plain
 from workers.surgery.store import CheckpointStore
 from workers.text.documents import TextDocument
@@ -45,6 +48,11 @@ def fitting(reference: Path, candidate: Path, scratch: Path, given: FitText, **o
         both = (stack.enter_context(open_plain(inspect(path), "cpu")) for path in (reference, candidate))
         theirs, ours = (Skeleton(info, read, device="cpu", dtype=torch.float32) for info, read in both)
         yield BlockFit(theirs, ours, given, scratch, **options)
+
+
+def folder(path: Path) -> Path:
+    path.mkdir()
+    return path
 
 
 def fitted(reference: Path, candidate: Path, scratch: Path, given: FitText, **options: Any) -> Blocks:
@@ -261,3 +269,20 @@ def test_a_rank_above_the_width_is_the_width_and_a_block_of_sinks_alone_is_left(
     assert wide.rank == 8
     assert ridge(4)(seen, none) is None
     assert ridge(4)(none, seen) is None
+
+
+def test_a_fit_on_another_device_gives_the_same_corrections_there(tiny: Tiny, tmp_path: Path) -> None:
+    """Gemma-2, whose attention is plain products: torch's fused one rounds apart on each device."""
+    documents = [TextDocument(str(at), "prose", text="seven eight nine ten " * 4) for at in range(9)]
+    corpus = make_windows(documents, make_tokenizer(), 23)
+    hooks: Any = {"progress": no_progress, "check_cancelled": never_cancelled}
+    with operate(tiny("gemma2"), tmp_path / "store", RTN) as wounded:
+        pair = [
+            SimpleNamespace(info=inspect(path), torch_dtype=torch.float32) for path in (tiny("gemma2"), wounded.path)
+        ]
+        sides: Any = SimpleNamespace(reference=pair[0], candidate=pair[1])
+        here = fit_blocks(sides, corpus, folder(tmp_path / "here"), device="cpu", **hooks)
+        with second_device() as device:
+            there = fit_blocks(sides, corpus, folder(tmp_path / "there"), device=str(device), **hooks)
+    assert here
+    assert there.digest == here.digest
