@@ -160,7 +160,7 @@ class Scorer:
             for name, correction in corrections.items():
                 own_TD = (states or {}).get(name, rows.candidate_TD).to(self.device)
                 hidden[name] = correction.apply_hidden(own_TD, rows.context)
-        if any(acts_on_logits(one, self._candidate.vocabulary, self.device) for one in corrections.values()):
+        if any(acts_on_logits(one, self._candidate.vocabulary, device=self.device) for one in corrections.values()):
             return self._through_logits(rows, corrections, hidden, check_cancelled)
         found = {RAW: self._pair(rows.reference_TD, rows.candidate_TD, rows.next_T, check_cancelled)}
         for name, hidden_TD in hidden.items():
@@ -217,7 +217,7 @@ class Scorer:
         return {name: _joined(scores) for name, scores in parts.items()}
 
 
-def acts_on_logits(correction: Calibrator, vocabulary: int, device: torch.device | None = None) -> bool:
+def acts_on_logits(correction: Calibrator, vocabulary: int, *, device: torch.device | str) -> bool:
     """Whether it changes logits at all: one that does not returns its argument itself."""
     logits_TV = torch.zeros(1, vocabulary, device=device)
     zero_T = torch.zeros(1, dtype=torch.int64, device=device)

@@ -103,10 +103,10 @@ def test_what_changes_nothing_saves_exactly_nothing(correction: Calibrator) -> N
 
 
 def test_whether_a_correction_acts_on_logits_is_seen() -> None:
-    assert acts_on_logits(bias(), V)
-    assert acts_on_logits(Temperature(1.1), V)
-    assert not acts_on_logits(lowrank(), V)
-    assert not acts_on_logits(Identity(), V)
+    assert acts_on_logits(bias(), V, device="cpu")
+    assert acts_on_logits(Temperature(1.1), V, device="cpu")
+    assert not acts_on_logits(lowrank(), V, device="cpu")
+    assert not acts_on_logits(Identity(), V, device="cpu")
 
 
 @pytest.mark.parametrize("corrections", [{}, {"calibrated": bias()}])
