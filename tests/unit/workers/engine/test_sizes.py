@@ -115,7 +115,8 @@ def test_a_divergence_of_one_head_takes_what_is_left_for_it_on_a_gpu(
 ) -> None:
     info = replace(inspect(tiny("llama")), vocabulary=vocabulary, hidden_size=1024)
     monkeypatch.setitem(divergence.CHUNK, "meta", divergence.CHUNK["cuda"])
-    head = Head(torch.empty(vocabulary, 1024, dtype=torch.bfloat16, device="meta"))
+    weight_VD = torch.empty(vocabulary, 1024, dtype=torch.bfloat16, device="meta")
+    head = Head(weight_VD, None, 1.0, None, "no numbers")
     made = divergence.Divergence(head, head, device="meta")
     held = {id(one): one for one in vars(made).values() if isinstance(one, torch.Tensor)}
     assert divergence_bytes(info, "cuda") == pytest.approx(sum(one.nbytes for one in held.values()), rel=0.01)
