@@ -132,7 +132,7 @@ def test_an_item_of_a_task_is_scored_as_well(kind: str, written: str, jobs: Jobs
     candidate = looking_at({"id": "mine"} | ITEM_TEXTS[written])
     with refused(ErrorCode.CALIBRATION_OVERLAP, "/candidate/recipe/1/calibration") as caught:
         run(kind, jobs, candidate=candidate, tasks=TASKS)
-    assert caught.value.detail == "1 item that step 1 looks at is also scored, such as 'arc/q3'"
+    assert caught.value.detail == "1 item that prune.wanda looks at is also scored, such as 'arc/q3'"
 
 
 @pytest.mark.parametrize("kind", ["compare", "attribute", "trajectory", "calibrate", "tasks"])
@@ -162,7 +162,7 @@ def test_a_conversation_that_tool_calls_are_asked_for_in_is_scored_as_well(jobs:
     candidate = looking_at(conversation(2) | {"id": "mine"})
     with refused(ErrorCode.CALIBRATION_OVERLAP, "/candidate/recipe/1/calibration") as caught:
         run("compare", jobs, "refused", candidate=candidate, **calls)
-    assert caught.value.detail == "1 conversation that step 1 looks at is also scored, such as 'c2'"
+    assert caught.value.detail == "1 conversation that prune.wanda looks at is also scored, such as 'c2'"
     for name, changes in (
         ("allowed", {"candidate": candidate, "allow_overlap": True}),
         ("not asked", {"candidate": looking_at(conversation(3) | {"id": "mine"})}),
