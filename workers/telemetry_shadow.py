@@ -55,6 +55,13 @@ SHADOW_CATALOGUE: tuple[Metric, ...] = (
         "served_severity", "gauge", "Class of the calibrated mean: 0 none, 1 mild, 2 moderate, 3 severe, 4 collapse."
     ),
     _metric("drift_threshold_nats", "gauge", "Mean KL above which served traffic has drifted; absent: not known."),
+    _metric(
+        "drift_quiet_limit_nats",
+        "gauge",
+        "Mean KL above which traffic is worse than the first live requests; absent: not learned.",
+    ),
+    _metric("drift_quiet_e_value", "gauge", "Evidence that the mean KL is above the quiet limit."),
+    _metric("drift_quiet_e_value_needed", "gauge", "Evidence at which the quiet alarm is raised; absent: no limit."),
     _metric("drift_state", "gauge", "1 for the state that holds, else 0.", "state", DRIFT_STATES),
     _metric("drift_e_value", "gauge", "Evidence against no drift."),
     _metric("drift_e_value_needed", "gauge", "Evidence at which an alarm is raised; absent: no threshold is known."),

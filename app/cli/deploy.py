@@ -360,6 +360,8 @@ def _drift(one: Json, threshold: float | None) -> str:
     if not shadow:
         return "nothing scored yet"
     limit = f", threshold {threshold:.3f} nats" if threshold else ""
+    if shadow.get("quiet_limit"):
+        limit += f", quiet limit {shadow['quiet_limit']:.3f}"
     why = f": {shadow['reason']}" if shadow["reason"] else ""
     needed = f" of {shadow['e_value_needed']:.3g}" if shadow.get("e_value_needed") else ""
     return f"{shadow['drift']}{limit}, e-value {shadow['e_value']:.3g}{needed}, alarms {shadow['alarms']}{why}"

@@ -157,9 +157,12 @@ class ShadowStatus(Contract):
     drift: DriftState = DriftState.LEARNING
     reason: str = ""
     threshold: float | None = None
+    quiet_limit: float | None = Field(
+        default=None, description="learned from the first live requests; null: not learned yet"
+    )
     e_value: float = 1.0
     e_value_needed: float | None = Field(
-        default=None, description="at which an alarm is raised: k(k+1)/alpha in episode k; null: there is no threshold"
+        default=None, description="at which an alarm is raised: 2k(k+1)/alpha in episode k; null: there is no threshold"
     )
     alarms: int = 0
     divergence: ServedDivergence | None = None

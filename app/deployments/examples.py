@@ -78,7 +78,8 @@ _SHADOW: Final[dict[str, Any]] = {
     "reason": "",
     "threshold": 0.36,
     "e_value": 0.4,
-    "e_value_needed": 200.0,
+    "quiet_limit": 0.25,
+    "e_value_needed": 400.0,
     "alarms": 0,
     "divergence": {
         "raw": {"mean": 0.326, "low": 0.301, "high": 0.354},

@@ -96,8 +96,8 @@ def stats() -> list[Any]:
         stat_panel(
             "Drift",
             "ALARM: a sequential test holds it for proven that served traffic diverges by more than the "
-            "threshold. stale: nothing fresh was scored, so nothing is known. learning: too little was scored, or "
-            "there is no threshold yet.",
+            "threshold or the quiet limit. stale: nothing fresh was scored, so nothing is known. learning: too little "
+            "was scored, or there is no limit yet.",
             Query(drift_number(), "{{deployment}}"),
             unit="none",
             steps=[(None, GREY)],
@@ -168,12 +168,13 @@ def graphs() -> list[Any]:
             "$deployment: KL against threshold",
             "Mean KL(reference‖served) of the recent window with its 95 % interval (clustered by request), and "
             "the drift threshold. The whole band above the line: it has drifted. A band across the line: not "
-            "decided.",
+            "decided. quiet limit: what the first live requests showed to be usual.",
             [
                 Query(series(kl.format("mean"), stage="calibrated"), "mean"),
                 Query(series(kl.format("high"), stage="calibrated"), "upper 95 % limit"),
                 Query(series(kl.format("low"), stage="calibrated"), "lower 95 % limit"),
                 Query(series("hemostat_drift_threshold_nats"), "threshold"),
+                Query(series("hemostat_drift_quiet_limit_nats"), "quiet limit"),
             ],
             unit="suffix: nats",
             span=24,
@@ -184,6 +185,7 @@ def graphs() -> list[Any]:
                 Style("upper 95 % limit", colour=BLUE, width=0, fill_to="lower 95 % limit"),
                 Style("lower 95 % limit", colour=BLUE, width=0),
                 Style("threshold", colour=RED, dashed=True),
+                Style("quiet limit", colour=ORANGE, dashed=True),
             ],
             no_value=NOT_YET,
         )
@@ -231,11 +233,13 @@ def graphs() -> list[Any]:
         graph(
             "Evidence of drift",
             "The e-value against 'no drift', and, dashed, where the alarm is raised. It may be looked at at any "
-            "time: where there is no drift an alarm is ever raised with probability alpha at most. Episodes (another "
-            "version, another threshold, an alarm that was cleared) share alpha: each needs more than the one before.",
+            "time: where there is no drift an alarm is ever raised with probability alpha at most. Both limits share "
+            "alpha, and so do episodes (another version or threshold, a cleared alarm): each needs more evidence.",
             [
                 Query(series("hemostat_drift_e_value"), "{{deployment}}"),
                 Query(series("hemostat_drift_e_value_needed"), "{{deployment}} alarm at"),
+                Query(series("hemostat_drift_quiet_e_value"), "{{deployment}} quiet"),
+                Query(series("hemostat_drift_quiet_e_value_needed"), "{{deployment}} quiet alarm at"),
             ],
             unit="none",
             span=12,

@@ -17,8 +17,18 @@ from numpy.typing import NDArray
 
 from tests.bench.rows import Row, write
 from workers.calibration.online.capital import advance, opening, spent, value
-from workers.calibration.online.drift import DriftDetector
+from workers.calibration.online.drift import LEAST_LEVEL, DriftDetector
 from workers.calibration.online.promotion import REJECT_BOUND, PairedTrial
+from workers.calibration.online.quiet import (
+    BLOCK,
+    CLIP,
+    FEWEST,
+    FIRST,
+    MOST,
+    QuietDetector,
+    dependence,
+    upper_limit,
+)
 from workers.calibration.online.rollback import RollbackGuard
 
 Array = NDArray[np.float64]
@@ -26,6 +36,7 @@ Draw = Callable[[np.random.Generator, int], Array]
 
 FILE = Path(__file__).with_name("online.csv")
 NEVER = 0
+SHARE = 0.005  # of a deployment's usual α of 0.01, for each of its two alarms
 
 
 def crossings(payoffs: Iterable[Array], level: float, *, restarts: bool, fewest: int = 1) -> NDArray[np.int64]:
@@ -33,12 +44,19 @@ def crossings(payoffs: Iterable[Array], level: float, *, restarts: bool, fewest:
 
     `payoffs` gives one array (S,) a request. Not before request `fewest`.
     """
+    return _crossings(((payoff_S, 1.0) for payoff_S in payoffs), level, restarts=restarts, fewest=fewest)
+
+
+def _crossings(
+    stakes: Iterable[tuple[Array, Array | float]], level: float, *, restarts: bool, fewest: int = 1
+) -> NDArray[np.int64]:
+    """The same of payoffs with their dependence."""
     first_S, staked_SK = np.zeros(0, dtype=np.int64), np.zeros((0, 0))
-    for step, payoff_S in enumerate(payoffs):
+    for step, (payoff_S, dependence_S) in enumerate(stakes):
         if step == 0:
             first_S = np.zeros(len(payoff_S), dtype=np.int64)
             staked_SK = opening(len(payoff_S), restarts=restarts)
-        staked_SK = advance(staked_SK, payoff_S, step, restarts=restarts)
+        staked_SK = advance(staked_SK, payoff_S, step, restarts=restarts, dependence_S=dependence_S)
         if step + 1 >= fewest:
             crossed_S = (value(staked_SK, step + 1, restarts=restarts) >= level) & (first_S == NEVER)
             first_S[crossed_S] = step + 1
@@ -50,6 +68,44 @@ def alarms(detector: DriftDetector, values: Iterable[Array]) -> NDArray[np.int64
     """When each stream of mean divergences first raises the alarm."""
     payoffs = (np.minimum(x_S / detector.threshold, detector.bound) - 1 for x_S in values)
     return crossings(payoffs, 1 / spent(detector.alpha, 1), restarts=True)
+
+
+def quiet_alarms(detector: QuietDetector, values: Iterable[Array]) -> NDArray[np.int64]:
+    """When each stream of mean divergences first raises the quiet alarm; the first requests are learned from."""
+    first_S = _crossings(_quiet_stakes(detector, values), 1 / spent(detector.alpha / 2, 1), restarts=True)
+    return np.where(first_S == NEVER, NEVER, first_S + FIRST + FEWEST)
+
+
+def _quiet_stakes(detector: QuietDetector, values: Iterable[Array]) -> Iterator[tuple[Array, Array]]:
+    """Payoff and dependence of each request from the one on that is tested; all streams learn at once.
+
+    Where there is no limit yet, nothing is paid.
+    """
+    error = spent(detector.alpha / 2, 1)
+    values = iter(values)
+    scale_S = next(values)
+    for seen in range(1, FIRST):
+        x_S = next(values)
+        scale_S = scale_S + np.where(scale_S > 0, np.minimum(x_S, CLIP * scale_S / seen), x_S)
+    bound_S = CLIP * np.maximum(scale_S / FIRST, LEAST_LEVEL)
+    total_S, spread_S, block_S, squares_S = (np.zeros(len(bound_S)) for _ in range(4))
+    least_S, tau_S = np.full(len(bound_S), 0.5), np.ones(len(bound_S))
+    for learned, x_S in enumerate(values):
+        y_S = np.minimum(x_S / bound_S, 1.0)
+        if learned >= FEWEST:
+            yield np.where(least_S < 0.5, y_S / least_S - 1, 0.0), tau_S
+        if learned >= MOST:
+            continue
+        spread_S = spread_S + (y_S - (1 / CLIP + total_S) / (1 + learned)) ** 2
+        total_S, block_S = total_S + y_S, block_S + y_S
+        count = learned + 1
+        if count % BLOCK:
+            continue
+        squares_S, block_S = squares_S + block_S**2, np.zeros(len(bound_S))
+        if count >= FEWEST:
+            found_S = dependence(count, total_S, spread_S, squares_S)
+            limit_S = upper_limit(count, total_S, spread_S, found_S, error)
+            least_S, tau_S = np.where(limit_S < least_S, (limit_S, found_S), (least_S, tau_S))
 
 
 def clearings(detector: DriftDetector, values: Iterable[Array]) -> NDArray[np.int64]:
@@ -138,8 +194,8 @@ def _delays(case: str, first_S: NDArray[np.int64], at: int = 0, *, unit: str = "
 
 
 def drift_rows(streams: int = 1000, requests: int = 10_000) -> list[Row]:
-    """False alarms at the border of the null, and delays, with α = 0.01 and threshold 1."""
-    detector = DriftDetector.new(1.0, 0.01)
+    """False alarms at the border of the null, and delays, with threshold 1."""
+    detector = DriftDetector.new(1.0, SHARE)
     rows = []
     nulls: dict[str, Iterable[Array]] = {
         "two_point": stream(two_point(1.0, detector.bound), streams=streams, requests=requests, seed=1)
@@ -170,6 +226,25 @@ def drift_rows(streams: int = 1000, requests: int = 10_000) -> list[Row]:
         rows.append(
             Row("online", f"clear_wrong_sigma_{sigma}", "cleared_ratio", _share(clearings(detector, values)), "ratio")
         )
+    return rows
+
+
+def quiet_rows(streams: int = 1000, requests: int = 10_000) -> list[Row]:
+    """Of the alarm that learns its limit: false alarms and delays, of independent and of clustered requests."""
+    detector = QuietDetector(alpha=SHARE)
+    rows = []
+    for sigma in (0.5, 1.0, 1.5):
+        for rho in (0.0, 0.3, 0.6, 0.9):
+            values = autocorrelated(1.0, sigma, rho, streams=streams, requests=requests, seed=32)
+            share = _share(quiet_alarms(detector, values))
+            rows.append(Row("online", f"quiet_null_ar1_{rho}_sigma_{sigma}", "false_alarm_ratio", share, "ratio"))
+        for factor in (1.2, 2.0):
+            for at in (500, 1000, 5000):
+                for rho in (0.0, 0.6):
+                    like = autocorrelated(1.0, sigma, rho, streams=200, requests=at + 5000, seed=33)
+                    values = (x_S * (1.0 if step < at else factor) for step, x_S in enumerate(like))
+                    case = f"quiet_x{factor}_ar1_{rho}_sigma_{sigma}_after_{at}"
+                    rows += _delays(case, quiet_alarms(detector, values), at)
     return rows
 
 
@@ -231,4 +306,4 @@ def rollback_rows(streams: int = 1000) -> list[Row]:
 
 
 if __name__ == "__main__":
-    write(FILE, [*drift_rows(), *trial_rows(), *rollback_rows()])
+    write(FILE, [*drift_rows(), *quiet_rows(), *trial_rows(), *rollback_rows()])

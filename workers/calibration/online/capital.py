@@ -64,10 +64,17 @@ def opening(streams: int, *, restarts: bool) -> Array:
     return np.full((streams, len(FRACTIONS)), (1 - (reserve(0) if restarts else 0.0)) / len(FRACTIONS))
 
 
-def advance(staked_SK: Array, payoff_S: ArrayLike, steps: int, *, restarts: bool) -> Array:
-    """Stakes after one more payoff in each stream; `steps` payoffs came before."""
+def advance(
+    staked_SK: Array, payoff_S: ArrayLike, steps: int, *, restarts: bool, dependence_S: ArrayLike = 1.0
+) -> Array:
+    """Stakes after one more payoff in each stream; `steps` payoffs came before.
+
+    So many dependent payoffs are worth one: factors are raised to the power 1/dependence, which by Jensen's inequality
+    only makes the capital of independent ones smaller.
+    """
     released = reserve(steps - 1) - reserve(steps) if restarts and steps else 0.0
-    return np.asarray((staked_SK + released / len(FRACTIONS)) * growth(payoff_S))
+    factors_SK = growth(payoff_S) ** (1 / np.asarray(dependence_S)[..., None])
+    return np.asarray((staked_SK + released / len(FRACTIONS)) * factors_SK)
 
 
 def value(staked_SK: Array, steps: int, *, restarts: bool) -> Array:
@@ -92,11 +99,12 @@ class Capital(Contract):
         """The e-value; reaches 1/α with probability α at most while the null holds."""
         return min(float(value(np.asarray(self.staked), self.steps, restarts=self.restarts)), MOST)
 
-    def after(self, payoff: float) -> Capital:
-        """The capital after one payoff. ValueError for NaN or +inf."""
+    def after(self, payoff: float, dependence: float = 1.0) -> Capital:
+        """The capital after one payoff, of which `dependence` are worth one. ValueError for NaN or +inf."""
         if math.isnan(payoff) or payoff == math.inf:
             raise ValueError("a payoff is a number below infinity")
-        staked_K = advance(np.asarray([self.staked]), [payoff], self.steps, restarts=self.restarts)[0]
+        staked_SK = np.asarray([self.staked])
+        staked_K = advance(staked_SK, [payoff], self.steps, restarts=self.restarts, dependence_S=dependence)[0]
         return Capital(
             restarts=self.restarts,
             steps=self.steps + 1,

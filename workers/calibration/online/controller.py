@@ -16,19 +16,19 @@ from pydantic import Field
 from app.contracts.base import Contract
 from app.contracts.deployment import IDENTITY, CalibrationMode, DriftState, Version
 from workers.calibration.online.capital import spent
-from workers.calibration.online.drift import DriftDecision, DriftDetector, DriftMemory
+from workers.calibration.online.drift import LEAST_LEVEL, DriftDecision, DriftDetector, DriftMemory
 from workers.calibration.online.hysteresis import Hysteresis, HysteresisMemory, Permission
 from workers.calibration.online.promotion import PairedTrial, TrialMemory, TrialVerdict
+from workers.calibration.online.quiet import QuietDetector, QuietMemory
 from workers.calibration.online.rollback import GuardDecision, GuardMemory, RollbackGuard, Worse
 
 Scalar = float | int | str | bool | None
 Rule = TypeVar("Rule", bound=Contract)
 Memory = TypeVar("Memory", bound=Contract)
 
-# Bounds are multiples of a usual divergence; below this it is taken for this, nats per token.
-LEAST_LEVEL: Final = 1e-4
 # Requests whose raw divergence gives the usual one where test documents did not; the guard begins after them.
 LEVEL_REQUESTS: Final = 20
+QUIET: Final = " (quiet limit)"
 
 
 class Action(StrEnum):
@@ -83,6 +83,7 @@ class LoopMemory(Contract):
     scored: int = Field(default=0, ge=0)
     drift: Drift | None = None
     retired: DriftMemory | None = Field(default=None, description="of drift, while there is no threshold")
+    quiet: QuietMemory = Field(default_factory=QuietMemory)
     guard: Guard | None = None
     unguarded: int = Field(default=0, ge=0, description="requests since the activation, while there is no guard")
     unguarded_raw: float = Field(default=0.0, ge=0, description="sum of their raw divergences")
@@ -97,7 +98,9 @@ class Loop(Contract):
 
     mode: CalibrationMode = CalibrationMode.AUTO
     threshold: float | None = Field(default=None, gt=0)
-    alpha: float = Field(default=0.01, gt=0, lt=1, description="of ever raising a false drift alarm")
+    alpha: float = Field(
+        default=0.01, gt=0, lt=1, description="of ever raising a false alarm: half of it by each of the two"
+    )
     trial_alpha: float = Field(
         default=0.01, gt=0, lt=1, description="of a wrong promotion, from one promotion to the next"
     )
@@ -106,20 +109,23 @@ class Loop(Contract):
 
     def start(self, active: Version, previous: Version | None, level: float | None) -> LoopMemory:
         """Nothing seen. `level`: the raw model's usual mean divergence (of test documents), None if unknown."""
-        return LoopMemory(active=active, previous=previous, drift=self._drift(), guard=self.guard(active, level))
+        return LoopMemory(
+            active=active,
+            previous=previous,
+            drift=self._drift(),
+            guard=self.guard(active, level),
+        )
 
     def state(self, memory: LoopMemory) -> DriftState:
-        """learning, ok or alarm."""
-        if memory.drift is None:
-            return DriftState.LEARNING
-        return memory.drift.rule.state(memory.drift.memory)
+        """alarm if either test says so; else what the test of the drift limit says, or the quiet one without it."""
+        quiet = self._quiet.state(memory.quiet)
+        limit = quiet if memory.drift is None else memory.drift.rule.state(memory.drift.memory)
+        return DriftState.ALARM if DriftState.ALARM in (quiet, limit) else limit
 
     def observe(self, memory: LoopMemory, observed: Observed) -> tuple[LoopMemory, tuple[Step, ...]]:
         """After one scored request. A rollback comes before anything else and leaves the rest for later requests."""
         after = memory.model_copy(update={"scored": memory.scored + 1})
-        steps: list[Step] = []
-        if after.drift is not None:
-            after, steps = _drifted(after, after.drift, observed.active)
+        after, steps = self._drifted(after, observed.active)
         if after.guard is None:
             after = self._learnt_level(after, observed)
         else:
@@ -135,10 +141,7 @@ class Loop(Contract):
 
     def observe_drift(self, memory: LoopMemory, served: float | None) -> tuple[LoopMemory, tuple[Step, ...]]:
         """After one scored request that another version served in the active one's stead: evidence of drift alone."""
-        after = memory.model_copy(update={"scored": memory.scored + 1})
-        if after.drift is None:
-            return after, ()
-        after, steps = _drifted(after, after.drift, served)
+        after, steps = self._drifted(memory.model_copy(update={"scored": memory.scored + 1}), served)
         return after, tuple(steps)
 
     def try_version(
@@ -176,23 +179,31 @@ class Loop(Contract):
                 "trial": None,
             }
         )
-        return self.changed(after)
+        return self._renewed(after, keep=True)
 
     def rolled_back(self, memory: LoopMemory, version: Version, now: float) -> LoopMemory:
         """`version` was rolled back: it is barred for a while. `activated` follows."""
         return memory.model_copy(update={"pauses": self.pauses.rolled_back(memory.pauses, version, now, memory.scored)})
 
     def changed(self, memory: LoopMemory) -> tuple[LoopMemory, tuple[Step, ...]]:
-        """After threshold or α changed: `self` is in force from now on."""
+        """After threshold or α changed: `self` is in force from now on, and the quiet limit is learned again."""
+        return self._renewed(memory, keep=False)
+
+    def _renewed(self, memory: LoopMemory, *, keep: bool) -> tuple[LoopMemory, tuple[Step, ...]]:
+        after, steps = self._limited(memory)
+        quiet, decision = self._quiet.renewed(memory.quiet, keep=keep)
+        more = [] if decision is None else _drift_steps(decision, QUIET)
+        return after.model_copy(update={"quiet": quiet}), (*steps, *more)
+
+    def _limited(self, memory: LoopMemory) -> tuple[LoopMemory, tuple[Step, ...]]:
         before = memory.retired if memory.drift is None else memory.drift.memory
         if before is None:
             return memory.model_copy(update={"drift": self._drift()}), ()
-        if self.threshold is not None:
-            rule = DriftDetector.new(self.threshold, self.alpha)
-        elif memory.drift is not None:
+        rule = self._limit_rule()
+        if rule is None:
+            if memory.drift is None:
+                return memory, ()
             rule = memory.drift.rule
-        else:
-            return memory, ()
         # Episodes are counted on without a threshold too: what they used of α is used.
         remembered, decision = rule.renewed(before)
         known = self.threshold is not None
@@ -204,11 +215,29 @@ class Loop(Contract):
         )
         return after, tuple(_drift_steps(decision))
 
+    @property
+    def _quiet(self) -> QuietDetector:
+        return QuietDetector(alpha=self.alpha / 2)
+
+    def _limit_rule(self) -> DriftDetector | None:
+        return None if self.threshold is None else DriftDetector.new(self.threshold, self.alpha / 2)
+
     def _drift(self) -> Drift | None:
-        if self.threshold is None:
-            return None
-        rule = DriftDetector.new(self.threshold, self.alpha)
-        return Drift(rule=rule, memory=rule.start())
+        rule = self._limit_rule()
+        return None if rule is None else Drift(rule=rule, memory=rule.start())
+
+    def _drifted(self, memory: LoopMemory, value: float | None) -> tuple[LoopMemory, list[Step]]:
+        """After the divergence of one request: the test of the drift limit, and the quiet one."""
+        steps = []
+        if (drift := memory.drift) is not None:
+            remembered, decision = drift.rule.update(drift.memory, value)
+            memory = memory.model_copy(update={"drift": Drift(rule=drift.rule, memory=remembered)})
+            steps += _drift_steps(decision)
+        drifted = memory.drift is not None and memory.drift.memory.relief is not None
+        quiet, judged = self._quiet.update(memory.quiet, value, learn=not drifted)
+        if judged is not None:
+            steps += _drift_steps(judged, QUIET)
+        return memory.model_copy(update={"quiet": quiet}), steps
 
     def _learnt_level(self, memory: LoopMemory, observed: Observed) -> LoopMemory:
         if memory.active == IDENTITY:
@@ -243,16 +272,10 @@ class Loop(Contract):
         return after, [_step(action, judged, judged.reason, version)]
 
 
-def _drifted(memory: LoopMemory, drift: Drift, value: float | None) -> tuple[LoopMemory, list[Step]]:
-    remembered, decision = drift.rule.update(drift.memory, value)
-    after = memory.model_copy(update={"drift": Drift(rule=drift.rule, memory=remembered)})
-    return after, _drift_steps(decision)
-
-
-def _drift_steps(decision: DriftDecision) -> list[Step]:
+def _drift_steps(decision: DriftDecision, which: str = "") -> list[Step]:
     if decision.raised:
-        return [_step(Action.ALARM, decision, decision.reason)]
-    return [_step(Action.CLEARED, decision, decision.reason)] if decision.cleared else []
+        return [_step(Action.ALARM, decision, decision.reason + which)]
+    return [_step(Action.CLEARED, decision, decision.reason + which)] if decision.cleared else []
 
 
 def _rollback(memory: LoopMemory, judged: GuardDecision) -> Step:

@@ -27,6 +27,8 @@ from workers.calibration.online.capital import Capital, spent
 
 BOUND: Final = 32.0
 RELIEF_BOUND: Final = 8.0
+# Bounds are multiples of a usual divergence; below this it is taken for this, nats per token.
+LEAST_LEVEL: Final = 1e-4
 
 
 class DriftMemory(Contract):
@@ -68,6 +70,7 @@ class DriftDetector(Contract):
         default=0.05, gt=0, lt=1, description="probability that an alarm is cleared while the drift lasts"
     )
     relief_bound: float = Field(default=RELIEF_BOUND, gt=1)
+    dependence: float = Field(default=1.0, ge=1, description="requests that are worth one independent request")
     learning: int = Field(default=20, ge=0, description="requests of an episode before its state is called ok")
 
     @classmethod
@@ -90,7 +93,7 @@ class DriftDetector(Contract):
         if value < 0:
             raise ValueError("a divergence is not negative")
         if memory.relief is None:
-            evidence = memory.evidence.after(min(value / self.threshold, self.bound) - 1)
+            evidence = memory.evidence.after(min(value / self.threshold, self.bound) - 1, self.dependence)
             raised = evidence.value >= self.level(memory)
             after = memory.model_copy(
                 update={
@@ -102,7 +105,7 @@ class DriftDetector(Contract):
             )
             return after, self._decision(after, raised=raised, reason="the mean is above the threshold" * raised)
         target = 1 - self.margin
-        relief = memory.relief.after((target - value / self.threshold) / (self.relief_bound - target))
+        relief = memory.relief.after((target - value / self.threshold) / (self.relief_bound - target), self.dependence)
         after = memory.model_copy(update={"seen": memory.seen + 1, "relief": relief})
         if relief.value < 1 / self.relief_alpha:
             return after, self._decision(after)

@@ -34,6 +34,9 @@ def export_monitor(telemetry: ShadowTelemetry, book: Monitor) -> None:
     for each in DriftState:
         telemetry.set("drift_state", float(each is drift), state=each.value)
     telemetry.set("drift_threshold_nats", state.threshold)
+    telemetry.set("drift_quiet_limit_nats", book.quiet_limit)
+    telemetry.set("drift_quiet_e_value", book.quiet_e_value)
+    telemetry.set("drift_quiet_e_value_needed", book.quiet_e_value_needed)
     telemetry.set("drift_e_value", book.e_value)
     telemetry.set("drift_e_value_needed", book.e_value_needed)
     telemetry.set("drift_last_observation_timestamp_seconds", state.silence.observed_at)

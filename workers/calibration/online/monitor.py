@@ -275,6 +275,23 @@ class Monitor:
         return None if drift is None else drift.rule.level(drift.memory)
 
     @property
+    def quiet_limit(self) -> float | None:
+        """Nats per token, learned from the first live requests; None: not learned yet."""
+        rule = self.state.loop.quiet.rule
+        return None if rule is None else rule.threshold
+
+    @property
+    def quiet_e_value(self) -> float:
+        """Evidence that the mean is above the quiet limit; 1 if there is none yet."""
+        return self.state.loop.quiet.drift.evidence.value
+
+    @property
+    def quiet_e_value_needed(self) -> float | None:
+        """At which the quiet alarm is raised; None: there is no quiet limit yet."""
+        quiet = self.state.loop.quiet
+        return None if quiet.rule is None else quiet.rule.level(quiet.drift)
+
+    @property
     def trial_seen(self) -> int | None:
         """Requests of the trial; None without one."""
         trial = self.state.loop.trial
@@ -285,12 +302,16 @@ class Monitor:
         state = self.drift()
         if not reason and state is DriftState.LEARNING:
             reason = "no drift threshold is known" if self.state.threshold is None else "too little was seen yet"
+        if not reason and state is DriftState.ALARM:
+            over = self.state.loop.drift is not None and self.state.loop.drift.memory.relief is not None
+            reason = "above the drift limit" if over else "above the quiet limit"
         if not reason and state is DriftState.STALE:
             reason = "no request was scored for too long"
         return ShadowStatus(
             drift=state,
             reason=reason,
             threshold=self.state.threshold,
+            quiet_limit=self.quiet_limit,
             e_value=self.e_value,
             e_value_needed=self.e_value_needed,
             alarms=self.state.alarms,

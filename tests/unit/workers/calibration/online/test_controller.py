@@ -110,7 +110,9 @@ def test_a_domain_shift_half_way_leads_to_alarm_refit_and_promotion_and_the_dive
     assert service.log == []
     assert service.loop.state(service.memory) is DriftState.OK
     service.run(800, ABROAD)
-    assert [step.action for _, step in service.log] == [Action.ALARM, Action.PROMOTE, Action.CLEARED]
+    # Either alarm, one after the other: of the drift limit, and of the level that the first requests showed.
+    alarms, cleared = [Action.ALARM] * 2, [Action.CLEARED] * 2
+    assert [step.action for _, step in service.log] == [*alarms, Action.PROMOTE, *cleared]
     alarm, promoted = service.at(Action.ALARM)[0], service.at(Action.PROMOTE)[0]
     assert 600 < alarm < promoted < 1000
     assert (service.memory.active, service.memory.previous) == (REFIT, FIRST)
@@ -122,7 +124,7 @@ def test_a_domain_shift_half_way_leads_to_alarm_refit_and_promotion_and_the_dive
 def test_a_poisoned_candidate_is_never_promoted_and_not_tried_again_soon(seed: int) -> None:
     service = Service(refit=lambda count: OTHER, seed=seed)
     service.run(300, HOME)
-    service.run(900, ABROAD)
+    service.run(1500, ABROAD)
     assert service.at(Action.ALARM)
     assert service.at(Action.REJECT)
     assert not service.at(Action.PROMOTE)
@@ -218,7 +220,14 @@ def test_without_a_threshold_for_a_while_what_was_used_of_alpha_stays_used() -> 
     assert steps == ()
     service.run(300, ABROAD)
     first, second = (step.evidence["level"] for _, step in service.log if step.action is Action.ALARM)
-    assert (first, second) == (pytest.approx(200), pytest.approx(1200))
+    assert (first, second) == (pytest.approx(400), pytest.approx(2400))
+
+
+def test_what_is_above_the_drift_limit_teaches_no_quiet_limit() -> None:
+    service = Service(loop=LOOP.model_copy(update={"threshold": 0.1, "mode": CalibrationMode.FROZEN}))
+    service.run(600, HOME)
+    assert [step.action for _, step in service.log] == [Action.ALARM]
+    assert service.memory.quiet.rule is None
 
 
 def test_where_the_usual_divergence_is_not_known_the_guard_learns_it_first() -> None:

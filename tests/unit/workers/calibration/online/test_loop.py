@@ -91,7 +91,7 @@ async def until(loop: ShadowLoop, state: DriftState) -> None:
 async def test_silence_is_told_while_the_engines_do_not_answer(tmp_path: Path, store: Store) -> None:
     async with running(tmp_path, store, threading.Event()) as loop:
         await until(loop, DriftState.OK)  # what the last process knew is told before the models are loaded
-        assert loop.telemetry.value("drift_e_value_needed") == 200
+        assert loop.telemetry.value("drift_e_value_needed") == 400
         fall_silent(loop)
         await until(loop, DriftState.STALE)
         async with asyncio.timeout(60):

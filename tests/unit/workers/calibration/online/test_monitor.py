@@ -43,20 +43,20 @@ def settle(book: Monitor) -> None:
 
 def test_the_evidence_that_is_told_to_be_needed_is_where_the_alarm_is_raised(settings: Settings) -> None:
     book = Monitor(settings, deployment(), Expected(), None, NOW)
-    assert book.status(NOW).e_value_needed == pytest.approx(200)
+    assert book.status(NOW).e_value_needed == pytest.approx(400)
     evidence = [book.e_value]
     while book.drift() is not DriftState.ALARM:
         feed(book, 1, 0.2)
         evidence.append(book.e_value)
-    assert max(evidence[:-1]) < 200 <= evidence[-1]
+    assert max(evidence[:-1]) < 400 <= evidence[-1]
     feed(book, 20, 0.5)
     assert actions(book) == [Action.ALARM]
     status = book.status(NOW)
     assert (status.drift, status.threshold, status.alarms) == (DriftState.ALARM, 0.1, 1)
     book.meet(deployment(active_version=ONE), KNOWN, NOW)  # the next episode
-    assert book.status(NOW).e_value_needed == pytest.approx(600)
+    assert book.status(NOW).e_value_needed == pytest.approx(1200)
     book.meet(deployment(active_version=ONE, alpha=0.05), KNOWN, NOW)
-    assert book.status(NOW).e_value_needed == pytest.approx(240)
+    assert book.status(NOW).e_value_needed == pytest.approx(480)
     without = Monitor(settings, deployment(drift_threshold=None), Expected(), None, NOW)
     assert without.status(NOW).e_value_needed is None
 
@@ -66,6 +66,11 @@ def test_without_a_threshold_it_learns_and_a_test_on_documents_gives_one(setting
     feed(book, 200, 5.0)
     assert book.drift() is DriftState.LEARNING
     assert book.status(NOW).reason == "no drift threshold is known"
+    assert book.quiet_limit is None
+    feed(book, 40, 5.0)
+    assert book.drift() is DriftState.OK  # the quiet limit needs no test on documents
+    assert book.quiet_limit == book.status(NOW).quiet_limit
+    assert 5.0 < book.quiet_limit < 10.0
     told = book.meet(deployment(drift_threshold=None), KNOWN, NOW)
     assert book.state.threshold == pytest.approx(0.15)
     assert any("0.15" in line for line in told)
