@@ -340,36 +340,6 @@ def test_weights_that_cannot_be_loaded_degrade_it_until_they_are_mended(shadow: 
     push_and_wait(shadow, samples(8))
 
 
-def test_steady_traffic_is_quiet_and_a_bad_version_far_below_the_drift_limit_raises_the_quiet_alarm(
-    shadow: Shadow, settings: Settings
-) -> None:
-    patch = DeploymentPatch(drift_threshold=49.0, calibration=CalibrationMode.FROZEN)  # nobody rolls it back
-    run(settings, lambda store: store.patch(shadow.deployment.id, patch))
-    shadow.until(lambda found: found.shadow.threshold == 49, what="threshold")
-    learned = push_and_wait(shadow, samples(260)).shadow
-    assert learned.divergence.raw.mean < learned.quiet_limit < 2 * learned.divergence.raw.mean
-    steady = push_and_wait(shadow, samples(300)).shadow
-    assert (steady.drift, steady.alarms) == (DriftState.OK, learned.alarms)
-    assert steady.quiet_limit <= learned.quiet_limit
-    version, _ = biased(settings, 1.5, seed=7)
-    run(settings, lambda store: store.promote(shadow.deployment.id, version, reason="by hand", manual=True))
-    shadow.until(
-        lambda _: any(f"{version} came into force" in event.reason for event in shadow.events()), what="noticed change"
-    )
-    for _ in range(10):
-        worse = push_and_wait(shadow, samples(MANY, version=version)).shadow
-        if worse.alarms > steady.alarms:
-            break
-    assert (worse.drift, worse.reason) == (DriftState.ALARM, "above the quiet limit")
-    assert worse.quiet_limit == steady.quiet_limit < worse.divergence.calibrated.low
-    assert worse.divergence.calibrated.high < 0.1 * worse.threshold
-    assert worse.e_value < worse.e_value_needed
-    run(settings, lambda store: store.rollback(shadow.deployment.id, reason="by hand", manual=True))
-    auto = DeploymentPatch(calibration=CalibrationMode.AUTO)
-    run(settings, lambda store: store.patch(shadow.deployment.id, auto))
-    shadow.until(lambda found: found.shadow.drift is not DriftState.ALARM, what="end of the alarm")
-
-
 def test_a_killed_process_goes_on_where_it_was(shadow: Shadow, settings: Settings) -> None:
     before = push_and_wait(shadow, samples(16)).shadow
 
@@ -410,6 +380,36 @@ def test_nothing_of_what_was_said_is_on_disk_or_in_the_log(shadow: Shadow, redis
     for file in files:
         text = file.read_text(errors="replace")
         assert not any(needle in text for needle in needles), file
+
+
+def test_steady_traffic_is_quiet_and_a_bad_version_far_below_the_drift_limit_raises_the_quiet_alarm(
+    shadow: Shadow, settings: Settings
+) -> None:
+    patch = DeploymentPatch(drift_threshold=49.0, calibration=CalibrationMode.FROZEN)  # nobody rolls it back
+    run(settings, lambda store: store.patch(shadow.deployment.id, patch))
+    shadow.until(lambda found: found.shadow.threshold == 49, what="threshold")
+    learned = push_and_wait(shadow, samples(260)).shadow
+    assert learned.divergence.raw.mean < learned.quiet_limit < 2 * learned.divergence.raw.mean
+    steady = push_and_wait(shadow, samples(300)).shadow
+    assert (steady.drift, steady.alarms) == (DriftState.OK, learned.alarms)
+    assert steady.quiet_limit <= learned.quiet_limit
+    version, _ = biased(settings, 1.5, seed=7)
+    run(settings, lambda store: store.promote(shadow.deployment.id, version, reason="by hand", manual=True))
+    shadow.until(
+        lambda _: any(f"{version} came into force" in event.reason for event in shadow.events()), what="noticed change"
+    )
+    for _ in range(10):
+        worse = push_and_wait(shadow, samples(MANY, version=version)).shadow
+        if worse.alarms > steady.alarms:
+            break
+    assert (worse.drift, worse.reason) == (DriftState.ALARM, "above the quiet limit")
+    assert worse.quiet_limit == steady.quiet_limit < worse.divergence.calibrated.low
+    assert worse.divergence.calibrated.high < 0.1 * worse.threshold
+    assert worse.e_value < worse.e_value_needed
+    run(settings, lambda store: store.rollback(shadow.deployment.id, reason="by hand", manual=True))
+    auto = DeploymentPatch(calibration=CalibrationMode.AUTO)
+    run(settings, lambda store: store.patch(shadow.deployment.id, auto))
+    shadow.until(lambda found: found.shadow.drift is not DriftState.ALARM, what="end of the alarm")
 
 
 def test_it_ends_within_seconds_and_leaves(shadow: Shadow) -> None:
