@@ -32,4 +32,6 @@ def demo(settings: Settings, *, as_json: bool, details: bool = False) -> None:
         return
     render_terminal(report, out, details=details)
     out.print(f"Report: {page}", soft_wrap=True)
-    out.print("[dim]Open it in a browser. The service is shut down again; `make up` keeps one running.[/]")
+    out.print(
+        "[dim]Open this page in a browser. The demo's service has ended; `make up` starts one that keeps its jobs.[/]"
+    )

@@ -51,9 +51,9 @@ def diff(
     details: Details = False,
     as_json: AsJson = False,
 ) -> None:
-    """Which candidate is better, and is it sure: paired differences on the same tokens, with intervals.
+    """Show which candidate is better, and how sure that is: paired differences on the same tokens, with intervals.
 
-    Reports are compared only where tokenizer, text, windows, dtype, engine, reference and scored positions agree.
+    Reports are compared only if tokenizer, text, windows, dtype, engine, reference and scored positions agree.
     """
     try:
         if output is not None:

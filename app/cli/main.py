@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
 from rich.markup import escape
@@ -64,6 +65,13 @@ _ORDER = [
 ]
 
 
+# What pydantic says of a value, and what helps a person.
+_PYDANTIC: Final = re.compile(
+    r"Value error, |Input should be a valid (integer|number)(?:, unable to parse string as .*)?"
+)
+_PLAIN: Final = {"integer": "it is not a whole number", "number": "it is not a number"}
+
+
 class _GoneError(Exception):
     """No one reads the output any more."""
 
@@ -73,7 +81,7 @@ def _wrong_usage(error: UsageError) -> NoReturn:
     if isinstance(error, NoArgsIsHelpError):
         raise error
     command = error.ctx.command_path if error.ctx else "hemostat"
-    detail = error.format_message().replace("Value error, ", "")  # pydantic's, which helps no one
+    detail = _PYDANTIC.sub(lambda found: _PLAIN.get(found[1], ""), " ".join(error.format_message().split()))
     wrong = HemostatError(ErrorCode.INVALID_REQUEST, detail, hint=f"`{command} --help` shows what it takes")
     fail(wrong, as_json="--json" in sys.argv)
 
@@ -180,13 +188,13 @@ def report(
 
 @app.command()
 def doctor(*, as_json: AsJson = False) -> None:
-    """What is installed, which engine would run, what is missing and how to get it."""
+    """Check the installation: what is there, which engine would run, what is missing and how to get it."""
     raise SystemExit(run_doctor(settings(), as_json=as_json))
 
 
 @app.command()
 def version() -> None:
-    """The version."""
+    """Print the version."""
     out.print(metadata.version("hemostat"))
 
 

@@ -37,7 +37,7 @@ def print_estimate(estimate: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(estimate)
         return
-    table = Table(title="Estimate (nothing was run)", show_header=False)
+    table = Table(title="Estimate (no job was run)", show_header=False)
     for name, label, shown in _ROWS:
         value = estimate[name]
         table.add_row(label, "not known before it is read" if value is None else shown(value))

@@ -37,7 +37,7 @@ def alias_of(written: str, settings: Settings, *, url: str | None, fetch: bool =
     alias = known[0] if known else _free(target, registry)
     if not known:
         add(alias, target, settings, replace=False)
-        err.print(f"{written} is now the alias {alias} in {settings.models_file}", markup=False, soft_wrap=True)
+        err.print(f"wrote the alias {alias} for {written} into {settings.models_file}", markup=False, soft_wrap=True)
     _require_known(alias, settings, url)
     return alias
 

@@ -126,8 +126,8 @@ def fail(error: HemostatError, *, as_json: bool, place: Callable[[str], str] = p
 def show_error(error: HemostatError, console: Console, *, place: Callable[[str], str] = place_of) -> None:
     """Three lines: what went wrong and where, what to do, and the command that explains the code."""
     where = f" [dim]at {escape(place(error.pointer))}[/]" if error.pointer else ""
-    detail = _ALSO.sub(lambda found: place(found[0]), error.detail)
-    console.print(f"[bold red]error:[/] {escape(in_options(detail))}{where}", soft_wrap=True)
+    detail = in_options(_ALSO.sub(lambda found: place(found[0]), error.detail))
+    console.print(f"[bold red]error:[/] {escape(detail.removesuffix('.') if where else detail)}{where}", soft_wrap=True)
     hint = in_options(error.hint or GUIDE[error.code])
     console.print(f"[bold]what to do:[/] {escape(hint)}", soft_wrap=True)
     console.print(f"[dim]explained by: hemostat errors {error.code}[/]", soft_wrap=True)

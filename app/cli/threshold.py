@@ -26,17 +26,17 @@ _COLOURS = {"transition": "green", "no transition in range": "cyan", "not identi
 def threshold(
     file: Annotated[
         Path,
-        typer.Argument(help="JSON: points (pairs of s and perplexity), and if you like bounds, dense and params."),
+        typer.Argument(help="JSON: points (pairs of s and perplexity); bounds, dense and params are optional."),
     ],
     *,
     curve: Annotated[str | None, typer.Option(help="Which curve of a file that holds several by name.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
 ) -> None:
-    """How far a knob can be turned: fits the knee of a curve, with interval, tests and rival forms.
+    """Find how far a knob can be turned: fit the knee of a curve, with interval, tests and rival forms.
 
     s is the share removed, above 0 and at most 1. Bounds of a, b, s0, k1, k2 are pairs; null is open. With params, the
-    coefficients that were published for these points, their error is shown beside that of the fit.
+    coefficients that were published for these points, the output compares their error with that of the fit.
     """
     try:
         answer = _answer(file, seed, curve)

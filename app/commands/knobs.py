@@ -73,7 +73,7 @@ def _listed(text: str, knob: str) -> list[Any]:
     values = [_value(part) for part in text.split(",") if part.strip()]
     if len(values) < FEWEST_VALUES:
         given = "one value" if values else "no value"
-        raise _refused(f"--knob {knob}: {given} shows no course, and {FEWEST_VALUES} are the fewest")
+        raise _refused(f"--knob {knob}: {given} is not enough, give {FEWEST_VALUES} or more")
     return values
 
 

@@ -385,6 +385,20 @@ LimitationCode = Literal[
 ]
 
 
+# Of codes whose own words do not say it.
+_NOT_TESTED: Final[dict[LimitationCode, str]] = {
+    "free_running_generation": "text that the candidate generates",
+    "long_context": "longer contexts",
+    "long_texts": "longer texts",
+    "turns_of_users": "messages of users",
+    "text_by_people": "text written by people",
+    "text_of_the_model": "text written by the reference",
+    "executed_code": "running of generated code",
+    "settings_between": "settings between the measured ones",
+    "other_order": "the other order of the steps",
+}
+
+
 class Limitation(Contract):
     """Something that a report does not speak of."""
 
@@ -394,8 +408,8 @@ class Limitation(Contract):
 
     @property
     def name(self) -> str:
-        """The code in words."""
-        return self.code.replace("_", " ")
+        """What is not tested, in a few words."""
+        return _NOT_TESTED.get(self.code, self.code.replace("_", " "))
 
 
 class Report(Contract):

@@ -36,6 +36,10 @@ _TYPES: Final = {
 }
 # What the items of a list are distinguished by, in words.
 _TAGGED: Final = {"recipe": "recipe type", "tasks": "task source", "decoders": "decoder", "shapings": "shaping"}
+_OUTSIDE: Final = {
+    **dict.fromkeys(("greater_than", "greater_than_equal"), "too small"),
+    **dict.fromkeys(("less_than", "less_than_equal"), "too large"),
+}
 _LEAST: Final = {"minimum": "at least", "exclusiveMinimum": "above"}
 _MOST: Final = {"maximum": "at most", "exclusiveMaximum": "below"}
 _YES: Final = frozenset({"yes", "y", "on", "true", "1", "t"})
@@ -186,10 +190,12 @@ def value_fault(fault: ErrorDetails, name: str, node: Node, *, secret: bool = Fa
         if message == fault["msg"]:
             message = message.replace("Tuple", "list").replace("String", "text").replace("Dictionary", "object")
             return f"{name}: the {message.replace(' after validation', '')}.", ""
-        should, hint = message, _range_hint(name, node)
+        hint = _range_hint(name, node)
+        should = _OUTSIDE.get(fault["type"], message) if hint else message
     near = "" if secret or not isinstance(given, str) else _meant(given, choices, fault["type"])
     named = near or not fault["type"].endswith(("_type", "_parsing"))
-    told = f"{name} is {_value(given, secret=secret or not named)}, not {should}"
+    is_not = f"{', which is' if should in _OUTSIDE.values() else ', not'} {should}"
+    told = f"{name} is {_value(given, secret=secret or not named)}{is_not}"
     return f"{told}; {near}" if near else f"{told}.", hint
 
 

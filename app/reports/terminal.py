@@ -316,7 +316,7 @@ def render_terminal(report: dict[str, Any], console: Console, *, details: bool =
     Raises `HemostatError(INVALID_REQUEST)` if it is no report.
     """
     blocks = blocks_of(report)
-    more = f"hemostat report {shlex.quote(visible(report['job']))} --details, while hemostat up runs"
+    more = f"hemostat report {shlex.quote(visible(report['job']))} --details (needs a running service: hemostat up)"
     print_blocks(blocks, console, say_on(console), details=details, more=more)
 
 

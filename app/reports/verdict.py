@@ -119,8 +119,8 @@ def nonfinite(report: Report) -> str:
         return ""
     positions = "position" if report.nonfinite_positions == 1 else "positions"
     return (
-        f"{fmt.count(report.nonfinite_positions)} {positions} gave NaN or infinite values. They stand in no mean of "
-        "this report, and they alone make the verdict collapse."
+        f"{fmt.count(report.nonfinite_positions)} {positions} gave NaN or infinite values. No mean of this report "
+        "includes them. They alone make the verdict collapse."
     )
 
 
@@ -152,7 +152,7 @@ def margin(report: Report) -> str:
     if excess.ci is None or report.nonfinite_positions:
         return ""
     low, high = excess.ci
-    interval = f"The 95 % interval of the excess KL {fmt.estimate(excess.mean, excess.ci).interval}"
+    interval = f"The 95 % interval of the KL beyond the noise floor, {fmt.estimate(excess.mean, excess.ci).interval},"
     held = [
         f"{fmt.short(edge)}, where {name} begins"
         for edge, name in zip(edges(report), SEVERITIES[1:], strict=True)

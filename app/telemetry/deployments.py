@@ -77,7 +77,7 @@ class DeploymentCollector(Collector):
         )
         activated = GaugeMetricFamily(
             "hemostat_calibration_activated_timestamp_seconds",
-            "When it became active; absent where there was never another than identity.",
+            "When it became active; absent if only identity was ever active.",
             labels=_PLAIN,
         )
         promotions = CounterMetricFamily("hemostat_calibration_promotions", "Versions made active.", labels=_PLAIN)

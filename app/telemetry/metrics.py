@@ -53,7 +53,7 @@ class QueueCollector(Collector):
         if self.memory.most:
             yield GaugeMetricFamily(
                 "hemostat_redis_memory_ratio",
-                "Share of the memory that Redis may use which is in use; absent where it has no limit.",
+                "Used share of the memory that Redis may use; absent if it has no limit.",
                 value=self.memory.ratio,
             )
         jobs = GaugeMetricFamily("hemostat_jobs", "Jobs by status.", labels=["status"])
@@ -67,7 +67,7 @@ class QueueCollector(Collector):
         )
         yield GaugeMetricFamily(
             "hemostat_job_queue_oldest_age_seconds",
-            "How long the oldest of them has waited; 0 where none waits.",
+            "How long the oldest queued job has waited; 0 if none waits.",
             value=self.statistics.oldest_queued_s,
         )
         finished = CounterMetricFamily(

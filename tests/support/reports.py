@@ -154,7 +154,7 @@ def compare_report(
             "classes": touched,
             "conclusive": len(touched) == 1,
             "rule": "The class is the one that holds the 95 % interval of the mean excess KL over the noise floor; an "
-            "interval over a threshold is inconclusive; any non-finite value is a collapse.",
+            "interval that crosses a limit is inconclusive; any non-finite value is a collapse.",
             "thresholds": thresholds.model_dump(),
             "excess_kl": excess,
             "minimum_detectable_effect": 2.8 * half / 1.96 if excess["ci"] else None,
@@ -279,7 +279,7 @@ def _sentence(severity: str, excess: Json, touched: tuple[str, ...], nonfinite: 
     if nonfinite:
         return f"The candidate has collapsed: {nonfinite} positions gave values that are not finite."
     sure = severity.capitalize() if len(touched) == 1 else f"Inconclusive, {touched[0]} to {touched[-1]}"
-    return f"{sure}: the candidate loses {excess['mean']:.3g} nats a token beyond the noise floor."
+    return f"{sure}: the candidate loses {excess['mean']:.3g} nats per token beyond the noise floor."
 
 
 def _mean(values: Floats, document: NDArray[np.int64]) -> Json:

@@ -78,11 +78,11 @@ def not_tested(
             "penalties.",
         ),
         *_form(len(domains), conversations, whole_conversations),
-        Limitation(code="text_by_people", text="Text by people: the text was sampled from the reference.")
+        Limitation(code="text_by_people", text="Text written by people: the reference wrote the scored text.")
         if self_corpus
         else Limitation(
             code="text_of_the_model",
-            text="Text of the model's own: what the reference itself would write was not scored.",
+            text="Text written by the reference: none was scored.",
         ),
         Limitation(code="speed_and_memory", text="Speed and memory of the candidate as it is served."),
     )
@@ -105,5 +105,5 @@ def _form(documents: int, conversations: int, whole: int) -> tuple[Limitation, .
         return ()
     if conversations == documents:
         return (Limitation(code="plain_text", text="Plain text: every document is a conversation.", numbers=numbers),)
-    text = "Users' turns: of a conversation only what the assistant says is scored, unless it is scored whole."
+    text = "Messages of users: in conversations only the assistant's messages are scored."
     return (Limitation(code="turns_of_users", text=text, numbers=numbers),)

@@ -74,10 +74,10 @@ def rule(thresholds: Thresholds) -> str:
     return (
         "The measure is the excess: mean KL(reference‖candidate) over the scored positions minus the noise floor at "
         f"the same positions, in nats per token, with its 95 % interval. Classes begin at {begins}; below the first "
-        "there is none. A class is reached when the lower limit is at or above its threshold, and ruled out when the "
-        "upper limit is below it. Where the interval straddles a threshold, every class that it touches is named, the "
-        "verdict is inconclusive, and the severity is the worst of them. A position whose logits are not finite makes "
-        "it collapse."
+        "there is none. A class is reached when the lower end of the interval is at or above its limit, and "
+        "ruled out when the upper end is below it. If the interval crosses a limit, the verdict is inconclusive: it "
+        "names every class that the interval touches, and the severity is the worst of them. A position whose logits "
+        "are not finite makes it collapse."
     )
 
 

@@ -34,7 +34,7 @@ METRICS = (
     Metric(
         "attribution_worst_nats",
         "gauge",
-        "KL of the worst part alone, in the last attribution; NaN where it is finite nowhere.",
+        "KL of the worst part alone, in the last attribution; NaN if it is finite nowhere.",
         COMPARISON,
     ),
     Metric("attribution_worst_ratio", "gauge", "Share of the whole damage that this part alone costs.", COMPARISON),

@@ -24,7 +24,7 @@ METRICS = (
     Metric(
         "calibrate_saved_ratio", "gauge", "Share of the raw KL that the last calibration saved on test.", COMPARISON
     ),
-    Metric("calibrate_passed", "gauge", "1 where the last calibration proved itself on test, else 0.", COMPARISON),
+    Metric("calibrate_passed", "gauge", "1 if the last calibration passed its test, else 0.", COMPARISON),
 )
 KIND = Kind(
     request=CalibrateRequest,

@@ -66,8 +66,9 @@ def _figures(report: CompareReport) -> tuple[Figure, ...]:
     from_to = f"from {fmt.number(perplexity.reference, 4)} to {fmt.number(perplexity.candidate, 4)}"
     tail = f"99th percentile of KL; median {fmt.number(kl.median)}, largest {fmt.number(kl.max)}"
     same = "both name the same next token"
+    floor = ", noise floor included" if report.noise_floor.kl.mean else ""
     return (
-        _figure("KL divergence", kl, "nats per token", "the loss above plus the noise floor"),
+        _figure("KL divergence", kl, f"nats per token{floor}", "the loss above plus the noise floor"),
         _figure("Perplexity ratio", perplexity.ratio, "candidate / reference", from_to),
         _figure("Same first choice", report.top1_agreement, "% of tokens", same, percent=True),
         Figure("Worst 1 % of tokens", fmt.number(kl.p99), "nats or more", "", tail),

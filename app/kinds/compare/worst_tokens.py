@@ -29,7 +29,7 @@ def _why_absent(report: CompareReport) -> str:
     if not report.worst_tokens:
         return "No position was worse than another: there are no worst tokens to show."
     return (
-        "The text itself is not in this report (store_text): of files and hub data sets only if the job asks for it. "
+        "The text itself is not in this report: of files and hub data sets only a job with --store-text keeps it. "
         "Document, position and token id are enough to find each place in the original."
     )
 

@@ -40,7 +40,7 @@ METRICS = (
     Metric("mitigate_saved_nats", "gauge", "Nats per token that the recommended recipe saved on the test.", COMPARISON),
     Metric("mitigate_saved_low_nats", "gauge", "Lower 95 % limit of these nats.", COMPARISON),
     Metric("mitigate_saved_high_nats", "gauge", "Upper 95 % limit of these nats.", COMPARISON),
-    Metric("mitigate_helped", "gauge", "1 where the recommended recipe saves nats for sure, else 0.", COMPARISON),
+    Metric("mitigate_helped", "gauge", "1 if the recommended recipe saves nats for sure, else 0.", COMPARISON),
     Metric("mitigate_finished_timestamp_seconds", "gauge", "When that mitigation ended, Unix time.", COMPARISON),
 )
 KIND = Kind(

@@ -35,7 +35,7 @@ class Budget(Contract):
 
 
 class MitigateRequest(JobRequest):
-    """Find what makes the candidate's damage good within a budget, and prove it on test text.
+    """Find a repair of the candidate within a budget, and prove it on test text.
 
     Treatments are fitted on `calibration`, chosen on a share of the documents of `text`, and tested on the others (or
     on `test_text`), which are read once.

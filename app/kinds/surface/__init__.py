@@ -44,7 +44,7 @@ METRICS = (
     Metric(
         "surface_chosen_bytes",
         "gauge",
-        "Bytes of the setting that the last surface chose, of the mildest where none is within.",
+        "Bytes of the setting that the last surface chose, of the mildest if none is within.",
         COMPARISON,
     ),
 )

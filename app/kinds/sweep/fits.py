@@ -80,7 +80,7 @@ def answer(threshold: Threshold, of: str) -> str:
         place = f"; the best form, {form_name(threshold.form)}, turns at s = "
         at = "" if threshold.form_turns_at is None else f"{place}{fmt.number(threshold.form_turns_at)}"
         return f"Not identifiable: the {of} turns, and the published form does not say where{at}."
-    return f"Not identifiable: the {of} turns, and these points do not say where."
+    return f"Not identifiable: the {of} turns, and these points do not show where."
 
 
 def _where(threshold: Threshold) -> str:

@@ -32,7 +32,7 @@ def points(report: SweepReport) -> Table:
         Column("With 95 % interval", "chart"),
         Column("p99 of KL", priority=3),
         Column("Perplexity", priority=3),
-        Column("Ratio to p’s", priority=1),
+        Column("Perplexity ratio", priority=1),
         Column("Top-1 agreement, %", priority=2),
         *([Column("Kernel term, nats")] if kernels else []),
         Column("Size", priority=2),

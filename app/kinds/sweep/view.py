@@ -38,7 +38,7 @@ def blocks(report: SweepReport) -> list[Block]:
         *_curves(report),
         Section("points", "Points", (replace(table, brief=len(table.rows) <= _MOST_ROWS), Note(points_note(report)))),
         Section("limits-of-use", "How far one may go", [*filled(limits(report)), Note(limits_note(report))], "How far"),
-        Section("threshold", "Threshold", thresholds(report)),
+        Section("threshold", "Knee", thresholds(report)),
         Section("effort", "Effort", (Note(f"{_choice(report)} {effort(report)}"),)),
         headline(
             report,
@@ -78,7 +78,7 @@ def thresholds(report: SweepReport) -> list[Block]:
             found += [fit.numbers, fit.forms]
     if report.no_threshold:
         which = "Of the other quantity there is" if found else "There is"
-        found.append(Note(f"{which} no threshold: {visible(report.no_threshold)}.", kind="plain"))
+        found.append(Note(f"{which} no knee: {visible(report.no_threshold)}.", kind="plain"))
     return found
 
 
@@ -160,5 +160,5 @@ def _collapse(report: SweepReport) -> list[str]:
 
 def _turn(report: SweepReport) -> str:
     if report.threshold is None:
-        return f"There is no threshold: {report.no_threshold}."
+        return f"There is no knee: {report.no_threshold}."
     return answer(report.threshold, "perplexity")

@@ -205,7 +205,7 @@ def _examples(result: AnyTaskResult) -> list[Block]:
     columns += [Column(name, "text") for name in ("Prompt", "Right", "Reference", "Candidate")] if stored else []
     rows = tuple(_example(example, stored=stored) for example in result.examples)
     table = Table(f"{visible(result.name)}: items that flip", tuple(columns), rows)
-    absent = Note("The items’ text is not in this report (store_text); answers.jsonl has their ids.")
+    absent = Note("The items’ text is not in this report: --store-text keeps it. answers.jsonl has the items’ ids.")
     return [table] if stored else [table, absent]
 
 

@@ -45,8 +45,8 @@ def class_sentence(report: TasksReport) -> str:
     ]
     above = [found for found in judged if found[1].outcome != "at_chance"]
     if not above:
-        why = "answers with enough items are at chance" if judged else "no class has enough items beside others"
-        return f"Whether some answers flip more often is not known: {why}."
+        why = "answers with enough items are at chance" if judged else "no class has enough items to compare"
+        return f"It is not known whether some answers flip more often: {why}."
     sure = sorted((found for found in above if found[0] < LEVEL), key=lambda found: found[0])
     if not sure:
         return "No class of answers is shown to flip more or less often than the others."

@@ -78,9 +78,9 @@ def _sentence(result: AnyTaskResult) -> str:
     )
     if result.outcome == "at_chance":
         return (
-            f"{result.name}: at chance. The reference answers {score(result.reference.mean)} % rightly, which is not "
-            f"shown to be more than guessing ({fmt.number(100 * result.chance.accuracy)} %). {moved}, which says "
-            "nothing of damage."
+            f"{result.name}: at chance. The reference answers {score(result.reference.mean)} % correctly, which is not "
+            f"shown to be better than guessing ({fmt.number(100 * result.chance.accuracy)} %). {moved}, which shows "
+            "nothing about damage."
         )
     within = f", yet within {margin}" if result.equivalence.equivalent else ""
     found = {
@@ -100,7 +100,7 @@ def _over_all(results: Sequence[AnyTaskResult]) -> str:
     found = [f"{OUTCOMES[name]} on {', '.join(by[name])}" for name in OUTCOMES if name in by]
     said = [f"Against the reference the candidate is {'; '.join(found)}."] if found else []
     if at_chance:
-        said.append(f"On {', '.join(at_chance)} the reference is at chance, which says nothing of damage.")
+        said.append(f"On {', '.join(at_chance)} the reference only guesses, so these tasks show nothing about damage.")
     return " ".join(said)
 
 

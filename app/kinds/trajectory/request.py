@@ -39,7 +39,7 @@ SHAPINGS: Final[tuple[AnyShaping, ...]] = (
 
 
 class TrajectoryRequest(JobRequest):
-    """Let reference and candidates write on from the same prompts, by each decoder, and measure where the texts part.
+    """Let reference and candidates continue the same prompts, by each decoder, and measure where the texts part.
 
     Prompts are the first tokens of the documents of `text`.
     """

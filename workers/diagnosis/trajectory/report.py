@@ -290,7 +290,7 @@ def not_tested(found: Found) -> tuple[Limitation, ...]:
             text=f"Texts longer than {longest} tokens, and other decoders or parameters than those listed.",
             numbers={"tokens": longest},
         ),
-        Limitation(code="text_by_people", text="Text by people: what was scored was written by the two models."),
+        Limitation(code="text_by_people", text="Text written by people: the two models wrote the scored text."),
     )
 
 

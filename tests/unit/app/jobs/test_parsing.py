@@ -139,10 +139,10 @@ def test_every_fault_is_listed():
             "There is no field 'bitz'; did you mean 'bits'?",
             "valid: bits, form, group_size, layers, modules, symmetric, type",
         ),
-        (step(type="quantize.rtn", bits=9), "bits is 9, not less than or equal to 8.", ""),
+        (step(type="quantize.rtn", bits=9), "bits is 9, which is too large.", "at least 2 and at most 8"),
         (step(type="quantize.rtn"), "The field 'bits' is missing.", "Give bits."),
         (step(type="quantize.rtn", bits=4, symmetric="yes"), "is 'yes', not true or false; did you mean true?", ""),
-        (step(type="quantize.rtn", bits=4, layers=[-1]), "layers[0] is -1, not greater than or equal to 0.", ""),
+        (step(type="quantize.rtn", bits=4, layers=[-1]), "layers[0] is -1, which is too small.", "at least 0"),
         (step(type="prune.magnitude", pattern="2;4"), "pattern is '2;4', not N:M, such as 2:4.", ""),
         (step(type="prune.magnitude"), "Give either sparsity or pattern.", "such as 0.5"),
         (

@@ -14,7 +14,7 @@ def untested(**changes: object) -> str:
 def test_what_was_not_tested_follows_from_what_was() -> None:
     assert "more than 511 tokens before it" in untested()
     assert "(code, prose)" in untested()
-    assert "sampled from the reference" in untested(self_corpus=True)
+    assert "the reference wrote" in untested(self_corpus=True)
     assert "(text)" not in untested(domains=["text", "text"])
 
 
@@ -22,7 +22,7 @@ def test_what_was_not_tested_follows_from_what_was() -> None:
     ("conversations", "whole", "said", "unsaid"),
     [
         (0, 0, "without a chat template", "assistant"),
-        (2, 0, "Users' turns", "Plain text"),
+        (2, 0, "Messages of users", "Plain text"),
         (3, 0, "Plain text", "without a chat template"),
         (2, 2, "Other domains", "onversations"),
     ],

@@ -34,7 +34,7 @@ def test_a_turn_that_the_published_form_cannot_follow_is_placed_by_the_best_form
     )
     assert [row[0].text for row in view.forms.rows if row[0].strong] == ["logistic"]
     assert "the curve turns, and this form does not show where" in notes(threshold)["s0"]
-    assert "these points do not say where" in fit_view(
+    assert "these points do not show where" in fit_view(
         threshold.model_copy(
             update={
                 "transition_test": threshold.transition_test.model_copy(update={"p": 0.001}),

@@ -101,7 +101,7 @@ def test_without_text_there_are_ids_alone():
     table, note = examples(variant("no-text"))[:2]
     assert isinstance(table, Table) and isinstance(note, Note)
     assert [column.label for column in table.columns] == ["Item", "Flip"]
-    assert "store_text" in note.text
+    assert "--store-text" in note.text
     first = examples(variant("several"))[0]
     assert isinstance(first, Table) and len(first.columns) == 6
 
