@@ -1,6 +1,7 @@
 """docs/reference, made from the code: `make docs` writes the pages, a test compares them."""
 
 import json
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,12 +21,15 @@ from app.contracts.deployment import Deployment
 from app.contracts.errors import CATALOGUE
 from app.contracts.job import JobStatus
 from app.contracts.metric import COMPARISON, PREFIX
+from app.contracts.notices import DiffNotice, ThresholdNotice, Untested, Warned
 from app.deployments import examples
 from app.error_guide import GUIDE
 from app.jobs.store import Statistics
+from app.kinds.registry import KINDS
 from app.main import create_app
 from app.memory import Usage
 from app.recipes.base import Calibrated, Step
+from app.recipes.notices import StepNotice
 from app.recipes.recipe import STEPS
 from app.settings import Settings
 from app.telemetry.metrics import Telemetry as ApiTelemetry
@@ -214,6 +218,36 @@ def errors() -> str:
     return "\n\n".join(lines)
 
 
+# --- notices
+
+
+def notices() -> str:
+    """Every code of a notice, with its text."""
+    rooms = {"Not tested, in reports of every kind": Untested, "Warnings of several kinds": Warned}
+    rooms |= {"Steps of a recipe": StepNotice, "Thresholds": ThresholdNotice, "Differences of reports": DiffNotice}
+    rooms |= {f"Kind {name}": kind.notices for name, kind in KINDS.items() if kind.notices}
+    head = "Items of `warnings` and `not_tested` of a report have a code, `facts`, and a text that is made of them."
+    parts = [
+        f"## {title}\n\n{table(('Code', 'Text'), ((code(one.code), _facts(one.value)) for one in room))}"
+        for title, room in rooms.items()
+    ]
+    return "\n\n".join([head, *parts])
+
+
+def _facts(text: str) -> str:
+    """The text of a notice, each fact by its name alone."""
+
+    def named(found: re.Match[str]) -> str:
+        name, form = f"{{{found[1]}}}", found[2] or ""
+        if form.startswith("#"):
+            return f"{name} {form[1:]}s"
+        if "|" in form:
+            return form.split("|")[-1]
+        return form.replace("*", name) if "*" in form else name
+
+    return re.sub(r"\{(\w+)(?::((?:[^{}]|\{\w+\})*))?\}", named, text)
+
+
 # --- metrics
 
 
@@ -311,6 +345,7 @@ PAGES: Final[dict[str, tuple[str, Callable[[], str]]]] = {
     "routes": ("Routes of the HTTP API", routes),
     "settings": ("Settings", settings),
     "errors": ("Errors", errors),
+    "notices": ("Warnings and limitations", notices),
     "metrics": ("Metrics", metrics),
     "alerts": ("Alerts", alerts),
     "steps": ("Steps of a recipe", steps),

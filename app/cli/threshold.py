@@ -11,6 +11,7 @@ from rich.table import Table
 
 from app.cli.output import Json, fail, out, print_json
 from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.notices import ThresholdNotice
 from workers.analysis.numerals import numeral
 
 _LABELS = {
@@ -62,7 +63,8 @@ def _answer(file: Path, seed: int, curve: str | None = None) -> Json:
     request = parse_request(_read(file), curve)
     answer = fit_threshold(request.curve, request.bounds, dense=request.dense, seed=seed)
     told = request.publication and request.publication.against(request.curve, request.bounds, answer.fit)
-    return answer.as_json() | {"published": told}
+    warnings = [ThresholdNotice.of(*one).model_dump(mode="json") for one in answer.warnings]
+    return answer.as_json() | {"warnings": warnings, "published": told}
 
 
 def _read(file: Path) -> str:
@@ -106,7 +108,7 @@ def _print(answer: Json) -> None:
         table.add_row("best form", f"{_label(answer['form'])}: {_chosen_by(answer)}")
     out.print(table)
     out.print(_forms(answer))
-    for warning in [*answer["warnings"], *(publication["notes"] if publication else ())]:
+    for warning in [*(one["text"] for one in answer["warnings"]), *(publication["notes"] if publication else ())]:
         out.print(f"[yellow]note[/] {escape(warning)}", soft_wrap=True)
 
 

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from app.contracts.base import Contract
 from app.contracts.distances import DISTANCES
+from app.contracts.notice import Notice
 from app.contracts.report import Count, Mean, Number, Severity
 
 SCHEMA: Final = "hemostat.diff/1"
@@ -105,6 +106,6 @@ class DiffReport(Contract):
     )
     verdict: str
     method: str
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Notice, ...] = ()
 
     model_config = Contract.model_config | {"populate_by_name": True, "serialize_by_alias": True}

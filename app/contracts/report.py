@@ -12,6 +12,7 @@ from pydantic import Field
 from app.contracts.base import Contract
 from app.contracts.distances import DISTANCES, Distance
 from app.contracts.metric import COMPARISON
+from app.contracts.notice import Notice
 from app.contracts.request import Thresholds
 
 SCHEMA: Final = "hemostat.report/1"
@@ -365,53 +366,6 @@ class Provenance(Contract):
     versions: dict[str, str]
 
 
-LimitationCode = Literal[
-    "free_running_generation",
-    "tasks",
-    "other_tasks",
-    "executed_code",
-    "long_context",
-    "long_texts",
-    "other_domains",
-    "sampling_settings",
-    "conversations",
-    "plain_text",
-    "turns_of_users",
-    "text_by_people",
-    "text_of_the_model",
-    "speed_and_memory",
-    "settings_between",
-    "other_order",
-]
-
-
-# Of codes whose own words do not say it.
-_NOT_TESTED: Final[dict[LimitationCode, str]] = {
-    "free_running_generation": "text that the candidate generates",
-    "long_context": "longer contexts",
-    "long_texts": "longer texts",
-    "turns_of_users": "messages of users",
-    "text_by_people": "text written by people",
-    "text_of_the_model": "text written by the reference",
-    "executed_code": "running of generated code",
-    "settings_between": "settings between the measured ones",
-    "other_order": "the other order of the steps",
-}
-
-
-class Limitation(Contract):
-    """Something that a report does not speak of."""
-
-    code: LimitationCode
-    text: str = Field(description="the limitation in plain words")
-    numbers: dict[str, Count] = Field(default={}, description="the numbers of `text`, by name")
-
-    @property
-    def name(self) -> str:
-        """What is not tested, in a few words."""
-        return _NOT_TESTED.get(self.code, self.code.replace("_", " "))
-
-
 class Report(Contract):
     """The envelope: what the report of every kind holds."""
 
@@ -426,8 +380,8 @@ class Report(Contract):
     windows: Count
     nonfinite_positions: Count
     noise_floor: NoiseFloor
-    not_tested: tuple[Limitation, ...] = ()
-    warnings: tuple[str, ...] = ()
+    not_tested: tuple[Notice, ...] = ()
+    warnings: tuple[Notice, ...] = ()
     request: dict[str, object] | None = Field(
         default=None, description="the job's request, to repeat it; the documents of an inline text are left out"
     )

@@ -10,6 +10,7 @@ from typing import Any, cast, get_args
 from pydantic import create_model
 
 from app.contracts.metric import Metric
+from app.contracts.notice import Notices
 from app.contracts.report import Report
 from app.contracts.request import JobRequest, Submission
 
@@ -66,6 +67,8 @@ class Kind:
     onwards: str = ""
     # Its own phases, by name; `app.web.phases` has those of several kinds.
     phases: Mapping[str, Phase] = field(default_factory=dict)
+    # What limits or spoils its reports.
+    notices: type[Notices] | None = None
     # What a worker exports of its jobs: a job sends values by name (`JobContext.observe`).
     metrics: tuple[Metric, ...] = ()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from app.contracts.profile import DocumentSet
 from app.contracts.report import Report
@@ -27,6 +28,19 @@ from app.reports.origin import Origin, origin
 from app.reports.reproduce import of_same_pair
 from app.reports.untrusted import visible
 from app.reports.verdict import edges, verdict
+
+# What is not tested, in a few words, if its code does not say it.
+_NOT_TESTED: Final = {
+    "free_running_generation": "text that the candidate generates",
+    "long_context": "longer contexts",
+    "long_texts": "longer texts",
+    "turns_of_users": "messages of users",
+    "text_by_people": "text written by people",
+    "text_of_the_model": "text written by the reference",
+    "executed_code": "running of generated code",
+    "settings_between": "settings between the measured ones",
+    "other_order": "the other order of the steps",
+}
 
 
 def title(report: Report, *, heading: str, what: str = "", preposition: str = "against") -> Title:
@@ -60,7 +74,7 @@ def headline(
     found = verdict(report)
     excess = report.decision.excess_kl
     alerts = [Alert("Not finite", found.nonfinite, "bad")] if found.nonfinite else []
-    alerts += [Alert("Warning", visible(warning)) for warning in report.warnings]
+    alerts += [Alert("Warning", visible(warning.text)) for warning in report.warnings]
     caption = f"{chart_title}, with its 95 % interval, among the classes"
     return Headline(
         severity=report.severity,
@@ -93,9 +107,10 @@ def closing(report: Report) -> list[Block]:
 def _limits(report: Report) -> Section:
     found = verdict(report)
     listed = tuple(visible(one.text) for one in report.not_tested) or ("The report names nothing.",)
+    names = tuple(_NOT_TESTED.get(one.code, one.code.replace("_", " ")) for one in report.not_tested)
     tested = [
         Note(found.detectable, "Minimum detectable effect", "plain"),
-        Items(listed, "Not tested", names=tuple(one.name for one in report.not_tested), brief=bool(report.not_tested)),
+        Items(listed, "Not tested", names=names, brief=bool(report.not_tested)),
     ]
     rule = [
         Note(found.rule, "Rule", "plain"),

@@ -115,7 +115,7 @@ def attribute_report(*, sites: list[Json] | None = None, swapped: bool = True, b
             "twin_positions": 1950,
         },
         "not_tested": base["not_tested"],
-        "warnings": ["Swapping a part by itself changed something."] if broken else [],
+        "warnings": [{"code": "control_changed", "text": "Swapping a part changed something."}] if broken else [],
         "request": {
             "kind": "attribute",
             "reference": {"model": "smollm2-135m"},

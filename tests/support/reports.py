@@ -191,7 +191,7 @@ def compare_report(
             {"code": "long_context", "text": "contexts longer than the window of 512 tokens"},
             {"code": "other_domains", "text": "languages and tasks that the text does not hold"},
         ),
-        "warnings": warnings,
+        "warnings": tuple({"code": "few_documents", "text": warning} for warning in warnings),
         "request": {
             "kind": "compare",
             "reference": {"model": reference},

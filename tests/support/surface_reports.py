@@ -167,7 +167,7 @@ def surface_report(request: SurfaceRequest | None = None, **drawn: Any) -> Json:
             "within": table.within(chosen) == "yes",
             "recipe": list(point.recipe),
         },
-        "warnings": list(warnings(table)),
+        "warnings": [one.model_dump(mode="json") for one in warnings(table)],
         "request": json.loads(asked.model_dump_json()),
         "provenance": provenance,
     }

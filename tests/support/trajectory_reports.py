@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from app.contracts.decoding import Sampler, defaults
+from app.kinds.trajectory.notices import TrajectoryNotice
 from app.kinds.trajectory.report import TrajectoryReport
 from app.kinds.trajectory.request import SHAPINGS
 from app.kinds.trajectory.words import sentence
@@ -64,6 +65,7 @@ def trajectory_report(
 ) -> Json:
     """A report as JSON data, valid by its contract. Its first decoder's texts are what the common blocks speak of."""
     count = PROMPTS - 1 if few else PROMPTS
+    fewer = TrajectoryNotice.FEWER_PROMPTS(documents=count, prompts=count, asked=PROMPTS)
     decoders = defaults()[:2] if few else defaults()
     recipes = [[RTN], [PRUNED], [{"type": "quantize.rtn", "bits": 3, "group_size": 32}], [RTN, PRUNED]][:candidates]
     damages = [damage * (1 + 0.5 * index) for index in range(candidates)]
@@ -125,7 +127,7 @@ def trajectory_report(
         "samples": samples if stored else [],
         "generated_tokens": 110 * count * len(decoders) * (1 + candidates),
         "not_tested": base["not_tested"],
-        "warnings": [f"The text has {count} documents: {count} prompts instead of {PROMPTS}."] if few else [],
+        "warnings": [fewer.model_dump(mode="json")] if few else [],
         "request": {
             "kind": "trajectory",
             "reference": {"model": "smollm2-135m"},

@@ -121,6 +121,9 @@ class Fits:
         )
         return data, stop
 
+    def _log_left_out(self, name: str, kind: str) -> None:
+        self._context.log(f"fit of {name}: {kind} did not help on the stop set and was left out")
+
     def _fit(self, name: str, number: int, count: int, known: Mapping[tuple[str, ...], Base]) -> Fitted:
         context = self._context
 
@@ -132,7 +135,7 @@ class Fits:
         spec = Spec.parse(name)
         if self._blocks is not None and Blocks.KIND in spec.kinds:
             if not self._blocks_help:
-                context.log(f"fit of {name}: {Blocks.KIND} did not help on the stop set and was left out")
+                self._log_left_out(name, Blocks.KIND)
                 spec = replace(spec, kinds=tuple(kind for kind in spec.kinds if kind != Blocks.KIND))
             if spec.kinds in ((), (Blocks.KIND,)):
                 return self._keep(name, self._blocks if spec.kinds else Identity(), {})
@@ -153,8 +156,8 @@ class Fits:
             "rounds": len(record.steps),
             "stopped_early": "+".join(told["stopped_early"]),
         }
-        for warning in record.warnings:
-            context.log(f"fit of {name}: {warning}")
+        for kind in record.left_out:
+            self._log_left_out(name, kind)
         kept = self._keep(name, calibrator, settings)
         reductions.drop()
         return kept

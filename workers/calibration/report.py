@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from app.contracts.deployment import IDENTITY
+from app.contracts.notice import Notice
 from app.contracts.profile import Profile, TableRow, TestRecord
 from app.contracts.report import Blocks
+from app.kinds.calibrate.notices import CalibrateNotice
 from app.kinds.calibrate.report import CalibrateReport
 from app.kinds.calibrate.request import CalibrateRequest
 from workers.calibration.sets import Sets
@@ -100,23 +102,18 @@ def _summary(tested: Tested, values: TokenValues, context: JobContext) -> Summar
     )
 
 
-def _warnings(tested: Tested, raw: Summary, calibrated: Summary) -> list[str]:
+def _warnings(tested: Tested, raw: Summary, calibrated: Summary) -> list[Notice]:
     found = of_making(tested.sides)
     documents: dict[str, int] = {}
     for document in tested.sets.test.documents:
         documents[document.domain] = documents.get(document.domain, 0) + 1
     few = sorted(name for name, count in documents.items() if count < FEWEST_CLUSTERS)
     if few:
-        found.append(
-            f"Fewer than {FEWEST_CLUSTERS} test documents of {', '.join(few)}: their intervals are clustered by "
-            "windows and speak of these documents only, so the decision there is weaker than it looks."
-        )
+        found.append(CalibrateNotice.FEW_TEST_DOCUMENTS(fewest=FEWEST_CLUSTERS, domains=tuple(few)))
     strange = sorted(set(documents) - tested.sets.fitted_domains())
     if len(strange) == len(documents):
-        found.append("No test document is of a fitted domain: all of them were judged together.")
+        found.append(CalibrateNotice.NO_FITTED_DOMAIN())
     if raw.nonfinite_positions or calibrated.nonfinite_positions:
-        found.append(
-            f"{raw.nonfinite_positions} raw and {calibrated.nonfinite_positions} calibrated test positions had "
-            "non-finite logits and are left out of every mean."
-        )
+        positions = {"raw": raw.nonfinite_positions, "calibrated": calibrated.nonfinite_positions}
+        found.append(CalibrateNotice.NONFINITE_POSITIONS(**positions))
     return found

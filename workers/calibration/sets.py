@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.notice import Notice
 from app.contracts.profile import DocumentSet, SetName
 from app.kinds.calibrate.plan import no_fit_domain
 from app.kinds.calibrate.request import CalibrateRequest
@@ -16,7 +16,6 @@ from workers.text.partition import divide
 from workers.text.windows import Corpus
 
 Cut = Callable[[list[TextDocument]], Corpus]
-_USED: Final = "was used before the test"
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Sets:
     fit: Corpus
     choose: Corpus
     test: Corpus
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Notice, ...] = ()
 
     def named(self) -> tuple[tuple[SetName, Corpus], ...]:
         """In the order in which they are used."""
@@ -65,9 +64,9 @@ def draw(
     )
     fit = [documents[index] for index in parts.fit]
     drawn = [documents[index] for index in parts.choose]
-    choose, warnings = unlike(fit, drawn, what="to choose by", used=_USED)
+    choose, warnings = unlike(fit, drawn, name="choose")
     drawn = [documents[index] for index in parts.test] if tests is None else list(tests)
-    test, more = unlike([*fit, *choose], drawn, what="of the test", used=_USED)
+    test, more = unlike([*fit, *choose], drawn, name="test")
     warnings += more
     for name, found, pointer in (("fit", fit, "/text"), ("choose", choose, "/text"), ("test", test, "/test_text")):
         if not found:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, Final, cast
 
+from app.contracts.notice import Notice
+from app.contracts.notices import Warned
 from app.contracts.report import (
     ModelProvenance,
     Protocol,
@@ -17,7 +19,7 @@ from app.contracts.report import (
 )
 from app.contracts.request import JobRequest
 from app.models.checkpoint import CheckpointInfo
-from workers.analysis.numerals import counted
+from app.recipes.notices import made
 from workers.distributions.divergence import Precision, arithmetic
 from workers.distributions.intervals import DESCRIPTION
 from workers.engine.device import EngineIdentity
@@ -37,34 +39,26 @@ _STORED: Final = {"f32": "float32", "f16": "float16"}
 _NARROWER: Final = {"f32": ("bfloat16", "float16"), "f16": ("bfloat16",)}
 
 
-def of_making(sides: Sides, name: str = "the candidate") -> list[str]:
+def of_making(sides: Sides, name: str = "the candidate") -> list[Notice]:
     """What the steps of the candidate's recipe warned of, such as too little text for a matrix that was regularized."""
     return [
-        f"Of making {name} by {' and '.join(record.types)}: {warning}"
-        for record in sides.modified.manifest.steps
-        for warning in record.warnings
+        made(name, warning, record.types) for record in sides.modified.manifest.steps for warning in record.warnings
     ]
 
 
-def left_out(nonfinite: int) -> list[str]:
+def left_out(nonfinite: int) -> list[Notice]:
     """A warning where positions had no finite logits."""
-    if not nonfinite:
-        return []
-    are = "is" if nonfinite == 1 else "are"
-    return [f"{counted(nonfinite, 'position')} had non-finite logits and {are} left out of every mean."]
+    return [Warned.NONFINITE_POSITIONS(positions=nonfinite)] if nonfinite else []
 
 
-def packed_reference(sides: Sides) -> list[str]:
+def packed_reference(sides: Sides) -> list[Notice]:
     """A warning where the reference alone is packed: no plain twin of the candidate distinguishes its kernels."""
     if sides.reference.info.quantization is None or sides.candidate.info.quantization is not None:
         return []
-    return [
-        f"The reference is packed ({sides.reference.info.scheme}) and the candidate is not: they run on other "
-        "kernels, and what those round differently is part of the difference."
-    ]
+    return [Warned.PACKED_REFERENCE(scheme=sides.reference.info.scheme)]
 
 
-def rounded(sides: Sides, dtype: str) -> list[str]:
+def rounded(sides: Sides, dtype: str) -> list[Notice]:
     """A warning where plain weights are stored in a wider dtype than the engine's. The engine rounds them before
     anything is compared: what that loses is in no number."""
     wide = {
@@ -72,22 +66,13 @@ def rounded(sides: Sides, dtype: str) -> list[str]:
         for side in (sides.candidate, sides.reference)
         if side.info.quantization is None and dtype in _NARROWER.get(side.info.scheme, ())
     }
-    return [
-        f"Weights of {alias} are stored as {_STORED[scheme]} and run in {dtype}. What {dtype} cannot hold of them is "
-        "rounded away before anything is compared, so no number here says what that costs. "
-        f'With dtype = "{_STORED[scheme]}" of both models in models.toml they run as they are.'
-        for alias, scheme in wide.items()
-    ]
+    return [Warned.ROUNDED_WEIGHTS(model=alias, stored=_STORED[scheme], dtype=dtype) for alias, scheme in wide.items()]
 
 
-def repeated_documents(corpus: Corpus) -> Iterator[str]:
+def repeated_documents(corpus: Corpus) -> Iterator[Notice]:
     """What a reader should know of a corpus with documents that stand in it more than once."""
     if corpus.repeated:
-        yield (
-            f"{corpus.repeated} of {len(corpus.documents)} documents repeat{'s' * (corpus.repeated == 1)} an earlier "
-            "one. Intervals take documents for independent, and are too narrow where some are not: leave the copies "
-            "out."
-        )
+        yield Warned.REPEATED_DOCUMENTS(repeated=corpus.repeated, documents=len(corpus.documents))
 
 
 def envelope(

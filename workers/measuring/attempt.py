@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from app.contracts.notice import Notice
 from app.contracts.request import JobRequest
 from app.contracts.text import TextSource
 from app.models.checkpoint import CheckpointInfo, tokenizer_fingerprint
@@ -262,7 +263,7 @@ class Attempt:
         for ids in texts.overlap(recipe, scored).values():
             self._looked_at.setdefault(what, set()).update(ids)
 
-    def _allowed(self) -> list[str]:
+    def _allowed(self) -> list[Notice]:
         """Warnings of what is scored and steps of the recipes look at, as the request allows."""
         return [
             warning

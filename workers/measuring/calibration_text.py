@@ -16,6 +16,8 @@ import numpy as np
 import torch
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.notice import Notice
+from app.contracts.notices import Warned
 from app.contracts.text import SelfText, TextSource
 from app.recipes.base import Calibrated
 from app.recipes.recipe import Recipe
@@ -127,14 +129,9 @@ def reads_text(recipe: Recipe) -> bool:
     return any(isinstance(step, Calibrated) and step.reads_text for step in recipe)
 
 
-def looked_at(documents: int, by: str, what: str = "scored document") -> list[str]:
+def looked_at(documents: int, by: str, what: str = "scored document") -> list[Notice]:
     """A warning where scored documents were fitted on, which a request must allow; `what` people call one."""
-    if not documents:
-        return []
-    return [
-        f"{counted(documents, what)} {'was' if documents == 1 else 'were'} also looked at by {by}, as "
-        "allow_overlap permits: what is fitted on a text looks better on it than it is."
-    ]
+    return [Warned.LOOKED_AT(documents=documents, what=what, by=by)] if documents else []
 
 
 def loader_without_sampler(

@@ -110,16 +110,6 @@ def protocol(limit: int) -> str:
     )
 
 
-def warning(limit: int) -> str:
-    """What a reader must know of the numbers."""
-    return (
-        f"The windows are longer than the reference's context of {limit} tokens. From position {limit - 1} on the "
-        "reference reads only the newest tokens of the window. KL there holds what the longer context changes as "
-        "well as what it damages: a perplexity ratio below 1 says that it helps. The slices by position tell the two "
-        "ranges apart; the verdict is over both."
-    )
-
-
 def _parts(length: int, limit: int, *, bos: bool) -> Iterator[_Part]:
     """The parts of a window of `length` tokens: positions 0 to length − 2."""
     positions = length - 1

@@ -17,15 +17,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, TypeVar
 
-from app.contracts.report import KernelTerm, Limitation, Report
+from app.contracts.notice import Notice
+from app.contracts.notices import Warned
+from app.contracts.report import KernelTerm, Report
 from app.contracts.request import JobRequest
 from app.models.checkpoint import CheckpointInfo, same_model
 from app.models.packing import kept_packed
-from workers.analysis.numerals import counted
 from workers.distributions.divergence import Divergence, Precision
 from workers.distributions.token_values import Positions, TokenValues
 from workers.engine.room import EngineRoom
-from workers.measuring import long_context
 from workers.measuring.assemble import (
     Conditions,
     envelope,
@@ -97,7 +97,7 @@ class Measured:
     floor: Floor
     kernel_term: KernelTerm | None
     conditions: Conditions
-    allowed: tuple[str, ...] = ()
+    allowed: tuple[Notice, ...] = ()
 
     @cached_property
     def summary(self) -> Summary:
@@ -138,41 +138,31 @@ class Measured:
         }
         return as_(**{name: value for name, value in measured.items() if name in as_.model_fields} | own)
 
-    def limits(self, *, tool_calls: bool = False) -> tuple[Limitation, ...]:
+    def limits(self, *, tool_calls: bool = False) -> tuple[Notice, ...]:
         """What the verdict does not speak of."""
         return limits_of(self.corpus, self.positions, self.request.text, tool_calls=tool_calls)
 
-    def warnings(self) -> list[str]:
+    def warnings(self) -> list[Notice]:
         """What a reader should know of the two models and of the text."""
         found = []
         corpus, sides, summary = self.corpus, self.sides, self.summary
         if sides.reference.weights == sides.candidate.weights and not self.request.candidate.recipe:
-            found.append(
-                "Both models have the same weights and the candidate has no recipe: this compares a model with itself. "
-                "Give a recipe, or another model as candidate."
-            )
+            found.append(Warned.SAME_MODEL())
         found += of_making(sides)
         found += rounded(sides, self.conditions.engine.dtype)
         found += packed_reference(sides)
         if sides.packed and not sides.unpacked:
             formats = kept_packed(sides.candidate.info.quantization)
-            found.append(
-                f"The candidate is packed as {formats}, which is not unpacked here: what its kernels add to the "
-                "difference (the kernel term) is not known."
-            )
-        if self.conditions.reference_context is not None:
-            found.append(long_context.warning(self.conditions.reference_context))
+            found.append(Warned.UNKNOWN_KERNEL_TERM(format=formats))
+        context = self.conditions.reference_context
+        if context is not None:
+            found.append(Warned.LONGER_THAN_REFERENCE(tokens=context, position=context - 1))
         if summary.divergence.kl.clusters == "windows":
-            found.append(
-                f"Only {counted(summary.documents, 'document')}: intervals are clustered by windows, and are too "
-                "narrow where windows of one document are alike. More documents make them sound."
-            )
+            found.append(Warned.FEW_DOCUMENTS(documents=summary.documents))
         found += repeated_documents(corpus)
         found += self.allowed
         if corpus.left_out_tokens:
-            were = "was" if corpus.left_out_tokens == 1 else "were"
-            alone = counted(corpus.left_out_tokens, "last token")
-            found.append(f"{alone} of documents stood alone in a window and {were} not scored.")
+            found.append(Warned.LONE_TOKENS(tokens=corpus.left_out_tokens))
         return found + left_out(summary.nonfinite_positions)
 
     def write(self, classes: Classified | None = None) -> None:

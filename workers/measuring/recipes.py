@@ -8,15 +8,17 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.notice import Notice
 from app.contracts.report import Mean
 from app.files import write_atomically
 from app.models.checkpoint import CheckpointInfo, inspect
@@ -77,7 +79,11 @@ class ReferenceStates(Protocol):
 
 
 class RefusedError(Exception):
-    """A recipe that this model cannot take. Its text says why."""
+    """A recipe that this model cannot take. Its text says why; `code` is that of an error that was foreseen."""
+
+    def __init__(self, why: str, code: str = "") -> None:
+        super().__init__(why)
+        self.code = code
 
 
 @dataclass(frozen=True)
@@ -89,9 +95,12 @@ class Record:
     weights: str
     tokens_per_second: float | None
     seconds: float
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Notice, ...] = ()
     # of the slowest and the fastest of the passes that the speed is the median of
     tokens_per_second_range: tuple[float, float] | None = None
+
+
+_RECORD: Final = TypeAdapter(Record)
 
 
 @dataclass(frozen=True)
@@ -197,7 +206,7 @@ class Bench:
         note = self._context.scratch / "made" / f"{named[:32]}.json"
         made = _read(note)
         if "refused" in made:
-            raise RefusedError(str(made["refused"]))
+            raise RefusedError(str(made["refused"]), str(made["code"]))
         if "weights" in made:
             found = self._found(str(made["weights"]), part, timed=timed)
             if found is not None:
@@ -210,7 +219,7 @@ class Bench:
                 write_atomically(note, json.dumps({"weights": modified.fingerprint, "seconds": spent}).encode())
                 return self.measure(modified, stored, part, phase=phase, timed=timed, making=spent)
         except RefusedError as error:
-            write_atomically(note, json.dumps({"refused": str(error)}).encode())
+            write_atomically(note, json.dumps({"refused": str(error), "code": error.code}).encode())
             raise
 
     def measure(
@@ -248,7 +257,7 @@ class Bench:
         )
         # Last: what has a record is whole.
         folder, _ = self._folder(modified.fingerprint, part)
-        write_atomically(folder / RECORD, json.dumps(asdict(record)).encode())
+        write_atomically(folder / RECORD, _RECORD.dump_json(record))
         return Measurement(values, record, part.where)
 
     def kept(self, name: str, part: Part) -> Measurement | None:
@@ -259,7 +268,7 @@ class Bench:
         """Measures a checkpoint that is no recipe's, and keeps its values under a name that says all of it."""
         values, _ = self.score(info, name, self._head(info), stored, part, phase=phase)
         record = Record(info.bytes, 8 * info.bytes / info.parameters, name, None, 0.0)
-        write_atomically(self._folder(name, part)[0] / RECORD, json.dumps(asdict(record)).encode())
+        write_atomically(self._folder(name, part)[0] / RECORD, _RECORD.dump_json(record))
         return Measurement(values, record, part.where)
 
     def score(
@@ -290,14 +299,14 @@ class Bench:
             return self._room.engine(info, self._window, dtype=self._dtype, check_cancelled=check)
         except HemostatError as error:
             if error.code in REFUSALS:
-                raise RefusedError(error.detail) from error
+                raise RefusedError(error.detail, error.code) from error
             raise
 
     def _found(self, weights: str, part: Part, *, timed: bool) -> Measurement | None:
         folder, plan = self._folder(weights, part)
         try:
-            record = Record(**_read(folder / RECORD))
-        except TypeError:
+            record = _RECORD.validate_json((folder / RECORD).read_bytes())
+        except (OSError, ValidationError):
             return None
         if timed and record.tokens_per_second is None:
             return None
@@ -358,7 +367,7 @@ def _refusals() -> Iterator[None]:
         yield
     except HemostatError as error:
         if error.code in REFUSALS:
-            raise RefusedError(error.detail) from error
+            raise RefusedError(error.detail, error.code) from error
         raise
     except UNFORESEEN as error:
         if is_memory(error):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.notice import Notice
 from app.contracts.profile import DocumentSet, SetName
 from workers.analysis.numerals import counted
 from workers.distributions.token_values import Positions
@@ -52,7 +53,7 @@ class Sets:
     test: Corpus
     cheap: Part
     full: Part
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Notice, ...] = ()
 
     def records(self) -> tuple[DocumentSet, ...]:
         """As the report holds them."""
@@ -90,8 +91,8 @@ def draw(
     else:
         order = halve([document.domain for document in documents], share=1.0, seed=seed)
         choose, test = [documents[index] for part in order for index in part], list(tests)
-    choose, again = unlike((), choose, what="to choose by", used="")
-    test, more = unlike(choose, test, what="of the test", used="recipes were chosen by")
+    choose, again = unlike((), choose, name="choose")
+    test, more = unlike(choose, test, name="test")
     warnings += [*again, *more]
     for name, found, pointer in (("choose", choose, "/text"), ("test", test, "/test_text")):
         if not found:

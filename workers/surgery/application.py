@@ -20,6 +20,7 @@ from app.models.recipes import canonical_json, recipe_fingerprint
 from app.models.simulation import section_in
 from app.models.steps import check_one, check_recipe
 from app.recipes.base import Calibrated, Step
+from app.recipes.notices import StepNotice
 from app.recipes.recipe import Recipe
 from workers.surgery.account import model_storage, nominal_share, sorted_changes, totals
 from workers.surgery.calibration_text import CalibrationText, CalibrationTexts
@@ -39,7 +40,7 @@ Others = Callable[[Step], Path | None]
 # Part of every key: raise it when the same recipe gives other weights than before, or shows more of them.
 SURGERY_VERSION = 5
 # Part of every key, too: raise it when manifests have other fields than before.
-MANIFEST_VERSION = 2
+MANIFEST_VERSION = 3
 POINTER = "/candidate/recipe"
 # What is to blame on the step, not on the checkpoint or the machine.
 _OF_A_STEP = frozenset(
@@ -341,11 +342,10 @@ def _warn_of_text(context: StepRun, text: CalibrationText) -> None:
     """Says where the text, or how it is run, is less than what was asked for."""
     windows, length = text.tokens_NL.shape
     if windows < text.asked:
-        some = f"{windows} window{'' if windows == 1 else 's'} of {length} tokens"
-        context.warn(f"the calibration text has {some}, {text.asked} were asked for")
+        context.warn(StepNotice.SHORT_CALIBRATION_TEXT(windows=windows, window=length, asked=text.asked))
     most = context.source.max_position
     if most is not None and length > most:
-        context.warn(f"calibration windows of {length} tokens are longer than the model's context of {most}")
+        context.warn(StepNotice.LONGER_THAN_CONTEXT(window=length, context=most))
     section = section_in(context.source.config)
     if section is not None and section.fakes:
-        context.warn("the text was run without what the steps before quantize at run time")
+        context.warn(StepNotice.WITHOUT_RUNTIME_QUANTIZATION())

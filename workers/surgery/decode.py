@@ -12,6 +12,7 @@ import torch
 
 from app.models.steps.decode import tempered
 from app.recipes.decode import DecodeTemperature
+from app.recipes.notices import StepNotice
 from workers.surgery.gains import offset_of
 from workers.surgery.step_run import StepRun
 
@@ -34,9 +35,11 @@ class TemperatureStep:
         context.figures["rounding"] = rounding
         if rounding > torch.finfo(stored_D.dtype).eps / 2:
             context.warn(
-                f"temperature {self._step.temperature:g} is not exact. Rounded to the checkpoint's dtype, the final "
-                f"norm's gains are off by {100 * rounding:.2g} % (root mean square), more than the dtype's own "
-                f"precision of {100 * torch.finfo(stored_D.dtype).eps / 2:.2g} %"
+                StepNotice.INEXACT_TEMPERATURE(
+                    temperature=self._step.temperature,
+                    percent=100 * rounding,
+                    precision=100 * torch.finfo(stored_D.dtype).eps / 2,
+                )
             )
 
 

@@ -25,6 +25,7 @@ import torch
 from app.models.modules import Weight
 from app.models.steps.lowrank import rank_of
 from app.recipes.lowrank import LowrankAsvd, LowrankSvd, LowrankSvdllm, Truncated
+from app.recipes.notices import StepNotice
 from workers.surgery.blockwise.observers import Channels, Observer, SecondMoment
 from workers.surgery.step_run import StepRun
 from workers.surgery.walking import walk_of
@@ -141,10 +142,7 @@ class SvdLlm:
 
         _walk(context, self._step, SecondMoment, cut)
         for inputs, share in sorted(short.items()):
-            context.warn(
-                f"the calibration text is too short for the second moment of {inputs} inputs: it was regularized by "
-                f"{share:g} of its mean diagonal"
-            )
+            context.warn(StepNotice.REGULARIZED_MOMENT(inputs=inputs, share=share))
 
 
 def _walk(
@@ -183,16 +181,11 @@ def _put(
 def _tell(context: StepRun, step: Truncated) -> None:
     ranks = [rank_of(step, weight.shape) for weight in context.weights]
     context.figures["mean rank"] = sum(ranks) / len(ranks)
-    context.warn(
-        "served as the dense product of the factors, since vLLM's linear layers have no other form. Weight files and "
-        "speed are those of dense weights, bits and bytes what two factors would take"
-    )
+    context.warn(StepNotice.DENSE_PRODUCT())
     larger = _larger(context.weights, step)
     if larger:
-        context.warn(
-            f"at this rank the two factors of {len(larger)} of {len(context.weights)} weights, such as "
-            f"{larger[0].name}, would take more than the weight itself; they are counted as dense"
-        )
+        weights = len(context.weights)
+        context.warn(StepNotice.FACTORS_TOO_LARGE(larger=len(larger), weights=weights, first=larger[0].name))
 
 
 def _larger(weights: Iterable[Weight], step: Truncated) -> list[Weight]:

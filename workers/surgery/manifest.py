@@ -5,6 +5,7 @@ from math import ceil
 from pydantic import Field
 
 from app.contracts.base import Contract
+from app.contracts.notice import Notice
 
 MANIFEST = "manifest.json"
 
@@ -54,7 +55,7 @@ class StepRecord(Contract):
     calibration_fingerprint: str | None = None
     calibration_documents: int | None = None
     calibration_tokens: int | None = None
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Notice, ...] = ()
     figures: dict[str, float] = Field(default_factory=dict, description="what the step has to tell, by name and unit")
 
 

@@ -17,6 +17,7 @@ from app.models.adapters import WEIGHTS, check_adapter, inspect_adapter
 from app.models.checkpoint import inspect
 from app.models.steps.others import check_other
 from app.recipes.merge import AdapterLora, MergeLinear
+from app.recipes.notices import StepNotice
 from workers.surgery.channels import Channels, framed
 from workers.surgery.reading import check_finite, open_tensors
 from workers.surgery.step_run import StepRun
@@ -54,7 +55,7 @@ class Lora:
                 context.put(target.weight, merged_OI.to(weight_OI.dtype), bits=width_of(weight_OI))
         context.figures["weights changed"] = float(len(chosen))
         if len(chosen) < len(adapter.targets):
-            context.warn(f"{len(adapter.targets) - len(chosen)} weights of the adapter are not addressed by the step")
+            context.warn(StepNotice.WEIGHTS_NOT_ADDRESSED(weights=len(adapter.targets) - len(chosen)))
 
 
 class Linear:

@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 
 import torch
 
+from app.recipes.notices import StepNotice
 from app.recipes.prune import CalibratedSparse
 from workers.surgery.allocation_owl import kept_of_layers, outlier_ratio, owl_shares, whole_counts
 from workers.surgery.blockwise.observers import Channels, Observer
@@ -110,9 +111,8 @@ class CalibratedPruning(Generic[Seen, Prepared]):
         keeps = kept_of_layers(shares, kept, of) if alike else [kept] * len(layers)
         kept_of = dict(zip(layers, keeps, strict=True))
         if set(keeps) == {kept}:
-            why = "OWL's shares round to it" if alike else "what is addressed differs in size from layer to layer"
-            hint = "a greater owl_range, or a greater M" if alike else "the same modules in each layer"
-            context.warn(f"every layer keeps {kept}:{of}, as with allocation uniform: {why}. {hint} may change that")
+            uniform = StepNotice.OWL_ROUNDS_AWAY if alike else StepNotice.OWL_UNLIKE_LAYERS
+            context.warn(uniform(kept=kept, of=of))
         return {
             one.name: quota_of_pattern(kept_of[one.layer or 0], of, one.shape[0], one.shape[1])
             for one in context.weights

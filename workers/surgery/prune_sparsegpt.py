@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 import torch
 
+from app.contracts.notice import Notice
+from app.recipes.notices import StepNotice
 from app.recipes.prune import PruneSparsegpt
 from workers.surgery.blockwise.observers import SecondMoment
 from workers.surgery.callbacks import CheckCancelled, never_cancelled
@@ -117,7 +119,6 @@ class SparseGpt(CalibratedPruning[SecondMoment, Inverse]):
     def __init__(self, step: PruneSparsegpt) -> None:
         super().__init__(step, scope=step.scope)
         self._damping = step.damping
-        self._told: set[str] = set()
         self._check_cancelled: CheckCancelled = never_cancelled
 
     def observer(self, inputs: int) -> SecondMoment:
@@ -130,16 +131,11 @@ class SparseGpt(CalibratedPruning[SecondMoment, Inverse]):
         moment_II = seen.mean()
         inputs = len(moment_II)
         if seen.tokens < inputs:
-            self._warn(
-                context,
-                f"{seen.tokens} calibration tokens for {inputs} inputs ({_kind(name)}): the covariance is singular, "
-                "and damping alone regularizes it; give more windows",
-            )
+            short = StepNotice.SINGULAR_COVARIANCE(tokens=seen.tokens, inputs=inputs, module=_kind(name))
+            self._warn(context, short)
         inverse = inverse_factor(moment_II, self._damping)
         if inverse.damping != self._damping:
-            self._warn(
-                context, f"damping {self._damping:g} did not make the covariance positive definite ({_kind(name)})"
-            )
+            self._warn(context, StepNotice.TOO_LITTLE_DAMPING(asked=self._damping, module=_kind(name)))
             context.figures["most_damping"] = max(inverse.damping, context.figures.get("most_damping", 0.0))
         return inverse
 
@@ -147,10 +143,9 @@ class SparseGpt(CalibratedPruning[SecondMoment, Inverse]):
         """Pruned and corrected."""
         return sparsify(weight_OI, prepared, quota, check_cancelled=self._check_cancelled)
 
-    def _warn(self, context: StepRun, text: str) -> None:
-        if text not in self._told:
-            self._told.add(text)
-            context.warn(text)
+    def _warn(self, context: StepRun, warning: Notice) -> None:
+        if warning not in context.warnings:
+            context.warn(warning)
 
 
 def _kind(name: str) -> str:

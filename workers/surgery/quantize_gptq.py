@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import torch
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.recipes.notices import StepNotice
 from app.recipes.quantize import QuantizeGptq
 from workers.surgery.blockwise.observers import SecondMoment
 from workers.surgery.blockwise.walk import Block, Group
@@ -182,13 +183,11 @@ class Gptq:
                 damping = max(damping, found.damping)
                 self._group(context, block, [name for name in group if name in wanted], found, output)
         output.finish()
-        if text.tokens_NL.numel() < max(weight.shape[-1] for weight in context.weights):
-            context.warn(
-                f"{text.tokens_NL.numel()} calibration tokens are fewer than the input dimension of some layers: their "
-                "second moment is singular, and damping decides what the text does not"
-            )
+        tokens, widest = text.tokens_NL.numel(), max(weight.shape[-1] for weight in context.weights)
+        if tokens < widest:
+            context.warn(StepNotice.SINGULAR_MOMENT(tokens=tokens, inputs=widest))
         if damping > step.damping:
-            context.warn(f"a second moment could not be inverted with damping {step.damping:g}; {damping:g} was used")
+            context.warn(StepNotice.MORE_DAMPING(asked=step.damping, damping=damping))
 
     def _group(self, context: StepRun, block: Block, names: Group | list[str], found: Factor, output: Output) -> None:
         """Layers of one input, their rows one below the other."""

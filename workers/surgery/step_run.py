@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from safetensors import safe_open
 
+from app.contracts.notice import Notice
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight, natural_key
 from app.recipes.base import Step
@@ -68,7 +69,7 @@ class StepRun:
         self.scratch, self.recipe = scratch, recipe
         self.config: dict[str, Any] = dict(source.config)
         self.channels, self._channels_before, self._base_channels = map(Channels.of, (source, source, base))
-        self.warnings: list[str] = []
+        self.warnings: list[Notice] = []
         self.figures: dict[str, float] = {}
         self.changes: dict[str, TensorChange] = dict(before)
         self.progress, self.check_cancelled = progress, check_cancelled
@@ -188,9 +189,9 @@ class StepRun:
         self._came.clear()
         self.channels.forget()
 
-    def warn(self, text: str) -> None:
-        """A sentence for the report: what the user should know of this result."""
-        self.warnings.append(text)
+    def warn(self, warning: Notice) -> None:
+        """For the report: what the user should know of this result."""
+        self.warnings.append(warning)
 
     def beside(self, name: str) -> Path:
         """A new folder of the result, for what is no weight of it (an adapter)."""

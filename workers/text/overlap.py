@@ -8,6 +8,8 @@ import hashlib
 import unicodedata
 from collections.abc import Iterable
 
+from app.contracts.notice import Notice
+from app.contracts.notices import Warned
 from workers.text.documents import TextDocument
 
 
@@ -33,13 +35,12 @@ def repeated(documents: Iterable[TextDocument]) -> tuple[str, ...]:
 
 
 def unlike(
-    earlier: Iterable[TextDocument], later: Iterable[TextDocument], *, what: str, used: str
-) -> tuple[list[TextDocument], list[str]]:
+    earlier: Iterable[TextDocument], later: Iterable[TextDocument], *, name: str
+) -> tuple[list[TextDocument], list[Notice]]:
     """(documents of `later` that stand neither in `earlier` nor before themselves in `later`, what is to be reported of
-    those that were left out).
+    those that were left out). `name` is that of the set `later`.
 
-    Intervals take documents for independent, and a proof takes them for unseen. `what` names those of `later`, as in
-    `of the test`; `used` what `earlier` was for, as in `was used before the test`.
+    Intervals take documents for independent, and a proof takes them for unseen.
     """
     listed = list(later)
     same = {other for _, other in document_overlap(earlier, listed)}
@@ -47,17 +48,9 @@ def unlike(
     again = set(repeated(kept))
     warnings = []
     if same:
-        count = len(same)
-        warnings.append(
-            f"{count} document{'' if count == 1 else 's'} {what} {'is' if count == 1 else 'are'} the same as one that "
-            f"{used}, and {'was' if count == 1 else 'were'} left out."
-        )
+        warnings.append(Warned.USED_BEFORE(documents=len(same), set=name))
     if again:
-        count = len(again)
-        warnings.append(
-            f"{count} document{'' if count == 1 else 's'} {what} {'repeats' if count == 1 else 'repeat'} an earlier "
-            f"one of the same set, and {'was' if count == 1 else 'were'} left out."
-        )
+        warnings.append(Warned.REPEATED_IN_SET(documents=len(again), set=name))
     return [document for document in kept if document.id not in again], warnings
 
 

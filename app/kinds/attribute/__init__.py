@@ -1,6 +1,7 @@
 """Jobs of kind `attribute`."""
 
 from app.contracts.metric import COMPARISON, Metric
+from app.kinds.attribute.notices import AttributeNotice
 from app.kinds.attribute.report import AttributeReport
 from app.kinds.attribute.request import AttributeRequest
 from app.kinds.kind import Kind, Phase
@@ -67,4 +68,5 @@ KIND = Kind(
         **{f"inside: {phase}": Phase(f"looking inside: {words}") for phase, words in _INSIDE.items()},
     },
     metrics=METRICS,
+    notices=AttributeNotice,
 )

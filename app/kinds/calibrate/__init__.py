@@ -1,6 +1,7 @@
 """Jobs of kind `calibrate`."""
 
 from app.contracts.metric import COMPARISON, Metric
+from app.kinds.calibrate.notices import CalibrateNotice
 from app.kinds.calibrate.report import CalibrateReport
 from app.kinds.calibrate.request import CalibrateRequest
 from app.kinds.kind import Kind, Phase
@@ -44,4 +45,5 @@ KIND = Kind(
         "choose": Phase("choosing a calibrator"),
     },
     metrics=METRICS,
+    notices=CalibrateNotice,
 )

@@ -78,7 +78,7 @@ def _ranked(report: DiffReport) -> list[Block]:
     tied = ties(report)
     return [
         *label,
-        *(Note(visible(warning), "Warning", "alert", brief=True) for warning in report.warnings),
+        *(Note(visible(warning.text), "Warning", "alert", brief=True) for warning in report.warnings),
         Note(visible(report.verdict), kind="sentence", brief=True),
         ranking(report),
         Note(note),

@@ -2,6 +2,7 @@
 
 from app.contracts.metric import COMPARISON, PHASE_BUCKETS, Metric
 from app.kinds.kind import Kind, Phase
+from app.kinds.mitigate.notices import MitigateNotice
 from app.kinds.mitigate.report import MitigateReport
 from app.kinds.mitigate.request import MitigateRequest
 
@@ -63,4 +64,5 @@ KIND = Kind(
         "trial": Phase("measuring a treatment"),
     },
     metrics=METRICS,
+    notices=MitigateNotice,
 )

@@ -76,6 +76,7 @@ class Trial(Contract):
     expected_saved: float = Field(description="what was expected of it when it was its turn, nats per token")
     outcome: Outcome
     reason: str = Field(default="", description="why it was refused, or which limit it breaks")
+    refused_code: str = Field(default="", description="the error's code, if a refusal was foreseen")
     bytes: Count | None = None
     kl: Mean | None = None
     saved: Mean | None = None

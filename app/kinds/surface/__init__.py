@@ -2,6 +2,7 @@
 
 from app.contracts.metric import COMPARISON, Metric
 from app.kinds.kind import Kind
+from app.kinds.surface.notices import SurfaceNotice
 from app.kinds.surface.report import SurfaceReport
 from app.kinds.surface.request import SurfaceRequest
 
@@ -63,4 +64,5 @@ KIND = Kind(
     knobs=2,
     fewer_knobs="give a list to a second value, or send it as kind sweep",
     metrics=METRICS,
+    notices=SurfaceNotice,
 )

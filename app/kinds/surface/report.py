@@ -48,6 +48,7 @@ class SurfacePoint(Contract):
     order: Order
     recipe: tuple[dict[str, object], ...]
     refused: str = Field(default="", description="why the model cannot take it; the rest is then empty")
+    refused_code: str = Field(default="", description="the error's code, if the refusal was foreseen")
     bytes: Count | None = Field(
         description="of the whole model, as its manifest counts them: zeros take as much as others. Settings of equal "
         "weights count alike, with the fewest bytes of them"

@@ -2,6 +2,7 @@
 
 from app.contracts.metric import COMPARISON, Metric
 from app.kinds.kind import Kind
+from app.kinds.sweep.notices import SweepNotice
 from app.kinds.sweep.report import SweepReport
 from app.kinds.sweep.request import SweepRequest
 
@@ -42,4 +43,5 @@ KIND = Kind(
     knobs=1,
     more_knobs="for two knobs at once send it as kind surface (`hemostat surface`)",
     metrics=METRICS,
+    notices=SweepNotice,
 )

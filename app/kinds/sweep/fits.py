@@ -56,7 +56,7 @@ def fit_view(threshold: Threshold) -> FitView:
     return FitView(
         name=of,
         answer=answer(threshold, of),
-        notes=tuple(visible(note) for note in (*threshold.reasons, *threshold.warnings)),
+        notes=tuple(visible(note) for note in (*threshold.reasons, *(one.text for one in threshold.warnings))),
         numbers=numbers,
         forms=_forms(threshold, of),
     )

@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, JsonValue
 
 from app.contracts.base import Contract
+from app.contracts.notice import Notice
 from app.contracts.report import (
     Ci,
     Count,
@@ -73,8 +74,9 @@ class SweepPoint(Contract):
     weights_fingerprint: str | None
     seconds_making: float
     seconds_measuring: float
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Notice, ...] = ()
     refused: str = ""
+    refused_code: str = Field(default="", description="the error's code, if the refusal was foreseen")
     by: str = Field(description="the process that measured it")
     kernel_term: KernelTerm | None = Field(
         default=None,
@@ -142,7 +144,7 @@ class Threshold(Contract):
     rivals: tuple[Rival, ...]
     answer: Answer
     reasons: tuple[str, ...]
-    warnings: tuple[str, ...]
+    warnings: tuple[Notice, ...]
     params: dict[str, float]
     log_sse: float
     aicc: Number

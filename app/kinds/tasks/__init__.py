@@ -2,6 +2,7 @@
 
 from app.contracts.metric import COMPARISON, Metric
 from app.kinds.kind import Kind
+from app.kinds.tasks.notices import TasksNotice
 from app.kinds.tasks.report import TasksReport
 from app.kinds.tasks.request import TasksRequest
 from app.kinds.tasks.rule import FailOn
@@ -45,4 +46,5 @@ KIND = Kind(
     rules=FailOn,
     judge=f"{__name__}.rule:judge",
     metrics=METRICS,
+    notices=TasksNotice,
 )

@@ -3,6 +3,7 @@
 from app.contracts.decoding import DECODERS
 from app.contracts.metric import COMPARISON, Metric
 from app.kinds.kind import Kind, Phase
+from app.kinds.trajectory.notices import TrajectoryNotice
 from app.kinds.trajectory.report import TrajectoryReport
 from app.kinds.trajectory.request import TrajectoryRequest
 
@@ -53,4 +54,5 @@ KIND = Kind(
         "shapes": Phase("measuring distances after each shaping", unit="position"),
     },
     metrics=METRICS,
+    notices=TrajectoryNotice,
 )

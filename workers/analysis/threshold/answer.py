@@ -69,6 +69,9 @@ _WORDS = {
     PublishedWithOffset.name: "the published form over the dense value",
 }
 
+# The code and the facts of a notice: `ThresholdNotice` of `app.contracts.notices` has the words.
+Warned = tuple[str, dict[str, float | str]]
+
 
 @dataclass(frozen=True)
 class ThresholdAnswer:
@@ -77,7 +80,7 @@ class ThresholdAnswer:
 
     answer: Answer
     reasons: tuple[str, ...]
-    warnings: tuple[str, ...]
+    warnings: tuple[Warned, ...]
     fit: published.PublishedFit
     interval: KneeInterval
     resampled: Resampled
@@ -105,7 +108,6 @@ class ThresholdAnswer:
             "rivals": [self._rival(rival) for rival in self.rivals],
             "answer": self.answer,
             "reasons": list(self.reasons),
-            "warnings": list(self.warnings),
             "bounds": self.bounds.as_json(),
             "at_bounds": at_bounds(self.fit, self.bounds),
             "points": len(self.curve),
@@ -349,45 +351,38 @@ def _warnings(
     own: Candidate,
     chosen: Candidate,
     missed: Missed | None,
-) -> list[str]:
-    found = [
-        f"{name} rests on its bound, {numeral(fit.params()[name], 'g')}: s0 moves with it"
+) -> list[Warned]:
+    found: list[Warned] = [
+        ("at_bound", {"coefficient": name, "value": fit.params()[name]})
         for name in at_bounds(fit, bounds)
         if name != "s0"
     ]
     if _falls(curve):
-        found.append("the curve falls over the measured range: this is no loss that grows")
+        found.append(("falling", {}))
     if fits is not None and fits <= _LACK_OF_FIT_LEVEL:
-        found.append(f"the published form does not fit (p = {fits:.2g}): its interval takes it for right")
+        found.append(("lack_of_fit", {"p": fits}))
     if missed is not None:
-        found.append("s0 and its interval are those of the published form, which does not show where the curve turns")
+        found.append(("not_where_it_turns", {}))
     if chosen is own:
         return found
     if own.aicc is None:
-        found.append("there are too few points for AICc to judge the published form")
+        found.append(("too_few_for_aicc", {}))
     elif chosen.aicc is not None and chosen.aicc < own.aicc:
-        better = numeral(chosen.aicc - own.aicc, "+.1f")
-        found.append(f"{_WORDS[chosen.form.name]} describes the curve better (AICc {better})")
+        found.append(("better_form", {"form": _WORDS[chosen.form.name], "difference": chosen.aicc - own.aicc}))
     middle = chosen.fit.params.get("midpoint")
     if middle is not None and missed is None:
-        form = _WORDS[chosen.form.name]
-        found.append(
-            f"the change of {form} is gradual, with its middle at {middle:.3g}: s0 is how the published form sees it"
-        )
+        found.append(("gradual", {"form": _WORDS[chosen.form.name], "middle": middle}))
     return found
 
 
-def _slight(curve: Curve, dense: float | None, documents: DocumentLosses | None) -> list[str]:
+def _slight(curve: Curve, dense: float | None, documents: DocumentLosses | None) -> list[Warned]:
     """What is reported of a knee in perplexities that stay near-lossless from one end to the other."""
     if dense is None or (documents is not None and documents.quantity != "perplexity"):
         return []
     worst = float(curve.log_N.max()) - math.log(dense)
     if worst >= NEAR_LOSSLESS:
         return []
-    return [
-        f"no perplexity of the curve is more than {numeral(100 * math.expm1(worst), '.2g')} % above the unmodified "
-        "model's: s0 is where the curve bends, and not where anything breaks"
-    ]
+    return [("near_lossless", {"percent": 100 * math.expm1(worst)})]
 
 
 def _falls(curve: Curve) -> bool:

@@ -73,7 +73,7 @@ class _Fit:
         self._objective = Objective(data.reference_head, data.candidate_head)
         self._steps: list[Step] = []
         self._early: list[str] = []
-        self._warnings: list[str] = []
+        self._left_out: list[str] = []
 
     def run(self) -> tuple[Base, FitRecord]:
         """All kinds in turn."""
@@ -93,7 +93,7 @@ class _Fit:
             if found < kl:
                 made, kl = tried, found
             else:
-                self._warnings.append(f"{kind} did not help on the stop set and was left out")
+                self._left_out.append(kind)
         settings = self._spec.settings
         record = FitRecord(
             name=self._spec.name,
@@ -105,7 +105,7 @@ class _Fit:
             stop_kl=kl,
             steps=tuple(self._steps),
             stopped_early=tuple(self._early),
-            warnings=tuple(self._warnings),
+            left_out=tuple(self._left_out),
         )
         return made, record
 

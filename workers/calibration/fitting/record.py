@@ -41,4 +41,4 @@ class FitRecord:
     stop_kl: float
     steps: tuple[Step, ...] = ()
     stopped_early: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from app.contracts.diff_report import MEASURES, MOST, UNITS, Difference, DiffReport, Measure, Mismatch, Pair, Ranked
 from app.contracts.distances import DISTANCES
 from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.notice import Notice
+from app.contracts.notices import DiffNotice
 from app.contracts.report import Mean
 from app.kinds.compare.report import CompareReport
-from workers.analysis.numerals import counted
 from workers.diagnosis.diff.classes import classes_of, listed, title
 from workers.diagnosis.diff.protocol import mismatches, sentence
 from workers.diagnosis.diff.tokens import Tokens, same_positions, shared
@@ -328,27 +329,20 @@ def _warnings(
     kept: Sequence[Tokens],
     documents: int,
     slices: Mapping[str, Masks],
-) -> list[str]:
+) -> list[Notice]:
     found = []
     for letter, tokens in zip(letters, common, strict=True):
         broken = int(np.count_nonzero(~tokens.finite))
         if broken:
-            they = "It is" if broken == 1 else "They are"
-            found.append(
-                f"{letter} has {counted(broken, 'position')} whose logits are not finite. {they} left out for every "
-                f"report, so that {letter} looks better than it is."
-            )
+            found.append(DiffNotice.NONFINITE_POSITIONS(report=letter, positions=broken))
     least = min(len(side.tokens) for side in sides)
     if len(common[0]) < least:
-        found.append(f"Only {len(common[0])} positions are shared; the reports scored at least {least} each.")
+        found.append(DiffNotice.FEW_SHARED_POSITIONS(shared=len(common[0]), scored=least))
     for kind, masks in slices.items():
         judged = sum(np.unique(kept[0].document[mask]).size >= FEWEST_CLUSTERS for mask in masks.values())
         asked = len(letters) * (len(letters) - 1) // 2 * judged
         if asked * LEAST_P >= LEVEL:
-            found.append(
-                f"{asked} differences by {kind} are corrected together, and the bootstrap shows no p below "
-                f"{LEAST_P:.1g}: none of them can be found. Compare fewer candidates at once for differences by {kind}."
-            )
+            found.append(DiffNotice.TOO_MANY_DIFFERENCES(differences=asked, slice=kind, least=LEAST_P))
     if Clusters.of(kept[0].document, kept[0].window).by == "windows":
-        found.append(f"Only {counted(documents, 'document')}: intervals and p-values are clustered by windows.")
+        found.append(DiffNotice.FEW_DOCUMENTS(documents=documents))
     return found

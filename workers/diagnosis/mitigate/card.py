@@ -41,7 +41,7 @@ def model_card(report: MitigateReport, files: Sequence[str], *, anew: bool = Fal
         apart = "took no part in choosing (allow_overlap: treatments may have looked at some of them)"
         scored += " --allow-overlap"
     beside = _files(files, _goes_on(point, before, anew=anew)) or (_NO_LORA if anew else "")
-    held = "\n".join(f"- {line}" for line in (*(one.text for one in report.not_tested), *report.warnings))
+    held = "\n".join(f"- {line}" for line in (one.text for one in (*report.not_tested, *report.warnings)))
     return f"""---
 base_model: {json.dumps(source.reference.model)}
 tags: [hemostat, compressed, repaired]

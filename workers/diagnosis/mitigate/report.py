@@ -9,7 +9,10 @@ from typing import Final
 
 import numpy as np
 
-from app.contracts.report import Blocks, Limitation, Mean, SeverityVerdict
+from app.contracts.notice import Notice
+from app.contracts.notices import Untested
+from app.contracts.report import Blocks, Mean, SeverityVerdict
+from app.kinds.mitigate.notices import MitigateNotice
 from app.kinds.mitigate.report import (
     NO_DAMAGE,
     Answer,
@@ -20,7 +23,8 @@ from app.kinds.mitigate.report import (
     Unhelpful,
 )
 from app.kinds.mitigate.request import MitigateRequest, TreatmentName
-from workers.analysis.numerals import counted, numeral
+from app.recipes.notices import made
+from workers.analysis.numerals import numeral
 from workers.diagnosis.mitigate.front import RULE, Point, broken
 from workers.diagnosis.mitigate.trials import Done, TrialRunner, treatments_of
 from workers.measuring.assemble import Conditions, envelope, provenance
@@ -34,13 +38,6 @@ from workers.measuring.subject import fields_of, reported_steps
 from workers.measuring.summary import Summary, summarize
 from workers.measuring.verdict import decide
 from workers.process.handler import JobContext
-
-_SPEED: Final = Limitation(
-    code="speed_and_memory",
-    text="Speed and memory as served: tokens/s are those of the engine that scores, on this machine; what is simulated "
-    "runs as the reference does, whatever it would take packed.",
-)
-
 
 _WITHOUT_RECIPE: Final[Mapping[Answer, str]] = {
     "no_damage": "Nothing to treat: on the test documents the candidate's distribution is the reference's.",
@@ -255,38 +252,29 @@ def _unhelpful(found: Found, done: Done | None) -> tuple[Unhelpful, ...]:
     return tuple(listed)
 
 
-def _not_tested(found: Found) -> tuple[Limitation, ...]:
+def _not_tested(found: Found) -> tuple[Notice, ...]:
     listed = limits_of(found.sets.test, found.tested.part.where, found.request.test_text or found.request.text)
-    return (*without(listed, "speed_and_memory"), _SPEED)
+    return (*without(listed, Untested.SPEED_AND_MEMORY), MitigateNotice.SPEED_AND_MEMORY())
 
 
-def _warnings(found: Found, done: Done | None) -> list[str]:
+def _warnings(found: Found, done: Done | None) -> list[Notice]:
     """`done` is what is recommended."""
     tested = found.tested
     listed = list(found.sets.warnings)
     documents = len(np.unique(tested.part.where.document))
     if tested.raw.where.document.size and documents < 6:
-        listed.append(
-            f"Only {counted(documents, 'test document')}: intervals are clustered by windows, "
-            "and are too narrow where windows of one document are alike."
-        )
+        listed.append(MitigateNotice.FEW_TEST_DOCUMENTS(documents=documents))
     if done is None:
         return listed
     if done.measured is not None:
         # steps of one type, for some layers each, say the same
         told = dict.fromkeys(done.measured.record.warnings)
-        listed += [f"Of making the recommended recipe: {warning}" for warning in told]
+        listed += [made("the recommended recipe", warning) for warning in told]
     sources = {fields_of(step).get("calibration", {}).get("source") for step in done.recipe}
     if "inline" in sources:
-        listed.append(
-            "The recommended recipe looks at documents that were sent with the job: recipe.json holds them, this "
-            "report does not."
-        )
+        listed.append(MitigateNotice.LOOKS_AT_SENT_DOCUMENTS())
     if "self" in sources:
-        listed.append(
-            "The recommended recipe looks at text that is sampled from the reference, which a deployment cannot do. "
-            "Deploy it with another calibration text, or deploy the checkpoint of a job with export checkpoint."
-        )
+        listed.append(MitigateNotice.LOOKS_AT_SAMPLED_TEXT())
     return listed
 
 

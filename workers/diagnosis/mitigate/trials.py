@@ -36,6 +36,7 @@ class Done:
     recipe: Recipe
     measured: Measurement | None
     refusal: str = ""
+    refusal_code: str = ""
 
 
 @dataclass
@@ -170,7 +171,7 @@ class TrialRunner:
             recipe = apply_plan(self.subject, proposal.plan, fit)
             return Done(proposal, recipe, self.measure(recipe, proposal.rung))
         except RefusedError as error:
-            return Done(proposal, recipe, None, str(error))
+            return Done(proposal, recipe, None, str(error), error.code)
 
     def _refusal(self, plan: Plan) -> str:
         """Why the recipe of a plan cannot be made, from shapes alone; empty if nothing speaks against it."""
@@ -223,6 +224,7 @@ class TrialRunner:
             expected_saved=base.mean - done.proposal.expected_kl,
             outcome=outcome,
             reason=reason,
+            refused_code=done.refusal_code,
             bytes=None if one is None else one.record.bytes,
             kl=kl,
             saved=None if one is None else saved,

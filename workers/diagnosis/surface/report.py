@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.report import Divergence, Limitation, Mean, ModelProvenance, Perplexity, Provenance, SeverityVerdict
+from app.contracts.report import Divergence, Mean, ModelProvenance, Perplexity, Provenance, SeverityVerdict
+from app.kinds.surface.notices import SurfaceNotice
 from app.kinds.surface.plan import Axis, Cell, zero_of
 from app.kinds.surface.report import Chosen, SurfaceKnob, SurfacePoint, SurfaceReport
 from app.kinds.surface.request import SurfaceRequest
@@ -26,12 +26,6 @@ from workers.measuring.subject import reported_steps
 from workers.process.handler import JobContext
 
 _NOTHING = Mean(mean=None, ci=None)
-_BETWEEN: Final = Limitation(
-    code="settings_between",
-    text="Settings between the measured ones: limits and the contour are interpolated there. The intervals of limits "
-    "hold what that leaves open if damage grows ever faster; more settings near a limit narrow them.",
-)
-_OTHER_ORDER: Final = Limitation(code="other_order", text="The other order of the two steps.")
 
 
 @dataclass(frozen=True)
@@ -102,8 +96,8 @@ def build_report(found: Found, context: JobContext) -> SurfaceReport:
             recipe=reported_steps(cell.recipe),
         ),
         not_tested=(
-            _BETWEEN,
-            *((_OTHER_ORDER,) if _other_order_left_out(request) else ()),
+            SurfaceNotice.SETTINGS_BETWEEN(),
+            *((SurfaceNotice.OTHER_ORDER(),) if _other_order_left_out(request) else ()),
             *limits_of(corpus, ground.part.where, request.text),
         ),
         warnings=(*repeated_documents(ground.part.corpus), *ground.allowed, *warnings(table)),
@@ -164,6 +158,7 @@ def _point(table: Table, index: int) -> SurfacePoint:
         order=cell.order,
         recipe=reported_steps(cell.recipe),
         refused=record.refused,
+        refused_code=record.refused_code,
         bytes=record.bytes,
         sparse_bytes=record.sparse_bytes,
         bits_per_weight=record.bits_per_weight,

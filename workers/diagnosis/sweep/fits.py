@@ -8,6 +8,8 @@ from typing import Final, Literal
 
 import numpy as np
 
+from app.contracts.notice import Notice
+from app.contracts.notices import ThresholdNotice
 from app.kinds.sweep.report import KneeInterval, Rival, Threshold, TransitionTest
 from app.kinds.sweep.request import FormBounds
 from workers.analysis.threshold.answer import ThresholdAnswer, fit_threshold
@@ -47,15 +49,10 @@ def threshold_of(
     return _as_contract(answer, of, points, course, left_out)
 
 
-def _left_out(bounds: FormBounds) -> tuple[str, ...]:
+def _left_out(bounds: FormBounds) -> tuple[Notice, ...]:
     """What is reported of bounds that were asked for and do not hold for KL; nothing where there are none."""
-    names = [name for name, pair in bounds if name != "s0" and pair != (None, None)]
-    if not names:
-        return ()
-    return (
-        f"bounds were asked for on {', '.join(names)}: they are of the form that is fitted to the perplexity; KL is "
-        "fitted without them, and only bounds of s0 hold for both",
-    )
+    names = tuple(name for name, pair in bounds if name != "s0" and pair != (None, None))
+    return (ThresholdNotice.BOUNDS_LEFT_OUT(coefficients=names),) if names else ()
 
 
 def curve_points(course: Course, of: Of) -> list[MeasuredPoint]:
@@ -95,7 +92,7 @@ def _as_contract(
     of: Of,
     points: Sequence[MeasuredPoint],
     course: Course,
-    left_out: tuple[str, ...],
+    left_out: tuple[Notice, ...],
 ) -> Threshold:
     found = answer.as_json()
     ends = (answer.interval.low, answer.interval.high)
@@ -118,7 +115,7 @@ def _as_contract(
         rivals=tuple(Rival(**{**rival, "params": _finite(rival["params"])}) for rival in found["rivals"]),
         answer=answer.answer,
         reasons=answer.reasons,
-        warnings=(*left_out, *answer.warnings),
+        warnings=(*left_out, *(ThresholdNotice.of(*one) for one in answer.warnings)),
         params=found["params"],
         log_sse=found["log_sse"],
         aicc=found["aicc"],

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.report import Limitation, ModelProvenance, Provenance
+from app.contracts.notice import Notice
+from app.contracts.notices import Warned
+from app.contracts.report import ModelProvenance, Provenance
+from app.kinds.sweep.notices import SweepNotice
 from app.kinds.sweep.report import SweepPoint, SweepReport, SweptKnob, Threshold
 from app.kinds.sweep.request import SweepRequest
 from app.kinds.sweep.view import verdict_of
 from app.models.shares import in_words
-from workers.analysis.numerals import counted
 from workers.diagnosis.sweep.course import Course, MeasuredPoint
 from workers.diagnosis.sweep.fits import threshold_of
 from workers.diagnosis.sweep.limits import mild, near_lossless
@@ -20,11 +21,6 @@ from workers.measuring.limitations import limits_of
 from workers.measuring.points.ground import Ground
 from workers.measuring.points.naming import swept_fingerprint, swept_recipe
 from workers.process.handler import JobContext
-
-_BETWEEN: Final = Limitation(
-    code="settings_between",
-    text="Settings between and beyond those that were measured: what is reported of them is interpolated.",
-)
 
 
 @dataclass(frozen=True)
@@ -67,7 +63,7 @@ def build_report(swept: Swept, context: JobContext) -> SweepReport:
         no_threshold=why,
         near_lossless=near_lossless(course, seed=request.seed),
         largest_mild=mild(course, request.thresholds),
-        not_tested=(_BETWEEN, *limits_of(corpus, ground.part.where, request.text)),
+        not_tested=(SweepNotice.SETTINGS_BETWEEN(), *limits_of(corpus, ground.part.where, request.text)),
         warnings=tuple(_warnings(swept, fitted=any(thresholds.values()))),
         **envelope(request, context, decision, ground.run.floor, _provenance(swept)),
     )
@@ -121,6 +117,7 @@ def _point(point: MeasuredPoint) -> SweepPoint:
         seconds_measuring=record.seconds_measuring,
         warnings=record.warnings,
         refused=record.refused,
+        refused_code=record.refused_code,
         by=record.by,
         kernel_term=point.kernel.term,
         no_kernel_term=point.kernel.missing,
@@ -132,38 +129,25 @@ def _reference_perplexity(course: Course) -> float | None:
     return known[0].reference if known else None
 
 
-def _warnings(swept: Swept, *, fitted: bool) -> list[str]:
-    course, corpus, listed = swept.course, swept.ground.part.corpus, list[str]()
+def _warnings(swept: Swept, *, fitted: bool) -> list[Notice]:
+    course, corpus, listed = swept.course, swept.ground.part.corpus, list[Notice]()
     documents = len(corpus.documents)
     if documents < 6:
-        listed.append(
-            f"Only {counted(documents, 'document')}: intervals are clustered by windows, and are too "
-            "narrow where windows of one document are alike. More documents make them sound."
-        )
+        listed.append(Warned.FEW_DOCUMENTS(documents=documents))
     listed += repeated_documents(corpus)
     listed += swept.ground.allowed
     limit = swept.ground.run.context
     if limit is not None:
-        listed.append(
-            f"The windows are longer than the reference's context of {limit} tokens. From position {limit - 1} on the "
-            "reference reads only the newest tokens of the window. KL there holds what the longer context changes "
-            "as well as what it damages: a perplexity ratio below 1 says that it helps. Limits are over both ranges; a "
-            "comparison at one setting distinguishes them by position."
-        )
-    refused = [point for point in course.points if point.record.refused]
+        listed.append(SweepNotice.LONGER_THAN_REFERENCE(tokens=limit, position=limit - 1))
+    refused = sum(bool(point.record.refused) for point in course.points)
     if refused:
-        verb = "is" if len(refused) == 1 else "are"
-        listed.append(f"{counted(len(refused), 'setting')} could not be made or run, and {verb} in no curve.")
-    broken = [point for point in course.points if point.record.nonfinite_positions]
+        listed.append(SweepNotice.REFUSED_SETTINGS(settings=refused))
+    broken = sum(point.record.nonfinite_positions > 0 for point in course.points)
     if broken:
-        they = "it counts as collapse, and is" if len(broken) == 1 else "they count as collapse, and are"
-        listed.append(f"At {counted(len(broken), 'setting')} some logits are not finite: {they} in no curve.")
+        listed.append(SweepNotice.NONFINITE_SETTINGS(settings=broken))
     shares = [point.s for point in course.points if point.s is not None]
     if len(set(shares)) < len(shares):
-        listed.append(
-            "Some settings remove the same share of the model: among themselves they stand by the damage that was "
-            "measured, the mildest first" + (", and the fits hold the one that was asked for first." if fitted else ".")
-        )
+        listed.append(SweepNotice.SHARED_SHARES(fits="the fits" if fitted else ""))
     return listed
 
 

@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from app.contracts.report import Limitation
+from app.contracts.notice import Notice
+from app.contracts.notices import Untested
 from app.contracts.task import FileTask, HarnessTask
+from app.kinds.tasks.notices import TasksNotice
 from app.kinds.tasks.report import (
     AnyTaskResult,
     FlipCurve,
@@ -47,7 +49,7 @@ from workers.diagnosis.tasks.result import Planned, results
 from workers.engine.room import EngineRoom
 from workers.measuring.attempt import counted
 from workers.measuring.gauges import export_metrics
-from workers.measuring.limitations import other_tasks, without
+from workers.measuring.limitations import without
 from workers.measuring.pair import Measured, PairAttempt
 from workers.measuring.sides import Sides, resolve
 from workers.process.handler import JobContext
@@ -103,7 +105,7 @@ class _Tasks(PairAttempt):
         super().__init__(request, context, room)
         self._request = request
         self._asked = asked
-        self._unscored: dict[str, str] = {}
+        self._unscored: dict[str, Notice] = {}
 
     def run(self) -> TasksReport:
         context, watch = self._context, self._watch
@@ -167,8 +169,8 @@ class _Tasks(PairAttempt):
             try:
                 answers.append(both.answer_harness(number, task, asked.harness))
             except NotScoredError as error:
-                self._unscored[task.title] = f"{task.title} was asked and could not be scored: {error.detail}."
-                self._context.log(self._unscored[task.title])
+                self._unscored[task.title] = TasksNotice.NOT_SCORED(task=task.title, why=error.detail)
+                self._context.log(self._unscored[task.title].text)
                 failed.append(error)
                 answers.append(None)
         if len(failed) == len(answers):
@@ -294,29 +296,26 @@ def _curve(predictor: Predictor, found: Sequence[AnyTaskResult], kl: float | Non
     )
 
 
-def _not_tested(of_distributions: Sequence[Limitation], found: Sequence[AnyTaskResult]) -> tuple[Limitation, ...]:
-    listed = (*without(of_distributions, "tasks"), other_tasks([result.name for result in found]))
+def _not_tested(of_distributions: Sequence[Notice], found: Sequence[AnyTaskResult]) -> tuple[Notice, ...]:
+    others = Untested.OTHER_TASKS(tasks=tuple(result.name for result in found))
+    listed = (*without(of_distributions, Untested.TASKS), others)
     ran_code = any(isinstance(result, TaskResult) and result.format == "humaneval" for result in found)
-    return listed if ran_code else (*listed, Limitation(code="executed_code", text="Code that is run."))
+    return listed if ran_code else (*listed, TasksNotice.EXECUTED_CODE())
 
 
-def _warnings(found: Sequence[AnyTaskResult]) -> list[str]:
+def _warnings(found: Sequence[AnyTaskResult]) -> list[Notice]:
     told = []
     for result in found:
         if result.outcome == "at_chance":
-            told.append(f"{result.name} says nothing of damage: the reference itself answers at chance.")
+            told.append(TasksNotice.AT_CHANCE(task=result.name))
         elif result.chance.candidate_at_chance:
-            told.append(f"On {result.name} the candidate is not shown to be better than guessing.")
+            told.append(TasksNotice.CANDIDATE_AT_CHANCE(task=result.name))
         if result.shortened:
-            items, their = ("item", "its") if result.shortened == 1 else ("items", "their")
-            lost = f"{result.shortened:,} {items} of {result.name} lost {their} beginning"
-            told.append(f"{lost} to fit the model's context.")
+            told.append(TasksNotice.SHORTENED_ITEMS(items=result.shortened, task=result.name))
         for who, broken in zip(("reference", "candidate"), _broken(result), strict=True):
             if broken is not None:
-                told.append(
-                    f"On {result.name} the {who} gives no number (NaN or infinity) at {broken.positions} tokens of "
-                    f"choices, in {broken.items} of {result.items} items: it is never taken to choose such a choice."
-                )
+                where = {"positions": broken.positions, "items": broken.items, "asked": result.items}
+                told.append(TasksNotice.NOT_FINITE(task=result.name, model=who, **where))
     return told
 
 

@@ -9,7 +9,10 @@ from typing import Final
 import numpy as np
 
 from app.contracts.decoding import Decoder, Sampler, TemperatureSampling, runs_in_vllm
-from app.contracts.report import Blocks, Limitation, LimitationCode
+from app.contracts.notice import Notice, Notices
+from app.contracts.notices import Untested
+from app.contracts.report import Blocks
+from app.kinds.trajectory.notices import TrajectoryNotice
 from app.kinds.trajectory.report import (
     CandidateRun,
     Cell,
@@ -22,7 +25,6 @@ from app.kinds.trajectory.report import (
 )
 from app.kinds.trajectory.request import TrajectoryRequest
 from app.kinds.trajectory.words import sentence
-from workers.analysis.numerals import counted
 from workers.decoding.distances import ShapedDistances, summarized
 from workers.decoding.model import Continuation
 from workers.diagnosis.trajectory.by_class import classes_of, token_classes
@@ -49,14 +51,14 @@ from workers.text.windows import Corpus
 # Prompts whose texts are shown, of all candidates together, and tokens of a text that are.
 SAMPLES: Final = 8
 SHOWN_TOKENS: Final = 256
-_OF_SCORED_TEXT: Final[tuple[LimitationCode, ...]] = (
-    "free_running_generation",
-    "sampling_settings",
-    "conversations",
-    "plain_text",
-    "turns_of_users",
-    "text_by_people",
-    "text_of_the_model",
+_OF_SCORED_TEXT: Final[tuple[Notices, ...]] = (
+    Untested.FREE_RUNNING_GENERATION,
+    Untested.SAMPLING_SETTINGS,
+    Untested.CONVERSATIONS,
+    Untested.PLAIN_TEXT,
+    Untested.TURNS_OF_USERS,
+    Untested.TEXT_BY_PEOPLE,
+    Untested.TEXT_OF_THE_MODEL,
 )
 
 
@@ -92,7 +94,7 @@ class Found:
     measured: list[Measured]
     floor: Floor
     conditions: Conditions
-    allowed: tuple[str, ...] = ()
+    allowed: tuple[Notice, ...] = ()
 
 
 def build_report(found: Found, context: JobContext) -> TrajectoryReport:
@@ -278,63 +280,47 @@ def _samples(found: Found) -> tuple[Sample, ...]:
     return tuple(samples)
 
 
-def not_tested(found: Found) -> tuple[Limitation, ...]:
+def not_tested(found: Found) -> tuple[Notice, ...]:
     """What the report does not speak of. What is reported elsewhere of scored text does not hold here: none was."""
     listed = limits_of(found.base, positions_of(found.base), found.request.text)
-    longest = found.request.tokens
     return (
         *without(listed, *_OF_SCORED_TEXT),
         *_form(found.prompts),
-        Limitation(
-            code="long_texts",
-            text=f"Texts longer than {longest} tokens, and other decoders or parameters than those listed.",
-            numbers={"tokens": longest},
-        ),
-        Limitation(code="text_by_people", text="Text written by people: the two models wrote the scored text."),
+        TrajectoryNotice.LONG_TEXTS(tokens=found.request.tokens),
+        TrajectoryNotice.TEXT_BY_PEOPLE(),
     )
 
 
-def _form(prompts: Sequence[Prompt]) -> tuple[Limitation, ...]:
+def _form(prompts: Sequence[Prompt]) -> tuple[Notice, ...]:
     """Which of plain text and conversations no prompt was; nothing if some were either."""
     conversations = sum(prompt.conversation for prompt in prompts)
     if 0 < conversations < len(prompts):
         return ()
-    if conversations:
-        return (Limitation(code="plain_text", text="Plain text: every prompt is in the chat template."),)
-    text = "Conversations: every prompt is plain text, without a chat template."
-    return (Limitation(code="conversations", text=text),)
+    return (TrajectoryNotice.PLAIN_TEXT() if conversations else TrajectoryNotice.CONVERSATIONS(),)
 
 
-def _of_making(found: Found) -> Iterator[str]:
+def _of_making(found: Found) -> Iterator[Notice]:
     """What the steps of each candidate warned of, by its number where there are several."""
     for number, sides in enumerate(found.sides, 1):
         yield from of_making(sides, "the candidate" if len(found.sides) == 1 else f"candidate {number}")
 
 
-def _warnings(found: Found, cells: Sequence[Cell]) -> list[str]:
+def _warnings(found: Found, cells: Sequence[Cell]) -> list[Notice]:
     listed = [*_of_making(found), *found.allowed]
     count = len(found.prompts)
     if count < found.request.prompts:
-        prompts = counted(count, "prompt")
-        listed.append(f"The text has {counted(count, 'document')}: {prompts} instead of {found.request.prompts}.")
+        asked = found.request.prompts
+        listed.append(TrajectoryNotice.FEWER_PROMPTS(documents=count, prompts=count, asked=asked))
     again = count - len({prompt.tokens for prompt in found.prompts})
     if again:
-        listed.append(
-            f"{again} of {count} prompts repeat{'s' * (again == 1)} an earlier one. Intervals take prompts for "
-            "independent, and are too narrow where some are not: leave the copies out, or take longer prompts."
-        )
+        listed.append(TrajectoryNotice.REPEATED_PROMPTS(repeated=again, prompts=count))
     if count < FEWEST_CLUSTERS:
-        these = "this prompt" if count == 1 else "these prompts"
-        listed.append(f"Only {counted(count, 'prompt')}: intervals speak of {these} alone.")
+        listed.append(TrajectoryNotice.FEW_PROMPTS(prompts=count))
     nonfinite = sum(one.nonfinite_positions for one in cells)
     if nonfinite:
-        listed.append(
-            "Some positions of generated texts had non-finite logits and are left out of every mean: "
-            f"{nonfinite} in all cells together, those of a text that several share counted in each."
-        )
+        listed.append(TrajectoryNotice.NONFINITE_POSITIONS(positions=nonfinite))
     listed += [
-        f"{sides.candidate.alias} runs on other kernels than the reference ({sides.candidate.info.scheme}): a part of "
-        "its KL is theirs; `hemostat compare` distinguishes it."
+        TrajectoryNotice.OTHER_KERNELS(model=sides.candidate.alias, scheme=sides.candidate.info.scheme)
         for sides in found.sides
         if sides.packed
     ]
@@ -344,5 +330,5 @@ def _warnings(found: Found, cells: Sequence[Cell]) -> list[str]:
     listed += dict.fromkeys(forms)  # the reference is one and the same
     ended = [texts for texts in found.written[0].texts.values() if np.mean([len(text.tokens) for text in texts]) < 8]
     if ended:
-        listed.append("Texts of the reference are shorter than eight tokens on average: little can be seen in them.")
+        listed.append(TrajectoryNotice.SHORT_TEXTS())
     return listed

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from app.contracts.notice import Notice
 from workers.measuring.attempt import ReferenceRun
 from workers.measuring.calibration_text import CalibrationLoader
 from workers.measuring.sets import Part
@@ -24,7 +25,7 @@ class Ground:
     part: Part
     run: ReferenceRun
     texts: CalibrationLoader
-    allowed: tuple[str, ...] = ()
+    allowed: tuple[Notice, ...] = ()
 
     @property
     def reference(self) -> Side:

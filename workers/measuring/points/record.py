@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 
 from app.contracts.base import Contract
 from app.contracts.distances import DISTANCES
+from app.contracts.notice import Notice
 from app.contracts.report import Count, Divergence, Mean, Perplexity, Severity, SeverityVerdict
 from app.contracts.request import Thresholds
 from app.files import write_atomically
@@ -41,6 +42,7 @@ class PointRecord(Contract):
     """A measured point, or one that this model cannot take (`refused` says why, and the rest is empty)."""
 
     refused: str = ""
+    refused_code: str = ""
     divergence: Divergence | None = None
     top1_agreement: Mean | None = None
     perplexity: Perplexity | None = None
@@ -57,7 +59,7 @@ class PointRecord(Contract):
     scheme: str | None = None
     seconds_making: Annotated[float, Field(ge=0)] = 0.0
     seconds_measuring: Annotated[float, Field(ge=0)] = 0.0
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Notice, ...] = ()
     by: str = Field(default="", description="which process measured it")
     measured_at: float = Field(default=0.0, description="Unix time; shows which point came first, no more")
 

@@ -170,6 +170,7 @@ class PointRunner:
         except RefusedError as error:
             return PointRecord(
                 refused=str(error),
+                refused_code=error.code,
                 seconds_making=round(time.monotonic() - began, 3),
                 by=self._by,
                 measured_at=time.time(),

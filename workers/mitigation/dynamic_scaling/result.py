@@ -10,6 +10,7 @@ import torch
 
 from app.models.simulation import with_activations
 from app.models.steps.dynamic import activations_entry
+from app.recipes.notices import StepNotice
 from app.recipes.quantize import QuantizeDynamic
 from workers.mitigation.dynamic_scaling.learned import LearnedBlock
 from workers.mitigation.dynamic_scaling.rounding import Rounded
@@ -42,11 +43,11 @@ class Result:
         if self._packer is not None:
             self._packer.finish()
         else:
-            context.warn("simulated: weights take their source's dtype on disk; bits are what they would take packed")
+            context.warn(StepNotice.SIMULATED())
             if step.activation_bits is not None:
                 context.config.update(with_activations(context.config, activations_entry(step, context.weights)))
         if not self._biases:
-            context.warn("the architecture has no biases: mean shifts are made good by weights and norms alone")
+            context.warn(StepNotice.NO_BIASES())
 
     @torch.no_grad()
     def _put_block(self, block: LearnedBlock) -> None:

@@ -23,6 +23,7 @@ from itertools import repeat
 import torch
 
 from app.models.steps.dynamic import chooses
+from app.recipes.notices import StepNotice
 from app.recipes.quantize import QuantizeDynamic
 from workers.mitigation.dynamic_scaling.activations import rounding_inputs
 from workers.mitigation.dynamic_scaling.block_error import BlockError, BlockErrors
@@ -69,13 +70,11 @@ class DynamicScaling:
         gradients = self._gradients(context, names)
         planned = plan_bits(context, step, scheme, gradients.found) if chooses(step) else {}
         if step.mixed and not planned:
-            context.warn(f"a mean of {step.bits:g} bits is the least that a module may have: all have it")
+            context.warn(StepNotice.LEAST_BITS(bits=step.bits))
         work = _Work(context, step, scheme, names, gradients, planned)
-        if text.tokens_NL.numel() < max(weight.shape[-1] for weight in context.weights):
-            context.warn(
-                f"{text.tokens_NL.numel()} calibration tokens are fewer than the input dimension of some layers: "
-                "their second moment is singular, and damping decides what the text does not"
-            )
+        tokens, widest = text.tokens_NL.numel(), max(weight.shape[-1] for weight in context.weights)
+        if tokens < widest:
+            context.warn(StepNotice.SINGULAR_MOMENT(tokens=tokens, inputs=widest))
         Result(context, step).put(work.walk())
 
     def _gradients(self, context: StepRun, names: frozenset[str]) -> Gatherer:
@@ -141,7 +140,7 @@ class _Work:
             context.figures["block_error_before"] = sum(befores) / len(befores)
             context.figures["block_error_after"] = sum(kept) / len(kept)
         if self._damping > DAMPING:
-            context.warn(f"a second moment could not be inverted with damping {DAMPING:g}; {self._damping:g} was used")
+            context.warn(StepNotice.MORE_DAMPING(asked=DAMPING, damping=self._damping))
 
     def _source(self) -> Iterator[Block | None]:
         """The source's blocks where some layer has a bias, else nothing without end."""

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from app.models.checkpoint import CheckpointInfo
+from app.recipes.notices import StepNotice
 from app.recipes.prune import PruneGradient
 from workers.mitigation.gradient_pruning import recovery
 from workers.mitigation.gradient_pruning.gathering import counts_of, gather
@@ -85,10 +86,7 @@ class _Work:
         step, context = self._step, self._shop
         tokens, widest = self._tokens_NL.numel(), max(weight.shape[-1] for weight in context.weights)
         if tokens < widest:
-            context.warn(
-                f"{tokens} calibration tokens are fewer than the {widest} inputs of the widest layer: its "
-                "second moment is singular, and damping decides what the text does not"
-            )
+            context.warn(StepNotice.SINGULAR_MOMENT(tokens=tokens, inputs=widest))
         even = step.budget == "uniform" or step.pattern is not None
         prices, leaving, divergences = gather(
             self._tape,
@@ -239,10 +237,9 @@ class _Work:
             "recovery_kl_after_nats": min(before, after),
         }
         if not after < before:  # also where it is no number any more
-            context.warn(
-                f"recovery did not help on windows that took no part in it ({before:.3f} nats before, {after:.3f} "
-                f"after {len(found)} steps): what was there before it is kept. Give it more calibration text"
-            )
+            # words: the divergence after it may be no number
+            nats = {"before": f"{before:.3f}", "after": f"{after:.3f}"}
+            context.warn(StepNotice.NO_HELP_OF_RECOVERY(**nats, steps=len(found)))
             return
         for name, linear in work.kept.linears.items():
             self._pruned[name] = linear.weight.detach().to(context.read(name).dtype)
@@ -260,10 +257,7 @@ def _teacher(context: StepRun, stack: ExitStack) -> tuple[CheckpointInfo, Read]:
         and layer_origins(context) in (None, list(range(source.layers)))
     )
     if not alike:
-        context.warn(
-            "the steps before have changed the model's shape or the order of its layers: pruning keeps close to the "
-            "model as they left it, not to the reference"
-        )
+        context.warn(StepNotice.OTHER_SHAPE())
         return source, context.read
     if reference.path == source.path:
         return source, context.read

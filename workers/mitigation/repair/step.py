@@ -12,6 +12,7 @@ import torch
 
 from app.models.steps import check_one
 from app.models.steps.repair import against
+from app.recipes.notices import StepNotice
 from app.recipes.repair import RepairLowrank
 from workers.distributions.head import Head
 from workers.mitigation.divergence import Divergence
@@ -143,10 +144,7 @@ class RepairStep:
         possible = survey.run()
         context.figures["closed_form_s"] = round(time.monotonic() - began, 1)
         if pairs[0] > 0:
-            context.warn(
-                f"the reference's first {pairs[0]} layers are missing; what they did is left to distillation, as no "
-                "layer is before them"
-            )
+            context.warn(StepNotice.FIRST_LAYERS_MISSING(layers=pairs[0]))
         return survey, possible
 
     def _fit_blocks(
@@ -256,11 +254,11 @@ class RepairStep:
             "distill_s": round(time.monotonic() - began, 1),
         }
         if which == 0:
-            context.warn("nothing helped on windows that took no part in the fit: the adapter is empty")
+            context.warn(StepNotice.EMPTY_ADAPTER())
         elif which < 3 and steps:
-            context.warn("distillation did not help on windows that took no part in it: what it began from is kept")
+            context.warn(StepNotice.NO_HELP_OF_DISTILLATION())
         if which == 1 and fitted is not None:
-            context.warn("fitting block by block did not help on windows that took no part in it")
+            context.warn(StepNotice.NO_HELP_OF_BLOCKS())
         return chosen, which > 0
 
     def _put(self, context: StepRun, chosen: Mapping[str, Factors], bases: Mapping[str, torch.Tensor]) -> None:
@@ -304,10 +302,7 @@ def gradient_windows(windows: int, window: int) -> int:
 def _warn_of_little_text(context: StepRun, tokens_NL: torch.Tensor) -> None:
     widest = max(weight.shape[-1] for weight in context.weights)
     if tokens_NL.numel() < widest:
-        context.warn(
-            f"{tokens_NL.numel()} calibration tokens do not span the {widest} inputs of the widest layer: what they "
-            "never show is repaired as if its power were small"
-        )
+        context.warn(StepNotice.INPUTS_NEVER_SHOWN(tokens=tokens_NL.numel(), inputs=widest))
 
 
 def _emptied(factors: Factors) -> Factors:

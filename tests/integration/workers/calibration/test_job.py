@@ -152,7 +152,7 @@ def test_a_test_document_that_was_fitted_is_left_out(jobs: Jobs) -> None:
     tests = [*(document(number, 60, "letters") for number in range(100, 106)), DOCUMENTS[0] | {"id": "copy"}]
     report = jobs.run(request(test_text=inline(tests), calibrators=["temperature"]))
     assert report.sets[2].documents == 6
-    assert any("same as one" in warning for warning in report.warnings)
+    assert any(warning.code == "used_before" for warning in report.warnings)
 
 
 def test_too_few_documents_are_refused(jobs: Jobs) -> None:

@@ -110,7 +110,7 @@ def test_the_slices_reach_beyond_the_reference_s_context(long: tuple[CompareRepo
     assert beyond
     assert all(band.kl.mean is not None and band.kl.mean > 0 and band.kl.ci is not None for band in beyond)
     assert report.provenance.protocol.reference_context == 256
-    assert any("longer than the reference" in warning for warning in report.warnings)
+    assert any(warning.code == "longer_than_reference" for warning in report.warnings)
     page = render(json.loads(report.model_dump_json()))
     assert "beyond the reference’s context" in page
 

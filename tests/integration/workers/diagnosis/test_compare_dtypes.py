@@ -55,7 +55,7 @@ def test_an_engine_that_rounds_both_alike_finds_nothing_and_says_why(
     report = compare(asked, Context(settings, tmp_path), room)
     assert report.divergence.kl.mean == pytest.approx(0, abs=1e-6)
     assert report.kernel_term is None
-    assert any("Weights of wide are stored as float32 and run in bfloat16" in told for told in report.warnings)
+    assert any(told.code == "rounded_weights" and told.facts["model"] == "wide" for told in report.warnings)
 
 
 def test_in_float32_what_rounding_costs_is_measured_the_head_s_included(
@@ -64,7 +64,7 @@ def test_in_float32_what_rounding_costs_is_measured_the_head_s_included(
     context = Context(settings, tmp_path)
     asked = request(DOCUMENTS, reference={"model": "wide-exact"}, candidate={"model": "narrow-exact"})
     report = compare(asked, context, room)
-    assert not any("rounded away" in told for told in report.warnings)
+    assert not any(told.code == "rounded_weights" for told in report.warnings)
     tokenizer = AutoTokenizer.from_pretrained(folders["wide"])
     models = [AutoModelForCausalLM.from_pretrained(folders[name], dtype=torch.float64) for name in ("wide", "narrow")]
     expected = []

@@ -67,7 +67,9 @@ def test_no_command_to_repeat_a_job_commands_the_terminal() -> None:
 
 
 def test_markup_in_names_is_text() -> None:
-    text = printed(VARIANTS["severe"] | {"warnings": ["[bold red]loud[/bold red] [link=x]"]}, 120)
+    text = printed(
+        VARIANTS["severe"] | {"warnings": [{"code": "loud", "text": "[bold red]loud[/bold red] [link=x]"}]}, 120
+    )
     assert "[bold red]loud[/bold red] [link=x]" in text
 
 

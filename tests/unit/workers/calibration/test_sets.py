@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.notices import Warned
 from app.kinds.calibrate.request import CalibrateRequest
 from workers.calibration.sets import draw
 from workers.text.documents import TextDocument
@@ -34,8 +35,8 @@ def test_copies_are_left_out_of_the_test_whatever_they_are_copies_of(tiny: Calla
     sets = draw(REQUEST, documents, tests, lambda chosen: make_windows(chosen, tokenizer, 64))
     assert {one.id for one in sets.test.documents} == {"t", "u"}
     assert sets.warnings == (
-        "1 document of the test is the same as one that was used before the test, and was left out.",
-        "2 documents of the test repeat an earlier one of the same set, and were left out.",
+        Warned.USED_BEFORE(documents=1, set="test"),
+        Warned.REPEATED_IN_SET(documents=2, set="test"),
     )
     assert len(sets.fit.documents) + len(sets.choose.documents) == 10
 

@@ -29,13 +29,13 @@ def test_the_request_of_a_report_holds_no_document_wherever_a_text_is() -> None:
 
 def test_what_steps_warned_of_is_told_with_their_types() -> None:
     told = of_making(sides("too little text", "more damping was needed"), "candidate 2")
-    assert [line.rsplit(": ", 1) for line in told] == [
+    assert [one.text.rsplit(": ", 1) for one in told] == [
         ["Of making candidate 2 by quantize.gptq", "too little text"],
         ["Of making candidate 2 by quantize.gptq", "more damping was needed"],
     ]
     assert of_making(sides()) == []
     assert left_out(0) == []
-    assert left_out(1200)[0].startswith("1,200 positions")
+    assert left_out(1200)[0].facts == {"positions": 1200}
 
 
 def test_how_passes_ran_is_told_with_the_batch_that_the_reference_had(tiny: Callable[..., Path]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.notices import Warned
 from workers.measuring.sets import Sets, draw
 from workers.text.documents import TextDocument
 from workers.text.tokenization import load_tokenizer
@@ -75,9 +76,7 @@ def test_with_a_test_text_all_of_the_other_is_chosen_by(drawn: Draw) -> None:
     sets = drawn(tests=[*tests, TextDocument("copy", "prose", text=DOCUMENTS[4].text)])
     assert ids(sets.choose) == {one.id for one in DOCUMENTS}
     assert ids(sets.test) == {one.id for one in tests}
-    assert sets.warnings == (
-        "1 document of the test is the same as one that recipes were chosen by, and was left out.",
-    )
+    assert sets.warnings == (Warned.USED_BEFORE(documents=1, set="test"),)
 
 
 @pytest.mark.parametrize("where", ["/text", "/test_text"])
@@ -91,14 +90,14 @@ def test_what_treatments_look_at_is_not_scored(drawn: Draw, where: str) -> None:
     assert caught.value.detail == "1 document that treatments look at is also scored, such as 'copy'"
     allowed = drawn(documents, tests, allow_overlap=True)
     assert allowed.test.scored > 0
-    assert allowed.warnings[0].startswith("1 scored document was also looked at")
+    assert (allowed.warnings[0].code, allowed.warnings[0].facts["documents"]) == ("looked_at", 1)
 
 
 def test_a_document_that_the_test_holds_again_is_left_out(drawn: Draw) -> None:
     tests = [document("t"), document("u"), TextDocument("copy", "prose", text=document("t").text)]
     sets = drawn(DOCUMENTS, tests)
     assert ids(sets.test) == {"t", "u"}
-    assert sets.warnings == ("1 document of the test repeats an earlier one of the same set, and was left out.",)
+    assert sets.warnings == (Warned.REPEATED_IN_SET(documents=1, set="test"),)
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_only_packed_weights_run_on_other_kernels(
     assert sides(one, other).packed is packed
     told = packed_reference(sides(one, other))
     assert len(told) == (reference[1] is not None and candidate[1] is None)
-    assert all("The reference is packed (w4a16) and the candidate is not" in warning for warning in told)
+    assert all((one.code, one.facts) == ("packed_reference", {"scheme": "w4a16"}) for one in told)
 
 
 @pytest.mark.parametrize(
@@ -104,5 +104,5 @@ def test_weights_that_the_engine_rounds_are_told(
     info = inspect(wide)
     pair = sides(side(info, "one", scheme=stored[0]), side(info, "other", scheme=stored[1]))
     found = rounded(pair, run)
-    assert [warning.split()[2] for warning in found] == told
-    assert all(f"run in {run}" in warning for warning in found)
+    assert [one.facts["model"] for one in found] == told
+    assert all(one.facts["dtype"] == run for one in found)

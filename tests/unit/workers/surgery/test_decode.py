@@ -107,7 +107,7 @@ def test_a_gain_below_one_that_gemma_cannot_hold_is_a_warning(copy, store):
         with operate(folder, store, hot) as modified:
             (record,) = modified.manifest.steps
         assert (record.figures["rounding"] > HALF_STEP) == (kind == "gemma2") == bool(record.warnings)
-    assert f"{100 * record.figures['rounding']:.2g} %" in record.warnings[0]
+    assert record.warnings[0].facts["percent"] == 100 * record.figures["rounding"]
 
 
 def test_a_gain_that_leaves_the_dtype_is_refused(copy, store):

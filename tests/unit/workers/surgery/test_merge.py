@@ -14,6 +14,7 @@ from app.models.adapters import check_adapter, inspect_adapter
 from app.models.checkpoint import inspect
 from app.models.registry import load_registry
 from app.models.steps.others import checker
+from app.recipes.notices import StepNotice
 from app.settings import Settings
 from tests.support.checked import RECIPE, checked
 from tests.support.copies import edit_json
@@ -108,7 +109,7 @@ def test_strength_and_places(tiny, store, adapter):
     with operate(tiny(), store, path, only) as modified:
         assert {change.name for change in modified.manifest.tensors} == {name}
         plus = weights(modified.path)[name].float() - before
-        assert modified.manifest.steps[0].warnings == ("5 weights of the adapter are not addressed by the step",)
+        assert modified.manifest.steps[0].warnings == (StepNotice.WEIGHTS_NOT_ADDRESSED(weights=5),)
     torch.testing.assert_close(minus, -plus, rtol=0.1, atol=0.02)  # each rounded to bf16 beside the weight
 
 

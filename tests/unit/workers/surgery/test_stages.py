@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from app.contracts.errors import ErrorCode
+from app.contracts.notice import Notice
 from app.models.checkpoint import fingerprint, inspect
 from app.recipes.lowrank import LowrankSvdllm
 from tests.support import pruning
@@ -25,6 +26,9 @@ WHOLE = {"type": "lowrank.svdllm", "rank": 3, "calibration_windows": 2, "calibra
 NAME = "model.layers.0.mlp.down_proj.weight"
 
 
+HALVED = Notice(code="halved", text="halved")
+
+
 class Halve:
     """Every addressed weight times one half."""
 
@@ -39,7 +43,7 @@ class Halve:
         for weight in context.weights:
             context.put(weight.name, context.read(weight.name) / 2, bits=7.5, sparsity=0.25)
         context.config["max_position_embeddings"] = 128
-        context.warn("halved")
+        context.warn(HALVED)
         context.figures["weights"] = len(context.weights)
 
 
@@ -80,7 +84,7 @@ def test_the_manifest_tells_of_every_stage(tiny, store):
     before = weights(tiny())
     assert [record.steps for record in manifest.steps] == [(0, 1), (2,), (3,)]
     assert manifest.steps[1].types == ("lowrank.svdllm",)
-    assert manifest.steps[1].warnings == ("halved",)
+    assert manifest.steps[1].warnings == (HALVED,)
     assert manifest.steps[1].figures == {"weights": 21.0}
     assert manifest.steps[1].calibration_tokens == 16
     assert manifest.steps[1].calibration_documents == 3

@@ -9,6 +9,7 @@ import torch
 from app.contracts.errors import ErrorCode
 from app.models.checkpoint import fingerprint, inspect
 from app.recipes.base import Calibrated
+from app.recipes.notices import StepNotice
 from app.recipes.recipe import STEPS as TYPES
 from tests.support.checked import RECIPE, checked
 from tests.support.disk import files_of_at_most
@@ -107,8 +108,8 @@ def test_less_text_than_asked_for_and_windows_beyond_the_context_are_told(tiny, 
     long = CalibrationText(torch.full((1, 300), 5), "0" * 64, documents=1, asked=4)
     with operate(tiny(), store, {"type": "prune.wanda", "sparsity": 0.5}, calibration=lambda _: long) as modified:
         (record,) = modified.manifest.steps
-    assert any("has 1 window of 300 tokens, 4 were asked for" in warning for warning in record.warnings)
-    assert any("context of 256" in warning for warning in record.warnings)
+    assert StepNotice.SHORT_CALIBRATION_TEXT(windows=1, window=300, asked=4) in record.warnings
+    assert StepNotice.LONGER_THAN_CONTEXT(window=300, context=256) in record.warnings
 
 
 @of_types("quantize.gptq", "quantize.awq", "prune.sparsegpt")
@@ -166,6 +167,6 @@ def test_memory_holds_one_block_however_many_there_are(copy, tmp_path, step):
 )
 def test_less_text_than_a_matrix_takes_that_is_inverted_is_warned_of(tiny, store, step):
     with operate(tiny(), store, step, calibration=text) as modified:
-        told = " ".join(modified.manifest.steps[0].warnings)
+        told = [one.facts for one in modified.manifest.steps[0].warnings]
     # 4 windows of 16 tokens, layers of 64 and 128 inputs
-    assert "64 calibration tokens" in told or "too short for the second moment of 128 inputs" in told
+    assert any(one.get("tokens") == 64 or (one.get("inputs") == 128 and "share" in one) for one in told)

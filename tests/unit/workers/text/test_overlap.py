@@ -1,5 +1,6 @@
 import numpy as np
 
+from app.contracts.notices import Warned
 from app.contracts.text import Message
 from workers.text.documents import TextDocument
 from workers.text.overlap import document_overlap, repeated, unlike
@@ -44,10 +45,10 @@ def test_a_document_that_stands_in_a_text_again_is_named() -> None:
 def test_what_stands_in_an_earlier_text_or_earlier_in_its_own_is_left_out_and_told() -> None:
     earlier = [text("a", "one"), text("b", "two")]
     later = [text("x", "three"), text("y", "ONE"), text("z", "three"), text("w", "four"), text("v", " two ")]
-    kept, told = unlike(earlier, later, what="of the test", used="was used before the test")
+    kept, told = unlike(earlier, later, name="test")
     assert [document.id for document in kept] == ["x", "w"]
     assert told == [
-        "2 documents of the test are the same as one that was used before the test, and were left out.",
-        "1 document of the test repeats an earlier one of the same set, and was left out.",
+        Warned.USED_BEFORE(documents=2, set="test"),
+        Warned.REPEATED_IN_SET(documents=1, set="test"),
     ]
-    assert unlike(earlier, [text("x", "three")], what="of the test", used="") == ([text("x", "three")], [])
+    assert unlike(earlier, [text("x", "three")], name="test") == ([text("x", "three")], [])

@@ -156,7 +156,7 @@ def test_settings_that_remove_the_same_share_stand_by_what_they_lose(jobs: Jobs)
         assert [point.s for point in report.points] == [0.5, 0.5, 0.75] and report.knob.order == "share"
         uppers = [point.excess_kl.ci[1] for point in report.points if point.excess_kl and point.excess_kl.ci]
         assert len(uppers) == 3 and uppers[0] < uppers[1]
-        assert any("remove the same share" in warning for warning in report.warnings)
+        assert any(warning.code == "shared_shares" for warning in report.warnings)
         found.append(([point.value for point in report.points], report.largest_mild, report.near_lossless))
     assert found[0] == found[1]
     step = {"type": "prune.magnitude", "pattern": {"sweep": ["2:4", "4:8"]}}
@@ -233,8 +233,10 @@ def test_a_context_is_swept_beyond_that_of_the_reference(jobs: Jobs) -> None:
     assert [point.value for point in report.points] == [2.0, 4.0] and report.knob.order == "rising"
     protocol = report.provenance.protocol
     assert (protocol.window, protocol.reference_context) == (320, 256)
-    assert any("reference's context of 256 tokens" in warning for warning in report.warnings)
-    assert [one.numbers for one in report.not_tested if one.code == "long_context"] == [{"tokens": 319}]
+    assert any(
+        warning.code == "longer_than_reference" and warning.facts["tokens"] == 256 for warning in report.warnings
+    )
+    assert [one.facts for one in report.not_tested if one.code == "long_context"] == [{"tokens": 319}]
 
 
 def test_values_that_the_model_cannot_take_are_told_and_all_of_them_end_the_job(jobs: Jobs) -> None:

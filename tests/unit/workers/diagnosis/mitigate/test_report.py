@@ -5,7 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from app.contracts.notices import Warned
 from app.contracts.report import Mean
+from app.kinds.mitigate.notices import MitigateNotice
+from app.recipes.notices import StepNotice, made
 from workers.diagnosis.mitigate.report import Tested as OnTest
 from workers.diagnosis.mitigate.report import _warnings, answer_of, sentence
 from workers.measuring.subject import recipe_of
@@ -17,6 +20,11 @@ def summary(kl):
     return SimpleNamespace(divergence=SimpleNamespace(kl=SimpleNamespace(mean=kl)))
 
 
+OF_SETS = Warned.REPEATED_IN_SET(documents=1, set="test")
+LITTLE_TEXT = StepNotice.SINGULAR_MOMENT(tokens=96, inputs=128)
+NO_BIASES = StepNotice.NO_BIASES()
+
+
 def found(*, tried=True, recommended=True, size=120, documents=8):
     point = SimpleNamespace(bytes=size) if recommended else None
     where = SimpleNamespace(document=np.repeat(np.arange(documents), 4))
@@ -24,7 +32,7 @@ def found(*, tried=True, recommended=True, size=120, documents=8):
         recommended=point, raw=SimpleNamespace(mean=0.4, where=where), part=SimpleNamespace(where=where)
     )
     runner = SimpleNamespace(subject=SimpleNamespace(bytes=100), done=[object()] * tried)
-    return SimpleNamespace(tested=tested, runner=runner, sets=SimpleNamespace(warnings=("of the sets",)))
+    return SimpleNamespace(tested=tested, runner=runner, sets=SimpleNamespace(warnings=(OF_SETS,)))
 
 
 @pytest.mark.parametrize(
@@ -84,7 +92,7 @@ def test_each_kind_of_nothing_has_its_answer(own, kl, classes, answer):
 def done(source):
     steps = [RTN, {"type": "norm.tweak", "calibration": {"source": source} | DOCUMENTS.get(source, {})}]
     return SimpleNamespace(
-        recipe=recipe_of(steps), measured=SimpleNamespace(record=SimpleNamespace(warnings=("little text",)))
+        recipe=recipe_of(steps), measured=SimpleNamespace(record=SimpleNamespace(warnings=(LITTLE_TEXT,)))
     )
 
 
@@ -92,11 +100,11 @@ DOCUMENTS = {"inline": {"documents": [{"id": "a", "text": "some text"}]}}
 
 
 def test_warnings_speak_of_a_recommended_recipe_only_where_there_is_one():
-    assert _warnings(found(), None) == ["of the sets"]
+    assert _warnings(found(), None) == [OF_SETS]
     shipped = done("shipped")
-    shipped.measured.record.warnings = ("little text", "no biases", "little text", "no biases")
-    told = [f"Of making the recommended recipe: {one}" for one in ("little text", "no biases")]
-    assert _warnings(found(), shipped) == ["of the sets", *told]
-    assert "recipe.json holds them" in _warnings(found(), done("inline"))[-1]
-    assert "which a deployment cannot do" in _warnings(found(), done("self"))[-1]
-    assert _warnings(found(documents=1), None)[-1].startswith("Only 1 test document: ")
+    shipped.measured.record.warnings = (LITTLE_TEXT, NO_BIASES, LITTLE_TEXT, NO_BIASES)
+    told = [made("the recommended recipe", one) for one in (LITTLE_TEXT, NO_BIASES)]
+    assert _warnings(found(), shipped) == [OF_SETS, *told]
+    assert _warnings(found(), done("inline"))[-1].code == "looks_at_sent_documents"
+    assert _warnings(found(), done("self"))[-1].code == "looks_at_sampled_text"
+    assert _warnings(found(documents=1), None)[-1] == MitigateNotice.FEW_TEST_DOCUMENTS(documents=1)

@@ -1,5 +1,6 @@
 """Which bounds hold for which of the two fits of a sweep, and that the report says so."""
 
+from app.contracts.notices import ThresholdNotice
 from app.kinds.sweep.report import Threshold
 from app.kinds.sweep.request import FormBounds
 from tests.support.sweep_reports import bending, course
@@ -32,12 +33,12 @@ def test_kl_is_fitted_without_the_bounds_of_the_perplexity_and_says_so():
     bound, free = fitted("kl", **asked), fitted("kl", s0=asked["s0"])
     assert bound.params == free.params and bound.params["k1"] > 1
     assert bound.bounds["k1"] == (None, None) and bound.bounds["s0"] == (0.3, 0.7)
-    assert "on k1" in bound.warnings[0] and "KL is fitted without them" in bound.warnings[0]
+    assert bound.warnings[0] == ThresholdNotice.BOUNDS_LEFT_OUT(coefficients=("k1",))
     assert bound.warnings[1:] == free.warnings
 
 
 def test_the_perplexity_keeps_all_of_them_and_bounds_of_s0_hold_for_both():
     found = fitted("perplexity", k1=(None, 1.0))
     assert found.params["k1"] <= 1
-    assert not any("KL" in warning for warning in found.warnings)
-    assert not any("asked for" in warning for warning in fitted("kl", s0=(0.3, 0.7)).warnings)
+    assert "bounds_left_out" not in {one.code for one in found.warnings}
+    assert "bounds_left_out" not in {one.code for one in fitted("kl", s0=(0.3, 0.7)).warnings}

@@ -99,5 +99,5 @@ def test_what_spoils_the_numbers_is_warned_of_with_its_number():
         (warned(length=7), ["shorter than eight tokens"]),
     ):
         assert len(given) == len(words)
-        for sentence, word in zip(given, words, strict=True):
-            assert word in sentence
+        for one, word in zip(given, words, strict=True):
+            assert word in one.text
