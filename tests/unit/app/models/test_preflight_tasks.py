@@ -8,10 +8,8 @@ from pydantic import ValidationError
 from app.contracts.errors import ErrorCode
 from app.kinds.estimates import estimate
 from app.kinds.preflight import check_request
-from app.kinds.sweep.request import SweepRequest
 from app.kinds.tasks.request import TasksRequest
 from app.models.checkpoint import inspect
-from app.models.knobs import lift
 from app.settings import Settings
 from tests.support.asked import rejection
 
@@ -53,15 +51,12 @@ NO_TASKS = [
 
 
 def test_what_the_schema_refuses():
-    for tasks in ([], *NO_TASKS, [FILE | {"metric": "pass_at_1"}]):
+for tasks in ([], *NO_TASKS, [FILE | {"metric": "pass_at_1"}]):
         with pytest.raises(ValidationError):
             request(tasks=tasks)
     for margin in (0, 0.6):
         with pytest.raises(ValidationError):
             request(margin=margin)
-    for tasks in (*NO_TASKS, [{"source": "harness", "task": "piqa", "path": "x"}], [{"source": "shipped"}] * 33):
-        with pytest.raises(ValidationError):
-            sweep(*tasks)
 
 
 def test_code_is_refused_unless_it_is_allowed(settings, registry):
@@ -98,35 +93,3 @@ def test_what_can_be_shown_is_told_at_the_level_that_each_task_is_decided_at(set
         # By enumeration with binomial tests: 0.0204 alone, 0.0257 at 0.05 / 9.
         assert "show a difference in accuracy of 2.6 points or more at a flip rate of 5 %" in line
     assert "show a difference in accuracy of 2.0 points or more at a flip rate of 5 %" in alone
-
-
-def sweep(*tasks):
-    step = {"type": "prune.magnitude", "sparsity": {"sweep": [0.1, 0.2, 0.3]}}
-    body = {
-        "kind": "sweep",
-        "reference": {"model": "llama"},
-        "candidate": {"model": "llama", "recipe": [step]},
-        "window": 64,
-        "tasks": list(tasks),
-    }
-    return SweepRequest.model_validate(lift(body))
-
-
-def test_tasks_of_a_sweep_are_refused_as_those_of_a_tasks_job(settings, registry):
-    check_request(sweep(), registry, settings)
-    allowed = settings.model_copy(update={"code_execution": True})
-    code = {"source": "file", "format": "humaneval", "path": "code.jsonl", "max_tokens": 16}
-    limit = inspect(registry.resolve("llama").checkpoint_path()).max_position
-    for task, operator in (
-        (code, settings),
-        (code | {"max_tokens": limit}, allowed),
-        ({"source": "file", "format": "gsm8k", "path": "code.jsonl"}, settings),
-        ({"source": "file", "format": "arc", "path": "none.jsonl"}, settings),
-        ({"source": "file", "format": "arc", "path": "../arc.jsonl"}, settings),
-        ({"source": "shipped", "items": 2_000}, settings),
-    ):
-        refusals = []
-        for asked in (sweep(task), request(tasks=[task])):
-            error = rejection(asked, registry, operator)
-            refusals.append((error.code, error.pointer, error.detail, error.hint))
-        assert refusals[0] == refusals[1]

@@ -27,7 +27,7 @@ REPAIR = {"type": "repair.lowrank", "rank": 4, "block_epochs": 0, "distill_steps
 
 
 def bench(tiny: Tiny, home: Path, texts: Callable[..., Any]) -> Bench:
-    info, nothing = inspect(tiny()), cast("Any", None)
+    info = inspect(tiny())
     return Bench(
         reference=Side("tiny", info, fingerprint(info.path), info.path),
         origin=info,
@@ -35,7 +35,7 @@ def bench(tiny: Tiny, home: Path, texts: Callable[..., Any]) -> Bench:
         window=64,
         texts=texts,
         others=lambda step: tiny(seed=1) if step.type == "merge.linear" else None,
-        room=nothing,
+        room=cast("Any", SimpleNamespace(pool=SimpleNamespace(device="cpu"))),
         context=cast("Any", Context(Settings(home=home), home)),
     )
 
