@@ -51,7 +51,7 @@ NO_TASKS = [
 
 
 def test_what_the_schema_refuses():
-for tasks in ([], *NO_TASKS, [FILE | {"metric": "pass_at_1"}]):
+    for tasks in ([], *NO_TASKS, [FILE | {"metric": "pass_at_1"}]):
         with pytest.raises(ValidationError):
             request(tasks=tasks)
     for margin in (0, 0.6):
