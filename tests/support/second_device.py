@@ -13,10 +13,18 @@ from typing import Any, Final
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
-from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
+
+
+class _Module(_DummyBackendModule):
+    """Other tests of this process have no accelerator: torch and llm-compressor would move work there."""
+
+    def is_available(self) -> bool:
+        return False
+
 
 _NAME: Final = "second"
-_setup_privateuseone_for_python_backend(_NAME)
+_setup_privateuseone_for_python_backend(_NAME, backend_module=_Module())
 DEVICE: Final = torch.device(_NAME, 0)
 _HOST: Final = torch.device("cpu")
 # What was refused on the way backward.
