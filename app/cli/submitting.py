@@ -118,7 +118,7 @@ def _submit(kind: Kind, given: Json) -> None:
         **options,
     }
     body = with_fields(body, given["set_"] or [])
-    _require_change(body)  # before a new alias is written
+    _require_change(body, candidate)  # before a new alias is written
     body = _named(body, configured, url=url, fetch=given["download"])
     level = given.get("fail_on")
     measure(
@@ -134,18 +134,25 @@ def _submit(kind: Kind, given: Json) -> None:
     )
 
 
-def _require_change(body: Json) -> None:
+def _require_change(body: Json, candidate: str | None) -> None:
     if body["candidate"] == body["reference"] | {"recipe": []} and not body.get("self_check"):
+        given = "no candidate and no recipe is given" if candidate is None else "CANDIDATE is the same as REFERENCE"
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
-            "no candidate and no recipe is given: the candidate would be the reference unchanged",
-            hint="add a CANDIDATE, or --recipe quantize.rtn:bits=4; --self-check compares the model with itself",
+            f"{given}: the candidate would be the reference unchanged",
+            hint="give another CANDIDATE, or --recipe quantize.rtn:bits=4; --self-check compares the model with itself",
         )
 
 
 def _one(given: Json, side: str) -> str | None:
     """The model of a side, which has two spellings."""
     named: list[str] = [one for one in (given[side], given[f"{side}_option"]) if one is not None]
+    if "" in named:
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST,
+            f"{side.upper()} is empty",
+            hint="name a model; if a variable of the shell should name it, the variable is not set",
+        )
     if len(named) > 1:
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,

@@ -116,7 +116,7 @@ def passes(tokens: float, *infos: CheckpointInfo) -> float:
 def _told(here: Pace) -> tuple[str, ...]:
     """How rates that were measured elsewhere become seconds here."""
     if here.slower == 1:
-        return ("rates were measured on a 2-core CPU; a GPU is much faster",)
+        return ("rates were measured on a 2-core CPU",)
     times = here.slower if here.slower > 1 else 1 / here.slower
     than = "slower" if here.slower > 1 else "faster"
     what = "passes over text are" if here.gpu else "all work is"

@@ -42,20 +42,20 @@ class Part:
 
 
 def worst(report: CompareReport) -> list[Block]:
-    """The three parts of the text that lose the most, of all domains, positions and kinds of token.
+    """The three parts of the text that lose the most, of all domains, positions and kinds of token above the mean.
 
     They are ordered by the lower end of the interval, so that a part of few tokens is not first by chance. Parts
     without an interval come last; a part that is the whole text is none.
     """
+    overall = report.divergence.kl.mean or 0.0
     slices = {"domain": domains(report), "position": positions(report), "kind of token": kinds(report)}
     parts = [
         (part, what)
         for what, found in slices.items()
         for part in found
-        if part.kl.mean is not None and part.of.tokens < report.tokens
+        if part.kl.mean is not None and part.kl.mean > overall and part.of.tokens < report.tokens
     ]
     parts.sort(key=lambda pair: (-(pair[0].kl.ci[0] if pair[0].kl.ci else 0.0), -_value(pair[0].kl)))
-    overall = report.divergence.kl.mean
     rows = tuple(
         (
             Cell(part.name, what),

@@ -43,9 +43,16 @@ def test_a_part_without_an_interval_is_named_last_and_the_whole_text_is_no_part(
     report["by_position"] = []
     report["domains"] = {key: report["domains"][key] for key in (name, other)}
     report["domains"][name]["divergence"]["kl"] |= {"mean": 9.0, "ci": None}
+    report["domains"][other]["divergence"]["kl"] |= {"mean": 5.0, "ci": (4.0, 6.0)}
     assert [row[0].text for row in rows_of(worst(parsed(report)))] == [other, name]
     report["domains"][other]["tokens"] = report["tokens"]
     assert [row[0].text for row in rows_of(worst(parsed(report)))] == [name]
+
+
+def test_a_part_that_loses_no_more_than_the_mean_is_none_of_the_worst():
+    report = copy.deepcopy(REPORT)
+    report["divergence"]["kl"]["mean"] = 100.0
+    assert worst(parsed(report)) == []
 
 
 def test_the_next_step_is_named_from_moderate_damage_on():
