@@ -8,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from app.contracts.notice import Notice
 from app.contracts.task import METRICS, FileTask
 from app.kinds.tasks.report import AnyTaskResult, FlipPrediction, NotFinite
 from app.kinds.tasks.request import TasksRequest
@@ -85,6 +86,10 @@ def result(*, broken: int, swapped: bool = False) -> AnyTaskResult:
     return told
 
 
+def not_finite(found: AnyTaskResult) -> list[Notice]:
+    return [one for one in _warnings([found]) if one.code == "not_finite"]
+
+
 def test_items_that_a_broken_candidate_loses_are_harmful_flips() -> None:
     found = result(broken=80)
     assert (found.flips.harmful, found.flips.both_right, found.flips.both_wrong) == (80, 20, 0)
@@ -93,18 +98,15 @@ def test_items_that_a_broken_candidate_loses_are_harmful_flips() -> None:
     tokens = sum(int(np.count_nonzero(window.scored)) for window in prompts().windows) * 80 // 100
     assert found.not_finite_reference == NotFinite(positions=0, items=0)
     assert found.not_finite_candidate == NotFinite(positions=tokens, items=80)
-    (warning,) = [line for line in _warnings([found]) if "no number" in line]
-    assert warning == (
-        f"On fox the candidate gives no number (NaN or infinity) at {tokens} tokens of choices, in 80 of 100 items: it "
-        "is never taken to choose such a choice."
-    )
+    (warning,) = not_finite(found)
+    assert warning.facts == {"task": "fox", "model": "candidate", "positions": tokens, "items": 80, "asked": 100}
 
 
 def test_a_broken_reference_takes_nothing_from_the_candidate() -> None:
     found = result(broken=80, swapped=True)
     assert (found.flips.harmful, found.flips.helpful, found.flips.both_right) == (0, 80, 20)
-    (warning,) = [line for line in _warnings([found]) if "no number" in line]
-    assert warning.startswith("On fox the reference gives no number")
+    (warning,) = not_finite(found)
+    assert warning.facts["model"] == "reference"
 
 
 def test_kl_is_of_positions_where_both_are_numbers() -> None:
@@ -117,7 +119,7 @@ def test_where_all_are_numbers_nothing_is_warned_of() -> None:
     found = result(broken=0)
     assert found.not_finite_candidate == NotFinite(positions=0, items=0)
     assert _broken(found) == (None, None)
-    assert not [line for line in _warnings([found]) if "no number" in line]
+    assert not not_finite(found)
 
 
 @pytest.mark.parametrize("side", ["reference", "candidate"])
