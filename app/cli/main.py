@@ -20,7 +20,6 @@ from app.cli.configuration import settings
 from app.cli.deploy import deploy_app
 from app.cli.diff import diff
 from app.cli.doctor import doctor as run_doctor
-from app.cli.errors import errors
 from app.cli.flips import flips_app
 from app.cli.interruption import raise_on_sigterm, status_of
 from app.cli.jobs import jobs_app
@@ -30,7 +29,7 @@ from app.cli.once import Commands
 from app.cli.options import AsJson, Details, Url
 from app.cli.output import Exit, fail, out, print_json
 from app.cli.profiles import profiles_app
-from app.cli.schema import schema
+from app.cli.schema import errors, schema
 from app.cli.serve import demo_deployment, serve
 from app.cli.service import connect
 from app.cli.submitting import submitting

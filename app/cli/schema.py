@@ -1,13 +1,17 @@
-"""`hemostat schema`: the JSON Schema of a report, or of all kinds of reports. No service is needed."""
+"""`hemostat schema` and `hemostat errors`: what reports and error codes mean. No service is needed."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
-from app.cli.output import print_json
+from app.cli.options import AsJson
+from app.cli.output import out, print_json
+from app.contracts.errors import ErrorCode
 from app.contracts.report import SCHEMA
+from app.error_guide import explained
 from app.kinds.registry import KINDS
 
 Json = dict[str, Any]
@@ -52,3 +56,22 @@ def schema(
     if kind not in KINDS:
         raise typer.BadParameter(f"There is no kind {kind!r}. Give one of {', '.join(KINDS)}.")
     print_json(report_schema(kind))
+
+
+def errors(
+    code: Annotated[str | None, typer.Argument(help="The code of an error. Default: list every code.")] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Explain an error code: what it means and what to do."""
+    found = [explained(one) for one in ([code] if code else ErrorCode)]
+    if as_json:
+        print_json(found[0] if code else found)
+    elif code:
+        out.print(f"[bold]{code}[/]: {found[0]['title']}.", soft_wrap=True)
+        out.print(f"[bold]what to do:[/] {found[0]['hint']}", soft_wrap=True)
+    else:
+        table = Table("code", "meaning", box=None, header_style="bold", pad_edge=False)
+        for one in found:
+            table.add_row(one["code"], one["title"])
+        out.print(table)
