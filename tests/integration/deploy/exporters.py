@@ -91,6 +91,9 @@ class Exporters:
         self.shadow.set("drift_threshold_nats", threshold)
         self.shadow.set("drift_e_value", 210.0 if calibrated > threshold else 0.7)
         self.shadow.set("drift_e_value_needed", 200.0)
+        self.shadow.set("drift_quiet_limit_nats", 0.4)
+        self.shadow.set("drift_quiet_e_value", 0.6)
+        self.shadow.set("drift_quiet_e_value_needed", 400.0)
         self.shadow.set("drift_last_observation_timestamp_seconds", now)
         self.shadow.set("shadow_lag_seconds", 2.5)
         for state in ("learning", "ok", "alarm", "stale"):

@@ -57,6 +57,7 @@ ALONE = {
     "keys list": "",
     "keys revoke": "someone",
     "schema": "nonsense",
+    "errors": "nonsense",
 }
 OWN_SERVICE = {"up", "demo", "serve", "doctor", "version"}
 
