@@ -206,6 +206,14 @@ class Service:
             found.append(self.generated())
         return found[-1] - before
 
+    async def until_idle(self) -> None:
+        """Waits until vLLM generates nothing; two minutes at most."""
+        before, deadline = -1.0, time.monotonic() + 120
+        while (now := self.generated()) != before:
+            assert time.monotonic() < deadline, "vLLM never rests"
+            before = now
+            await asyncio.sleep(0.5)
+
 
 @contextlib.contextmanager
 def running_api(home: Path, vllm_url: str) -> Iterator[Service]:

@@ -253,8 +253,8 @@ async def test_the_client_gives_up_when_it_was_told_to(service: Service, model: 
     while service.generated() == before:  # on a busy machine the client may give up before vLLM has begun
         async with service.openai(timeout=patience_s, max_retries=0) as client:
             with pytest.raises(openai.APITimeoutError):
-                await client.completions.create(
-                    model=model, prompt="a", max_tokens=3500, extra_body={"ignore_eos": True}
+                await client.completions.create(  # eight at once take longer than any client waits here
+                    model=model, prompt="a", n=8, max_tokens=3500, extra_body={"ignore_eos": True}
                 )
         patience_s *= 2
     await service.until_still(before)
