@@ -23,7 +23,7 @@ OTHER := $(filter-out $(STAMP),$(wildcard $(VENV)/.installed-*))
 
 $(STAMP): $(LOCKS) requirements/torch.in pyproject.toml deploy/prerequisites.sh deploy/install.py
 	@PYTHON="$(PYTHON)" WORKER="$(WORKER)" deploy/prerequisites.sh
-	@$(if $(OTHER),echo "Making $(VENV) again: it was made for another WORKER."; rm -rf $(VENV),:)
+	@$(if $(OTHER),$(if $(filter file,$(origin WORKER)),echo "$(VENV) is for another WORKER than $(WORKER): make setup WORKER=$(WORKER) makes it again." >&2; exit 1,rm -rf $(VENV)),:)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@rm -f $(VENV)/.installed-*
 	@$(BIN)/python deploy/install.py "Installing the locked packages" $(LOCKED) \

@@ -8,7 +8,7 @@ from app.contracts.notice import Notice, Notices
 def made(name: str, warning: Notice, steps: Sequence[str] = ()) -> Notice:
     """A step's warning in the report: of making the model that people call `name`, by these steps."""
     by = f" by {' and '.join(steps)}" if steps else ""
-    facts = warning.facts | {"made": name, "steps": tuple(steps)}
+    facts = warning.facts | {"made": name, "made_by": tuple(steps)}
     return Notice(code=warning.code, text=f"Of making {name}{by}: {warning.text}", facts=facts)
 
 

@@ -141,7 +141,7 @@ class Loop(Contract):
 
     def observe_drift(self, memory: LoopMemory, served: float | None) -> tuple[LoopMemory, tuple[Step, ...]]:
         """After one scored request that another version served in the active one's stead: evidence of drift alone."""
-        after, steps = self._drifted(memory.model_copy(update={"scored": memory.scored + 1}), served)
+        after, steps = self._drifted(memory.model_copy(update={"scored": memory.scored + 1}), served, learn=False)
         return after, tuple(steps)
 
     def try_version(
@@ -226,15 +226,15 @@ class Loop(Contract):
         rule = self._limit_rule()
         return None if rule is None else Drift(rule=rule, memory=rule.start())
 
-    def _drifted(self, memory: LoopMemory, value: float | None) -> tuple[LoopMemory, list[Step]]:
-        """After the divergence of one request: the test of the drift limit, and the quiet one."""
+    def _drifted(self, memory: LoopMemory, value: float | None, *, learn: bool = True) -> tuple[LoopMemory, list[Step]]:
+        """After the divergence of one request: the test of the drift limit, and the quiet one, which may `learn`."""
         steps = []
         if (drift := memory.drift) is not None:
             remembered, decision = drift.rule.update(drift.memory, value)
             memory = memory.model_copy(update={"drift": Drift(rule=drift.rule, memory=remembered)})
             steps += _drift_steps(decision)
         drifted = memory.drift is not None and memory.drift.memory.relief is not None
-        quiet, judged = self._quiet.update(memory.quiet, value, learn=not drifted)
+        quiet, judged = self._quiet.update(memory.quiet, value, learn=learn and not drifted)
         if judged is not None:
             steps += _drift_steps(judged, QUIET)
         return memory.model_copy(update={"quiet": quiet}), steps

@@ -41,7 +41,7 @@ def test_warnings_of_its_steps_are_the_reports_and_its_manifest_is_an_artifact(
 ) -> None:
     context = Context(settings, tmp_path)
     report = compare(request(DOCUMENTS, candidate={"model": "tiny", "recipe": RECIPE}), context, room)
-    told = [warning for warning in report.warnings if warning.facts.get("steps") == ("quantize.gptq",)]
+    told = [warning for warning in report.warnings if warning.facts.get("made_by") == ("quantize.gptq",)]
     assert any(warning.facts.get("asked") == 8 for warning in told)
     assert any(warning.code == "singular_moment" for warning in told)
     assert told[0].text in render(json.loads(report.model_dump_json()))
