@@ -230,6 +230,19 @@ def test_what_is_above_the_drift_limit_teaches_no_quiet_limit() -> None:
     assert service.memory.quiet.rule is None
 
 
+def test_what_another_version_served_teaches_no_quiet_limit() -> None:
+    loop = LOOP.model_copy(update={"threshold": None})
+    taught = untaught = loop.start(FIRST, None, 0.3)
+    rng = random.Random(0)
+    for now in range(600):
+        size = 0.1 * rng.lognormvariate(-0.125, 0.5)
+        untaught, _ = loop.observe_drift(untaught, size)
+        observed = Observed(at=float(now), raw=size, active=size, previous=None, candidate=None)
+        taught, _ = loop.observe(taught, observed)
+    assert taught.quiet.rule is not None
+    assert untaught.quiet.rule is None
+
+
 def test_where_the_usual_divergence_is_not_known_the_guard_learns_it_first() -> None:
     service = Service()
     service.memory, _ = service.loop.activated(service.memory, FIRST, None, None)
