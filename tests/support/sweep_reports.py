@@ -151,7 +151,9 @@ def sweep_report(
     step = step or {"type": "prune.wanda", "sparsity": 0.1}
     values_ = [point.value for point in made.points]
     base = compare_report()
-    fits = [threshold_of(made, of, FormBounds(**(bounds or {})), seed=0) for of in ("perplexity", "kl")]
+    fits = [
+        _on_any_processor(threshold_of(made, of, FormBounds(**(bounds or {})), seed=0)) for of in ("perplexity", "kl")
+    ]
     why = next((found for found in fits if isinstance(found, str)), "")
     strongest = next(point for point in reversed(made.points) if point.record.decision is not None)
     assert strongest.record.decision is not None
@@ -213,6 +215,13 @@ def sweep_report(
     report = SweepReport.model_validate(body)
     checked: Json = json.loads(report.model_copy(update={"verdict": verdict_of(report)}).model_dump_json())
     return checked
+
+
+def _on_any_processor(fit: Threshold | str) -> Threshold | str:
+    """The fit. Interval ends that its points do not identify differ between processors: fixed ones replace them."""
+    if isinstance(fit, str) or fit.identifiable:
+        return fit
+    return fit.model_copy(update={"ci": (fit.s0 - 0.03, fit.s0 + 0.03)})
 
 
 def packed(made: Course) -> Course:
