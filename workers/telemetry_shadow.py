@@ -18,6 +18,7 @@ DEPLOYMENT = "deployment"
 STAGES = ("raw", "calibrated", "engine")
 MODELS = ("raw", "calibrated")
 DRIFT_STATES = tuple(state.value for state in DriftState)
+LIMITS = ("drift", "quiet")
 # Why a sample was not scored.
 SKIPPED = ("expired", "too_long", "vocabulary", "no_rows", "version", "nonfinite", "failed")
 REFITS = ("tried", "refused", "cancelled", "failed")
@@ -65,6 +66,7 @@ SHADOW_CATALOGUE: tuple[Metric, ...] = (
     _metric("drift_state", "gauge", "1 for the state that holds, else 0.", "state", DRIFT_STATES),
     _metric("drift_e_value", "gauge", "Evidence against no drift."),
     _metric("drift_e_value_needed", "gauge", "Evidence at which an alarm is raised; absent: no threshold is known."),
+    _metric("drift_alarm_active", "gauge", "1 while the alarm of this limit holds, else 0.", "limit", LIMITS),
     _metric("drift_alarms", "counter", "Drift alarms that were raised."),
     _metric("drift_last_observation_timestamp_seconds", "gauge", "When a request was last scored, Unix time."),
     _metric("shadow_scored_requests", "counter", "Requests that were scored again."),

@@ -313,7 +313,12 @@ def annotation_queries() -> list[tuple[dashboard.AnnotationQuery, dict[str, str]
         return f"({risen}) * on (deployment) group_right () {version}"
 
     marks = {
-        "Drift alarms": (f"{series('hemostat_drift_state', state='alarm')} == 1", RED, "drift alarm", ""),
+        "Drift alarms": (
+            f"{series('hemostat_drift_alarm_active', by='deployment, limit')} == 1",
+            RED,
+            "alarm",
+            "above the {{limit}} limit",
+        ),
         "Promotions": (rose("hemostat_calibration_promotions_total"), GREEN, "promoted", "{{version}}"),
         "Rollbacks": (rose("hemostat_calibration_rollbacks_total"), ORANGE, "rolled back", "to {{version}}"),
     }

@@ -99,6 +99,8 @@ class Exporters:
         for state in ("learning", "ok", "alarm", "stale"):
             holds = state == ("alarm" if calibrated > threshold else "ok")
             self.shadow.set("drift_state", float(holds), state=state)
+        self.shadow.set("drift_alarm_active", float(calibrated > threshold), limit="drift")
+        self.shadow.set("drift_alarm_active", 0.0, limit="quiet")
 
     def serve(self) -> None:
         """A little traffic: counted as the gateway, the engine and the shadow process count it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from enum import StrEnum
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Literal, TypeVar
 
 from pydantic import Field
 
@@ -22,6 +22,7 @@ from workers.calibration.online.promotion import PairedTrial, TrialMemory, Trial
 from workers.calibration.online.quiet import QuietDetector, QuietMemory
 from workers.calibration.online.rollback import GuardDecision, GuardMemory, RollbackGuard, Worse
 
+Limit = Literal["drift", "quiet"]
 Scalar = float | int | str | bool | None
 Rule = TypeVar("Rule", bound=Contract)
 Memory = TypeVar("Memory", bound=Contract)
@@ -120,7 +121,15 @@ class Loop(Contract):
         """alarm if either test says so; else what the test of the drift limit says, or the quiet one without it."""
         quiet = self._quiet.state(memory.quiet)
         limit = quiet if memory.drift is None else memory.drift.rule.state(memory.drift.memory)
-        return DriftState.ALARM if DriftState.ALARM in (quiet, limit) else limit
+        return DriftState.ALARM if self.holding(memory) else limit
+
+    def holding(self, memory: LoopMemory) -> tuple[Limit, ...]:
+        """The limits whose alarm holds."""
+        tests: dict[Limit, DriftMemory | None] = {
+            "drift": None if memory.drift is None else memory.drift.memory,
+            "quiet": memory.quiet.drift,
+        }
+        return tuple(limit for limit, test in tests.items() if test is not None and test.relief is not None)
 
     def observe(self, memory: LoopMemory, observed: Observed) -> tuple[LoopMemory, tuple[Step, ...]]:
         """After one scored request. A rollback comes before anything else and leaves the rest for later requests."""
@@ -233,8 +242,8 @@ class Loop(Contract):
             remembered, decision = drift.rule.update(drift.memory, value)
             memory = memory.model_copy(update={"drift": Drift(rule=drift.rule, memory=remembered)})
             steps += _drift_steps(decision)
-        drifted = memory.drift is not None and memory.drift.memory.relief is not None
-        quiet, judged = self._quiet.update(memory.quiet, value, learn=learn and not drifted)
+        learn = learn and "drift" not in self.holding(memory)
+        quiet, judged = self._quiet.update(memory.quiet, value, learn=learn)
         if judged is not None:
             steps += _drift_steps(judged, QUIET)
         return memory.model_copy(update={"quiet": quiet}), steps

@@ -6,7 +6,7 @@ from app.contracts.deployment import DriftState, Interval, ServedDivergence
 from app.contracts.request import Thresholds
 from workers.calibration.online.monitor import Monitor
 from workers.calibration.online.rescore import Batch
-from workers.telemetry_shadow import STAGES, ShadowTelemetry
+from workers.telemetry_shadow import LIMITS, STAGES, ShadowTelemetry
 
 _THRESHOLDS = Thresholds()
 
@@ -33,6 +33,8 @@ def export_monitor(telemetry: ShadowTelemetry, book: Monitor) -> None:
     _export_divergence(telemetry, divergence)
     for each in DriftState:
         telemetry.set("drift_state", float(each is drift), state=each.value)
+    for limit in LIMITS:
+        telemetry.set("drift_alarm_active", float(limit in book.holding()), limit=limit)
     telemetry.set("drift_threshold_nats", state.threshold)
     telemetry.set("drift_quiet_limit_nats", book.quiet_limit)
     telemetry.set("drift_quiet_e_value", book.quiet_e_value)

@@ -21,7 +21,7 @@ from app.contracts.deployment import (
     Version,
 )
 from app.settings import Settings
-from workers.calibration.online.controller import Action, Loop, Observed, Step
+from workers.calibration.online.controller import Action, Limit, Loop, Observed, Step
 from workers.calibration.online.hysteresis import Hysteresis, Permission
 from workers.calibration.online.promotion import TrialVerdict
 from workers.calibration.online.rescore import Scored, Versions
@@ -262,6 +262,10 @@ class Monitor:
         """Staleness before everything else: no news is not good news."""
         return DriftState.STALE if self.state.silence.stale else self.rule.state(self.state.loop)
 
+    def holding(self) -> tuple[Limit, ...]:
+        """The limits whose alarm holds; none without news."""
+        return () if self.state.silence.stale else self.rule.holding(self.state.loop)
+
     @property
     def e_value(self) -> float:
         """Evidence against no drift, 1 if there is no test."""
@@ -303,8 +307,7 @@ class Monitor:
         if not reason and state is DriftState.LEARNING:
             reason = "no drift threshold is known" if self.state.threshold is None else "too little was seen yet"
         if not reason and state is DriftState.ALARM:
-            over = self.state.loop.drift is not None and self.state.loop.drift.memory.relief is not None
-            reason = "above the drift limit" if over else "above the quiet limit"
+            reason = f"above the {self.holding()[0]} limit"
         if not reason and state is DriftState.STALE:
             reason = "no request was scored for too long"
         return ShadowStatus(

@@ -10,7 +10,7 @@ from workers.calibration.online.export import export_monitor
 from workers.calibration.online.monitor import Monitor
 from workers.calibration.online.promotion import PairedTrial
 from workers.calibration.online.threshold import Expected
-from workers.telemetry_shadow import TRIALS, ShadowTelemetry
+from workers.telemetry_shadow import LIMITS, TRIALS, ShadowTelemetry
 
 
 @pytest.fixture
@@ -52,3 +52,25 @@ def test_other_weights_break_a_trial_off(book: Monitor) -> None:
     assert book.state.trials == {}
     book.weights(("a", "c"))
     assert book.state.trials == {"broken_off": 1}
+
+
+def active(telemetry: ShadowTelemetry) -> list[float | None]:
+    """Whether the alarm of the drift limit holds, and that of the quiet one."""
+    return [telemetry.value("drift_alarm_active", limit=limit) for limit in LIMITS]
+
+
+@pytest.mark.parametrize(("threshold", "holds"), [(None, [0, 1]), (5.0, [0, 1]), (0.2, [1, 1])])
+def test_each_limit_says_whether_its_own_alarm_holds(
+    threshold: float | None, holds: list[float], tmp_path: Path
+) -> None:
+    """Traffic rises from 0.1 to 1.0 nats; where no drift limit is known, nothing is above it."""
+    book = Monitor(Settings(home=tmp_path), deployment(drift_threshold=threshold), Expected(), None, NOW)
+    telemetry = ShadowTelemetry("demo")
+    for value, count, expected in ((0.1, 2500, [0, 0]), (1.0, 60, holds)):
+        for _ in range(count):
+            book.observe(scored(value), NOW)
+        export_monitor(telemetry, book)
+        assert active(telemetry) == expected
+    book.tick(NOW + 1e6)  # nothing is known of what is served now
+    export_monitor(telemetry, book)
+    assert active(telemetry) == [0, 0]
