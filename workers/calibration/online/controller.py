@@ -194,24 +194,28 @@ class Loop(Contract):
         """`version` was rolled back: it is barred for a while. `activated` follows."""
         return memory.model_copy(update={"pauses": self.pauses.rolled_back(memory.pauses, version, now, memory.scored)})
 
+    def tests(self, memory: LoopMemory) -> bool:
+        """Whether the test of the drift limit that is under way is this rule's."""
+        return self._limit_rule() == (None if memory.drift is None else memory.drift.rule)
+
     def changed(self, memory: LoopMemory) -> tuple[LoopMemory, tuple[Step, ...]]:
         """After threshold or α changed: `self` is in force from now on, and the quiet limit is learned again."""
         return self._renewed(memory, keep=False)
 
     def _renewed(self, memory: LoopMemory, *, keep: bool) -> tuple[LoopMemory, tuple[Step, ...]]:
-        after, steps = self._limited(memory)
-        quiet, decision = self._quiet.renewed(memory.quiet, keep=keep)
-        more = [] if decision is None else _drift_steps(decision, QUIET)
-        return after.model_copy(update={"quiet": quiet}), (*steps, *more)
+        after, limited = self._limited(memory)
+        quiet, judged = self._quiet.renewed(memory.quiet, keep=keep)
+        after = after.model_copy(update={"quiet": quiet})
+        return after, tuple(self._drift_steps(after, limited, judged))
 
-    def _limited(self, memory: LoopMemory) -> tuple[LoopMemory, tuple[Step, ...]]:
+    def _limited(self, memory: LoopMemory) -> tuple[LoopMemory, DriftDecision | None]:
         before = memory.retired if memory.drift is None else memory.drift.memory
         if before is None:
-            return memory.model_copy(update={"drift": self._drift()}), ()
+            return memory.model_copy(update={"drift": self._drift()}), None
         rule = self._limit_rule()
         if rule is None:
             if memory.drift is None:
-                return memory, ()
+                return memory, None
             rule = memory.drift.rule
         # Episodes are counted on without a threshold too: what they used of α is used.
         remembered, decision = rule.renewed(before)
@@ -222,7 +226,7 @@ class Loop(Contract):
                 "retired": None if known else remembered,
             }
         )
-        return after, tuple(_drift_steps(decision))
+        return after, decision
 
     @property
     def _quiet(self) -> QuietDetector:
@@ -237,16 +241,23 @@ class Loop(Contract):
 
     def _drifted(self, memory: LoopMemory, value: float | None, *, learn: bool = True) -> tuple[LoopMemory, list[Step]]:
         """After the divergence of one request: the test of the drift limit, and the quiet one, which may `learn`."""
-        steps = []
+        limited = None
         if (drift := memory.drift) is not None:
-            remembered, decision = drift.rule.update(drift.memory, value)
+            remembered, limited = drift.rule.update(drift.memory, value)
             memory = memory.model_copy(update={"drift": Drift(rule=drift.rule, memory=remembered)})
-            steps += _drift_steps(decision)
         learn = learn and "drift" not in self.holding(memory)
         quiet, judged = self._quiet.update(memory.quiet, value, learn=learn)
-        if judged is not None:
-            steps += _drift_steps(judged, QUIET)
-        return memory.model_copy(update={"quiet": quiet}), steps
+        memory = memory.model_copy(update={"quiet": quiet})
+        return memory, self._drift_steps(memory, limited, judged)
+
+    def _drift_steps(
+        self, memory: LoopMemory, limited: DriftDecision | None, quiet: DriftDecision | None
+    ) -> list[Step]:
+        """Each alarm that is raised; the end of one if no other holds, and of both once."""
+        decisions = [(one, which) for one, which in ((limited, ""), (quiet, QUIET)) if one is not None]
+        raised = [_step(Action.ALARM, one, one.reason + which) for one, which in decisions if one.raised]
+        ended = [_step(Action.CLEARED, one, one.reason + which) for one, which in decisions if one.cleared]
+        return raised if self.holding(memory) else ended[-1:]
 
     def _learnt_level(self, memory: LoopMemory, observed: Observed) -> LoopMemory:
         if memory.active == IDENTITY:
@@ -279,12 +290,6 @@ class Loop(Contract):
             action = Action.REJECT
             after = after.model_copy(update={"pauses": self.pauses.failed(after.pauses, version, observed.at)})
         return after, [_step(action, judged, judged.reason, version)]
-
-
-def _drift_steps(decision: DriftDecision, which: str = "") -> list[Step]:
-    if decision.raised:
-        return [_step(Action.ALARM, decision, decision.reason + which)]
-    return [_step(Action.CLEARED, decision, decision.reason + which)] if decision.cleared else []
 
 
 def _rollback(memory: LoopMemory, judged: GuardDecision) -> Step:

@@ -102,7 +102,7 @@ class Monitor:
             if deployment.rollbacks > before.rollbacks and loop.active != IDENTITY:
                 loop = self.rule.rolled_back(loop, loop.active, now)
             loop, steps = self.rule.activated(loop, deployment.active_version, deployment.previous_version, level)
-        elif (threshold, deployment.alpha) != (self.state.threshold, self.state.alpha):
+        elif deployment.alpha != self.state.alpha or not self.rule.tests(loop):
             told.append(
                 "no drift threshold is known"
                 if threshold is None

@@ -136,7 +136,12 @@ class QuietDetector(Contract):
         if limit >= memory.bound / 2 or (memory.rule is not None and memory.rule.threshold <= limit):
             return memory.rule
         return DriftDetector(
-            threshold=limit, alpha=self.alpha / 2, bound=memory.bound / limit, dependence=tau, learning=0
+            threshold=limit,
+            alpha=self.alpha / 2,
+            bound=memory.bound / limit,
+            margin=0.0,  # what was usual is about the limit: with a margin, it might never clear the alarm
+            dependence=tau,
+            learning=0,
         )
 
 

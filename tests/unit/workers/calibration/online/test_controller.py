@@ -110,9 +110,9 @@ def test_a_domain_shift_half_way_leads_to_alarm_refit_and_promotion_and_the_dive
     assert service.log == []
     assert service.loop.state(service.memory) is DriftState.OK
     service.run(800, ABROAD)
-    # Either alarm, one after the other: of the drift limit, and of the level that the first requests showed.
-    alarms, cleared = [Action.ALARM] * 2, [Action.CLEARED] * 2
-    assert [step.action for _, step in service.log] == [*alarms, Action.PROMOTE, *cleared]
+    # Either alarm, one after the other: of the drift limit, and of the level that the first requests showed. Both end.
+    alarms = [Action.ALARM] * 2
+    assert [step.action for _, step in service.log] == [*alarms, Action.PROMOTE, Action.CLEARED]
     alarm, promoted = service.at(Action.ALARM)[0], service.at(Action.PROMOTE)[0]
     assert 600 < alarm < promoted < 1000
     assert (service.memory.active, service.memory.previous) == (REFIT, FIRST)
@@ -206,6 +206,19 @@ def test_another_threshold_ends_an_alarm_of_the_old_one() -> None:
     assert [step.action for step in steps] == [Action.CLEARED]
     service.run(300, ABROAD)
     assert service.at(Action.ALARM) == [service.log[0][0]]
+
+
+def test_an_alarm_is_cleared_when_the_last_of_both_ends() -> None:
+    """Traffic doubles past both limits and falls back to between them, then to where it was."""
+    service = Service(loop=LOOP.model_copy(update={"threshold": 0.3, "mode": CalibrationMode.FROZEN}))
+    holding = []
+    for factor in (0.5, 2.0, 0.8, 0.5):
+        service.factors = {**FACTORS, FIRST: {HOME: factor, ABROAD: factor}}
+        service.run(2500, HOME)
+        holding.append(service.loop.holding(service.memory))
+    assert holding == [(), ("drift", "quiet"), ("quiet",), ()]
+    assert [step.action for _, step in service.log] == [Action.ALARM, Action.ALARM, Action.CLEARED]
+    assert service.at(Action.CLEARED)[0] >= 7500
 
 
 def test_without_a_threshold_for_a_while_what_was_used_of_alpha_stays_used() -> None:

@@ -61,6 +61,21 @@ def test_the_evidence_that_is_told_to_be_needed_is_where_the_alarm_is_raised(set
     assert without.status(NOW).e_value_needed is None
 
 
+def test_a_test_that_an_earlier_version_began_with_all_of_alpha_goes_on_with_the_share_of_one_limit(
+    settings: Settings,
+) -> None:
+    """Threshold and alpha are as before; what the process finds when it starts is another rule."""
+    book = Monitor(settings, deployment(), Expected(), None, NOW)
+    drift = book.state.loop.drift
+    rule = drift.rule.model_copy(update={"alpha": 0.01})
+    loop = book.state.loop.model_copy(update={"drift": drift.model_copy(update={"rule": rule})})
+    earlier = book.state.model_copy(update={"loop": loop})
+    found = Monitor(settings, deployment(), Expected(), earlier, NOW)
+    assert any("begins again" in told for told in found.meet(deployment(), Expected(), NOW))
+    assert found.status(NOW).e_value_needed == pytest.approx(1200)
+    assert found.meet(deployment(), Expected(), NOW) == []
+
+
 def test_without_a_threshold_it_learns_and_a_test_on_documents_gives_one(settings: Settings) -> None:
     book = Monitor(settings, deployment(drift_threshold=None), Expected(), None, NOW)
     feed(book, 200, 5.0)
