@@ -12,19 +12,13 @@ Json = dict[str, Any]
 RTN: Json = {"type": "quantize.rtn", "bits": 4}
 
 
-def _inline(*documents: Json) -> Json:
-    return {"source": "inline", "documents": list(documents)}
-
-
 @pytest.mark.parametrize(
     ("request_", "code", "part"),
     [
         (compare_request("tiny-nan"), "checkpoint_not_finite", "model.layers.1.mlp.up_proj.weight"),
         (compare_request("tiny-nan", recipe=[RTN]), "checkpoint_not_finite", "model.layers.1.mlp.up_proj.weight"),
-        # Two letters, one token: what a tokenizer makes of a text is not known to the API.
-        (compare_request(text=_inline(*DOCUMENTS[:2], {"id": "brief", "text": "de"})), "document_too_short", "brief"),
     ],
-    ids=["nan", "nan-in-surgery", "one-token"],
+    ids=["nan", "nan-in-surgery"],
 )
 def test_what_only_the_worker_can_see_fails_the_job_with_the_same_codes(
     finish: Callable[[Json], Json], request_: Json, code: str, part: str

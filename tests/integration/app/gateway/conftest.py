@@ -197,6 +197,13 @@ class Service:
         behind, and which a generation may pass between two looks."""
         return self.vllm("generation_tokens_total")
 
+    async def until_begun(self, before: float) -> None:
+        """Waits until vLLM has generated more than these tokens; two minutes at most."""
+        deadline = time.monotonic() + 120
+        while self.generated() == before:
+            assert time.monotonic() < deadline, "vLLM never begins"
+            await asyncio.sleep(0.05)
+
     async def until_still(self, before: float) -> float:
         """Waits until vLLM has generated more than these tokens and generates no more; how many more."""
         found = [-1.0, before]

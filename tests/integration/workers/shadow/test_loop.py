@@ -134,9 +134,10 @@ def seen(shadow: Shadow) -> float:
 
 def push_and_wait(shadow: Shadow, pushed: list[ShadowSample]) -> Deployment:
     before = seen(shadow)
-    for start in range(0, len(pushed), 200):
-        shadow.push(pushed[start : start + 200])
-    wait_for(lambda: seen(shadow) >= before + len(pushed), what="scored samples", timeout_s=PATIENCE_S)
+    for end in range(200, len(pushed) + 200, 200):
+        shadow.push(pushed[end - 200 : end])  # the queue holds few more
+        scored = before + min(end, len(pushed))
+        wait_for(lambda scored=scored: seen(shadow) >= scored, what="scored samples", timeout_s=PATIENCE_S)
     scored_at = time.time()
     return shadow.until(lambda found: found.shadow and found.shadow.updated_at > scored_at, what="status")
 
