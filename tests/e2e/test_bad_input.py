@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.conftest import DOCUMENTS, compare_request
+from tests.e2e.conftest import compare_request
 
 Json = dict[str, Any]
 RTN: Json = {"type": "quantize.rtn", "bits": 4}
