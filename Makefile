@@ -19,13 +19,16 @@ LOCKED := --no-deps --require-hashes
 LOCKS := $(patsubst %,requirements/%.lock,torch api embedded demo dev worker-$(WORKER))
 
 # pip takes torch for a CPU as the one that the lock of GPUs names, and leaves both builds of vLLM.
+# The stamp is there before the first package, so that the WORKER of an interrupted setup is known; its old date makes it go on.
 OTHER := $(filter-out $(STAMP),$(wildcard $(VENV)/.installed-*))
 
+.PRECIOUS: $(STAMP)
 $(STAMP): $(LOCKS) requirements/torch.in pyproject.toml deploy/prerequisites.sh deploy/install.py
 	@PYTHON="$(PYTHON)" WORKER="$(WORKER)" deploy/prerequisites.sh
 	@$(if $(OTHER),$(if $(filter file,$(origin WORKER)),echo "$(VENV) is for another WORKER than $(WORKER): make setup WORKER=$(WORKER) makes it again." >&2; exit 1,rm -rf $(VENV)),:)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@rm -f $(VENV)/.installed-*
+	@touch -t 200001010000 $@
 	@$(BIN)/python deploy/install.py "Installing the locked packages" $(LOCKED) \
 		-r requirements/api.lock -r requirements/embedded.lock -r requirements/demo.lock
 	@$(BIN)/python deploy/install.py "Installing the packages of the tests" $(LOCKED) -r requirements/dev.lock
