@@ -66,7 +66,7 @@ def refused(line: str, *, whole: bool = True) -> Iterator[str]:
     partial = not whole and (not values or any(LEFT_OUT in word for word in values))
     given = rest if whole else ["1" if _PLACEHOLDER.fullmatch(word) else word for word in rest if word != LEFT_OUT]
     try:
-        context = command.make_context(line, given)
+        recipe = _recipe(written[0], command.make_context(line, given).params)
     except MissingParameter as error:
         if not partial:
             yield error.format_message()
@@ -74,9 +74,14 @@ def refused(line: str, *, whole: bool = True) -> Iterator[str]:
     except (ClickException, HemostatError) as error:
         yield error.format_message() if isinstance(error, ClickException) else str(error)
         return
-    recipe = context.params.get("recipe") or []
-    if written[0] not in ("sweep", "surface") and not any(step.startswith("@") for step in recipe):
-        yield from invalid(TypeAdapter(Recipe), parse_recipe(recipe))
+    yield from invalid(TypeAdapter(Recipe), recipe)
+
+
+def _recipe(command: str, given: dict[str, Any]) -> list[Any]:
+    """The steps that a command is given; none if its knobs are yet to be written in, or they are in a reader's file.
+    Raises INVALID_REQUEST."""
+    steps = given.get("recipe") or []
+    return [] if command in ("sweep", "surface") or any(step.startswith("@") for step in steps) else parse_recipe(steps)
 
 
 def _command(words: list[str]) -> tuple[Command, list[str]]:

@@ -43,7 +43,13 @@ def test_a_check_finds_what_is_wrong(
 
 @pytest.mark.parametrize(
     "line",
-    ["no-such", "deploy create", "jobs no-such", "compare -r a --recipe prune.wanda:sparsity=2"],
+    [
+        "no-such",
+        "deploy create",
+        "jobs no-such",
+        "compare -r a --recipe prune.wanda:sparsity=2",
+        "compare a --recipe quantize.rtn:bits",
+    ],
 )
 def test_a_command_that_hemostat_refuses_is_found(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(documentation, "ROOT", tmp_path)
@@ -60,6 +66,7 @@ def test_a_command_that_hemostat_refuses_is_found(line: str, tmp_path: Path, mon
         "deploy create … --no-such",
         "models add ALIAS",
         "compare -r a --recipe prune.wanda:sparsity=2",
+        "compare -r a --recipe quantize.rtn:bits",
     ],
 )
 def test_inline_code_that_hemostat_refuses_is_found(line: str) -> None:
