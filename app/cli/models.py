@@ -48,7 +48,7 @@ def list_models(*, url: Url = None, as_json: AsJson = False) -> None:
 
 
 def _local(configured: Settings) -> list[dict[str, str]]:
-    registry = load_registry(configured.models_file)
+    registry = registered(configured)
     return [registry.resolve(alias).shown() for alias in registry.aliases]
 
 

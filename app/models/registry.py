@@ -133,16 +133,24 @@ class Registry:
 def load_registry(file: Path) -> Registry:
     """Reads and checks models.toml; read again only when the file has changed.
 
-    Raises `HemostatError(MODELS_FILE_INVALID)` for a missing or unreadable file, and for bad TOML with the line. What
-    does not fit the format above is reported with the line and the nearest valid name.
+    Raises `HemostatError`: UNKNOWN_MODEL if there is no file, since no alias is known then. MODELS_FILE_INVALID for an
+    unreadable file, and for bad TOML with the line. What does not fit the format above is reported with the line and
+    the nearest valid name.
     """
     try:
         stat = file.stat()
+    except FileNotFoundError as error:
+        raise HemostatError(
+            ErrorCode.UNKNOWN_MODEL,
+            f"no model has an alias: {file} does not exist",
+            hint="`hemostat demo` adds the demo model, `hemostat models add ALIAS FOLDER|HUB_ID` any other; or point "
+            "HEMOSTAT_MODELS at a file that exists",
+        ) from error
     except OSError as error:
         raise HemostatError(
             ErrorCode.MODELS_FILE_INVALID,
             f"{file} cannot be read: {error.strerror}",
-            hint="make it with `hemostat models add ALIAS FOLDER|HUB_ID`, or point HEMOSTAT_MODELS at another file",
+            hint="correct its permissions, or point HEMOSTAT_MODELS at another file",
         ) from error
     return _load(file, stat.st_mtime_ns, stat.st_size, stat.st_ino)
 

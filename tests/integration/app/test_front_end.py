@@ -121,14 +121,16 @@ async def test_every_error_type_leads_somewhere(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "cure"),
+    ("content", "code", "cure"),
     [
-        (None, "make it with `hemostat models add"),
-        ("[models.tiny\n", "correct that line"),
-        ("[models.tiny]\npath = 3\n", ""),
+        (None, "unknown_model", "`hemostat models add"),
+        ("[models.tiny\n", "models_file_invalid", "correct that line"),
+        ("[models.tiny]\npath = 3\n", "models_file_invalid", ""),
     ],
 )
-async def test_a_bad_models_file_is_named_and_mended_at_once(api: Api, content: str | None, cure: str) -> None:
+async def test_a_bad_models_file_is_named_and_mended_at_once(
+    api: Api, content: str | None, code: str, cure: str
+) -> None:
     file = api.state.settings.models_file
     good = file.read_text()
     file.unlink() if content is None else file.write_text(content)
@@ -138,7 +140,7 @@ async def test_a_bad_models_file_is_named_and_mended_at_once(api: Api, content: 
     assert answer.json()["checks"]["redis"]["ok"] is True
     assert cure in answer.json()["hint"]
     submitted = await api.http.post(JOBS, json=compare())
-    assert submitted.json()["code"] == "models_file_invalid"
+    assert submitted.json()["code"] == code
     file.write_text(good)
     assert (await api.http.get("/readyz")).status_code == 200
 

@@ -2,6 +2,7 @@ import os
 
 import pytest
 
+from app.cli.output import Exit, exit_of
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.registry import load_registry, register, settings_of
 from app.settings import Settings
@@ -64,7 +65,6 @@ def test_a_changed_file_is_read_again_and_an_unchanged_one_is_not(file):
 
 
 def test_what_does_not_fit_is_told_with_line_and_advice(file, tmp_path):
-    refused(load_registry, tmp_path / "none.toml")
     file.write_bytes(b"\xff\xfe\x00")
     refused(load_registry, file)
     wrong = []
@@ -91,6 +91,20 @@ def test_what_does_not_fit_is_told_with_line_and_advice(file, tmp_path):
         if not (named and hint in error.hint and str(file) in error.detail):
             wrong.append((text, error.detail, error.hint))
     assert wrong == []
+
+
+def test_without_a_file_no_alias_is_known_and_the_hint_says_how_to_get_one(tmp_path):
+    error = refused(load_registry, tmp_path / "none.toml", code=ErrorCode.UNKNOWN_MODEL)
+    assert exit_of(error) is Exit.REFUSED
+    assert [
+        way for way in ("`hemostat demo`", "`hemostat models add ", "HEMOSTAT_MODELS") if way not in error.hint
+    ] == []
+
+
+def test_a_file_that_may_not_be_looked_at_is_no_missing_file(tmp_path):
+    loop = tmp_path / "loop.toml"
+    loop.symlink_to(loop)
+    assert "loop.toml" in refused(load_registry, loop).detail
 
 
 def test_a_hub_id_leads_to_the_local_cache(file, tmp_path, monkeypatch):
