@@ -19,8 +19,10 @@ from app.cli.options import AsJson, Url, finite
 from app.cli.output import err, out, print_json
 from app.cli.service import connect
 from app.commands.finite import require_finite
+from app.commands.places import Word, Words
 from app.commands.recipes import parse_recipe
 from app.commands.shapes import pairs
+from app.contracts.deployment import DeploymentRequest
 from app.deployments.words import NO_AGENT, event_line, event_style, state_style
 from app.reports import describe
 
@@ -29,6 +31,15 @@ deploy_app = Commands(help="Deployments of a running service: candidates that ar
 Name = Annotated[str, typer.Argument(help="Name or id of a deployment.")]
 Reason = Annotated[str, typer.Option(help="Reason, recorded in the deployment's event log.")]
 _PATH = "/v1/deployments"
+# What sets the fields of a deployment at the prompt.
+WORDS: Final[Words] = {
+    **{(field,): Word(f"--{field.replace('_', '-')}") for field in DeploymentRequest.model_fields},
+    ("name",): Word("NAME"),
+    ("model", "recipe"): Word("--recipe", "steps"),
+    ("shadow_tokens_per_second",): Word("--shadow-tokens"),
+    ("sampling",): Word("--sampling", "keyed"),
+    ("metadata",): Word("--metadata", "keyed"),
+}
 AGENT_S: Final = 3.0  # an agent looks for new deployments every second
 
 

@@ -12,11 +12,12 @@ from typing import Annotated, Any, Final, NoReturn
 
 import typer
 from rich.markup import escape
-from typer._click.exceptions import NoArgsIsHelpError, UsageError
+from typer._click.exceptions import NoArgsIsHelpError, NoSuchOption, UsageError
 from typer.core import TyperGroup
 
 from app.cli import demo as demo_command
 from app.cli.configuration import settings
+from app.cli.deploy import WORDS as DEPLOYMENT_WORDS
 from app.cli.deploy import deploy_app
 from app.cli.diff import diff
 from app.cli.doctor import doctor as run_doctor
@@ -35,8 +36,9 @@ from app.cli.service import connect
 from app.cli.submitting import submitting
 from app.cli.threshold import threshold
 from app.cli.watching import check_writable, require_success, save_page
+from app.commands.places import Words, words_of_kind
 from app.contracts.errors import ErrorCode, HemostatError
-from app.kinds.registry import KINDS
+from app.kinds.registry import KINDS, kind_of
 from app.reports.render import as_markdown
 from app.reports.terminal import render_terminal
 from app.up import require_ports, run_up
@@ -81,8 +83,25 @@ def _wrong_usage(error: UsageError) -> NoReturn:
         raise error
     command = error.ctx.command_path if error.ctx else "hemostat"
     detail = _PYDANTIC.sub(lambda found: _PLAIN.get(found[1], ""), " ".join(error.format_message().split()))
-    wrong = HemostatError(ErrorCode.INVALID_REQUEST, detail, hint=f"`{command} --help` shows what it takes")
+    others = _others_with(error) if isinstance(error, NoSuchOption) else ""
+    wrong = HemostatError(ErrorCode.INVALID_REQUEST, detail, hint=f"{others}`{command} --help` shows what it takes")
     fail(wrong, as_json="--json" in sys.argv)
+
+
+def _others_with(error: NoSuchOption) -> str:
+    """Which commands beside this one have the option; "" if none or many have it."""
+    group = error.ctx and error.ctx.parent and error.ctx.parent.command
+    commands = group.commands.values() if isinstance(group, TyperGroup) else ()
+    names = [str(one.name) for one in commands if any(error.option_name in option.opts for option in one.params)]
+    return f"{error.option_name} is an option of {', '.join(names)}; " if 0 < len(names) <= len(KINDS) else ""
+
+
+def _words(command: list[str]) -> Words:
+    """What sets the fields of a body at the prompt of the command that was given."""
+    if command == ["deploy"]:
+        return DEPLOYMENT_WORDS
+    kind = kind_of(*command) if command else None
+    return words_of_kind(kind.request) if kind else {}
 
 
 class _Listed(TyperGroup):
@@ -205,7 +224,7 @@ def main() -> None:
     except KeyboardInterrupt as interruption:
         raise SystemExit(status_of(interruption)) from None
     except HemostatError as error:
-        fail(error, as_json="--json" in sys.argv)
+        fail(error, as_json="--json" in sys.argv, words=_words(sys.argv[1:2]))
     except (_GoneError, BrokenPipeError):
         # The reader has gone; what it read is not what was measured.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

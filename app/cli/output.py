@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from app.commands.options import in_options, place_of
+from app.commands.places import Words, at_prompt, place_of
 from app.contracts.errors import HemostatError
 from app.error_guide import GUIDE
 from app.reports import format as fmt
@@ -26,6 +26,7 @@ from app.web.progress import steps_of
 
 Json = dict[str, Any]
 
+_NO_WORDS: Final[Words] = {}
 _TRAILING: Final = re.compile("[ \t]+$", re.MULTILINE)
 _ALSO: Final = re.compile(r"(?<= Also at )/\S*(?=: )")  # a further place that a detail names
 
@@ -109,26 +110,26 @@ def print_json(value: Any) -> None:
     sys.stdout.write("\n")
 
 
-def fail(error: HemostatError, *, as_json: bool, place: Callable[[str], str] = place_of) -> NoReturn:
+def fail(error: HemostatError, *, as_json: bool, words: Words = _NO_WORDS) -> NoReturn:
     """Shows what went wrong and what to do, and ends with the status of the error.
 
-    `place` names for a person what a JSON pointer means.
+    `words`: what sets the fields of a body at this prompt.
     """
     if as_json:
         print_json(
             {"error": {"code": error.code, "detail": error.detail, "hint": error.hint, "pointer": error.pointer}}
         )
     else:
-        show_error(error, err, place=place)
+        show_error(error, err, words)
     raise SystemExit(exit_of(error))
 
 
-def show_error(error: HemostatError, console: Console, *, place: Callable[[str], str] = place_of) -> None:
+def show_error(error: HemostatError, console: Console, words: Words = _NO_WORDS) -> None:
     """Three lines: what went wrong and where, what to do, and the command that explains the code."""
-    where = f" [dim]at {escape(place(error.pointer))}[/]" if error.pointer else ""
-    detail = in_options(_ALSO.sub(lambda found: place(found[0]), error.detail))
+    where = f" [dim]at {escape(place_of(error.pointer, words))}[/]" if error.pointer else ""
+    detail = at_prompt(_ALSO.sub(lambda found: place_of(found[0], words), error.detail), words)
     console.print(f"[bold red]error:[/] {escape(detail.removesuffix('.') if where else detail)}{where}", soft_wrap=True)
-    hint = in_options(error.hint or GUIDE[error.code])
+    hint = at_prompt(error.hint or GUIDE[error.code], words)
     console.print(f"[bold]what to do:[/] {escape(hint)}", soft_wrap=True)
     console.print(f"[dim]explained by: hemostat errors {error.code}[/]", soft_wrap=True)
 

@@ -42,7 +42,7 @@ def threshold(
     try:
         answer = _answer(file, seed, curve)
     except HemostatError as error:
-        fail(error, as_json=as_json, place=str)
+        fail(error, as_json=as_json)
     if as_json:
         print_json(answer)
     else:

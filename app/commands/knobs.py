@@ -32,7 +32,7 @@ def turn(steps: list[Json], knob: str) -> None:
     """Writes a knob into its step, as a request writes it. Raises `HemostatError(INVALID_REQUEST)`."""
     name, equals, values = knob.partition("=")
     step, _, field = name.strip().rpartition(".")
-    if not equals or not field or (step and not step.isdigit()):
+    if not equals or not field or (step and not step.isdecimal()):
         raise _refused(f"--knob {knob}: not [STEP.]FIELD=VALUES")
     if not step and len(steps) > 1:
         which = " or ".join(f"--knob {at}.{knob.strip()} ({one.get('type')})" for at, one in enumerate(steps, 1))

@@ -6,7 +6,6 @@ Defaults are the contract's: an option that is not given sends nothing.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -20,11 +19,9 @@ from app.commands.shapes import SHAPES, Shape, numeral
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.option import Option
 from app.contracts.request import JobRequest
-from app.kinds.registry import KINDS
 
 Json = dict[str, Any]
 _PLAIN: Final = (bool, int, float, str)
-_FIELD: Final = re.compile("`([a-z_]+)`")
 # The models have arguments of their own; the values of knobs are written into the recipe.
 _APART: Final = frozenset({"kind", "reference", "candidate", "knobs", "dry_run"})
 
@@ -110,34 +107,6 @@ def with_fields(request: Json, words: list[str]) -> Json:
             )
         request = request | {field: parsed}
     return request
-
-
-def place_of(pointer: str) -> str:
-    """The option or the argument that a JSON pointer into a request means; else the names of its fields."""
-    first, *rest = pointer.strip("/").split("/")
-    if first in {"candidate", "model"} and len(rest) > 1 and rest[0] == "recipe":
-        field = ".".join(rest[2:])
-        step = int(rest[1]) + 1 if rest[1].isdigit() else rest[1]  # people count from 1
-        return f"step {step} of --recipe" + (f", {field}" if field else "")
-    if first in {"reference", "candidate"}:
-        return first.upper()
-    return _flag_of((first, *rest)) or ".".join([first, *rest])
-
-
-def in_options(sentence: str) -> str:
-    """A sentence of the API as the command line says it: each request field in backticks becomes its option."""
-    return _FIELD.sub(lambda found: _flag_of((found[1],)) or found[0], sentence)
-
-
-def _flag_of(path: tuple[str, ...]) -> str | None:
-    """The option that sets a field of a request; None if no option does."""
-    flags = (
-        option.flag
-        for kind in KINDS.values()
-        for option in options_of(kind.request)
-        if option.path == path[: len(option.path)]
-    )
-    return next(flags, None)
 
 
 def words_of(request: type[JobRequest], body: Mapping[str, Any]) -> list[list[str]]:

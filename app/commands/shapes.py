@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from app.commands.finite import require_finite
 from app.commands.recipes import parse_text, text_word
@@ -26,12 +26,14 @@ Words = list[str]
 @dataclass(frozen=True)
 class Shape:
     """`read`: the value of all words of an option, which it names in errors; it raises INVALID_REQUEST. `write`: the
-    words of a value; None if they cannot say it. `repeated`: the option takes several words. `help`: the notation."""
+    words of a value; None if they cannot say it. `repeated`: the option takes several words. `help`: the notation.
+    `parts`: whether a word sets the whole field, or the part of it that its key names."""
 
     read: Callable[[Words, str], Any]
     write: Callable[[Any], Words | None]
     repeated: bool
     help: str
+    parts: Literal["whole", "keyed"] = "whole"
 
 
 def _one(read: Callable[[str], Any], write: Callable[[Any], str | None], notation: str) -> Shape:
@@ -60,7 +62,7 @@ def _keyed(read: Callable[[str, str], Any], write: Callable[[Any], str | None], 
     def value(given: Words, option: str) -> Json:
         return {key: read(key, word) for key, word in pairs(given, option).items()}
 
-    return Shape(value, words, repeated=True, help=notation)
+    return Shape(value, words, repeated=True, help=notation, parts="keyed")
 
 
 def numeral(value: float) -> str:

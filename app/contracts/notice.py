@@ -75,10 +75,10 @@ class _Sentences(Formatter):
 
 def _joined(names: tuple[int | str, ...], format_spec: str) -> tuple[str, str]:
     """Names as one text, and what is left of the format."""
-    most = int(format_spec) if format_spec.isdigit() else len(names)
+    most = int(format_spec) if format_spec.isdecimal() else len(names)
     rest = len(names) - most
     text = ", ".join(map(str, names[:most])) + (f" and {rest} more" if rest > 0 else "")
-    return text, "" if format_spec.isdigit() else format_spec
+    return text, "" if format_spec.isdecimal() else format_spec
 
 
 _SENTENCES: Final = _Sentences()

@@ -226,10 +226,12 @@ def _value(given: object, *, secret: bool) -> str:
 
 
 def _name(path: Path) -> str:
-    """A field in a sentence: by its own name, an item of a list by the list's."""
+    """A field in a sentence: by its path, in backticks; in an object of a list, such as a step, by its name there."""
     if not path:
         return "the body"
-    return f"{path[-2]}[{path[-1]}]" if isinstance(path[-1], int) and len(path) > 1 else str(path[-1])
+    below = max((at for at, part in enumerate(path[:-1], 1) if isinstance(part, int)), default=0)
+    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path[below:]).removeprefix(".")
+    return name if below else f"`{name}`"
 
 
 def _tag_part(fault: ErrorDetails, at: Place) -> FieldError:

@@ -116,7 +116,7 @@ def check_knobs(recipe: Recipe, knobs: Sequence[Knob], check: Callable[[Recipe],
             _refuse(
                 f"the recipe has {len(recipe)} step{'' if len(recipe) == 1 else 's'}, and none of number {knob.step}",
                 f"/knobs/{number}/step",
-                "steps are counted from 0",
+                f"the JSON field `step` counts from 0: give 0 to {len(recipe) - 1}",
             )
         _known_field(steps[knob.step], knob.field, f"/knobs/{number}/field")
         at = f"{POINTER}/{knob.step}/{knob.field}"

@@ -208,7 +208,7 @@ def _kinds(module: str, *, tied: bool) -> tuple[int | None, frozenset[str], bool
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
     """Sorts tensor names in the model's order: layer 10 after layer 9."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in name.split(".")]
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in name.split(".")]
 
 
 def _of_layers(step: Step) -> str:

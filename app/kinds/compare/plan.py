@@ -63,7 +63,8 @@ def check_tool_calls(run: ToolCallRun, tokenizer: Path, context: int | None = No
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
             "no document of this text has tools, so there is no call to ask for",
-            hint="give conversations with tools (inline or file), or leave `text` out: the shipped ones are taken",
+            hint="give conversations with tools (inline or file), or leave `generate_tool_calls.text` out: the "
+            "shipped ones are taken",
             pointer=place,
         )
 

@@ -203,7 +203,7 @@ def _moved(step: Step, renumbered: dict[int, int], outside: Sequence[Weight]) ->
 
     Raises _NoRecipeError if it knows layers by more than their numbers in `layers`. The same if its layers are gone but
     not what it names `outside` of them: no step can name both no layer and the same modules."""
-    by_number = any(part.isdigit() for module in step.modules or () for part in module.split("."))
+    by_number = any(part.isdecimal() for module in step.modules or () for part in module.split("."))
     if takes_other(step) or by_number:
         raise _NoRecipeError(f"{step.type} comes later and fits the layers as the candidate numbers them")
     fields = fields_of(step)

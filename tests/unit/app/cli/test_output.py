@@ -1,4 +1,6 @@
 import io
+import subprocess
+import sys
 
 import pytest
 from rich.console import Console
@@ -6,8 +8,10 @@ from rich.progress import Progress
 from rich.table import Table
 
 from app.cli.output import Exit, Lines, Phases, busy, fail, out
+from app.commands.places import words_of_kind
 from app.contracts.errors import ErrorCode, HemostatError
 from app.error_guide import GUIDE
+from app.kinds.registry import KINDS
 from tests.support.commands import refused, run
 
 
@@ -70,7 +74,7 @@ def test_an_error_names_its_place_as_the_command_line_writes_it(pointer, place, 
     detail = "wrong. Also at /window: small."
     error = HemostatError(ErrorCode.INVALID_REQUEST, detail, hint="set `self_check` or `verify`", pointer=pointer)
     with pytest.raises(SystemExit):
-        fail(error, as_json=False)
+        fail(error, as_json=False, words=words_of_kind(KINDS["compare"].request))
     said = capsys.readouterr().err
     assert f"at {place}\n" in said
     assert "Also at --window: small" in said
@@ -84,6 +88,20 @@ def test_wrong_usage_is_reported_as_other_errors_are(line):
     assert done.stderr.startswith("error: ")
     assert "--help` shows" in done.stderr
     assert run(done.stderr.split("explained by: hemostat ")[1]).exit_code == Exit.OK
+
+
+@pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if not kind.rules])
+def test_a_kind_without_rules_names_the_kinds_that_have_some(kind):
+    done = run(f"{kind} a --fail-on severe")
+    assert done.exit_code == Exit.REFUSED
+    hint = done.stderr.split("what to do: ")[1]
+    assert [name for name in KINDS if f"{name}," in hint or f"{name};" in hint] == ["compare", "tasks"]
+
+
+def test_an_error_of_a_command_names_the_options_of_that_command():
+    line = ["mitigate", "a", "--recipe", "quantize.rtn:bits=4", "--set", 'budget={"bytes": NaN}']
+    done = subprocess.run([sys.executable, "-m", "app.cli.main", *line], capture_output=True, text=True, check=False)
+    assert (done.returncode, "at --bytes" in done.stderr) == (Exit.REFUSED, True), done.stderr
 
 
 def test_every_code_of_an_error_is_explained_without_a_service():

@@ -25,6 +25,7 @@ def test_a_knob_that_is_none_is_refused():
         (one, "bits", []),
         (one, "=3", []),
         (one, "a.bits=1,2", []),
+        (one, "².bits=1,2", []),
         (one, "7.bits=1,2", ["no step 7", "1 step"]),
         ([], "7.bits=1,2", ["no step 7", "0 steps"]),
         (two, "0.bits=1,2", ["no step 0", "2 steps"]),

@@ -147,17 +147,17 @@ def test_every_fault_is_listed():
         (step(type="prune.magnitude"), "Give either sparsity or pattern.", "such as 0.5"),
         (
             lambda b: b.update(precision="fp32"),
-            "precision is 'fp32', not one of fast, float32; did you mean 'float32'?",
+            "`precision` is 'fp32', not one of fast, float32; did you mean 'float32'?",
             "valid: fast, float32",
         ),
         (
             lambda b: b["reference"].update(model="my model"),
-            "model is 'my model', not letters, digits, '.', '_' and '-', the first",
+            "`reference.model` is 'my model', not letters, digits, '.', '_' and '-', the first",
             "`hemostat models list` shows the aliases, ",
         ),
         (
             lambda b: b.update(metadata={"bad key": "v"}),
-            "The name 'bad key' in metadata is 'bad key', not letters",
+            "The name 'bad key' in `metadata` is 'bad key', not letters",
             "Give letters",
         ),
         (lambda b: b.update(thresholds={"mild": 3.0}), "Thresholds must rise", "mild 0.01"),

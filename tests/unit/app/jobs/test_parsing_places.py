@@ -34,8 +34,8 @@ def recipe(*steps):
         ([{"source": "file", "format": "arc"}], "/tasks/0/path", "The field 'path' is missing."),
         ([TASKS[0] | {"itms": 3}], "/tasks/0/itms", "There is no field 'itms'; did you mean 'items'?"),
         ([TASKS[0] | {"shots": 3}], "/tasks/0", "Shots and examples go together"),
-        (["shipped"], "/tasks/0", "tasks[0] is a text, not an object."),
-        ([], "/tasks", "tasks: the list should have at least 1 item"),
+        (["shipped"], "/tasks/0", "`tasks[0]` is a text, not an object."),
+        ([], "/tasks", "`tasks`: the list should have at least 1 item"),
     ],
 )
 def test_a_fault_of_the_tasks_is_told_at_its_own_place(given, pointer, detail):

@@ -5,7 +5,7 @@ from safetensors.torch import load_file, save_file
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import inspect
-from app.models.modules import check_step, select, weights_of
+from app.models.modules import check_step, natural_key, select, weights_of
 from app.recipes.base import Step
 from app.recipes.recipe import RecipeStep
 from tests.support.copies import edit_json
@@ -182,3 +182,8 @@ def test_places_that_are_not_there_are_refused(tiny):
     refused(tiny(), rtn(modules=["input_layernorm"]), ErrorCode.UNKNOWN_MODULE, "/1/modules/0")
     refused(tiny(), rtn(layers=[0], modules=["lm_head"]), ErrorCode.RECIPE_NOT_APPLICABLE, "/1/layers")
     assert "0 to 2" in refused(tiny(), rtn(layers=[0, 3]), ErrorCode.UNKNOWN_MODULE, "/1/layers/1").hint
+
+
+def test_tensors_are_in_the_model_s_order_whatever_their_names():
+    order = ["layers.2.w", "layers.10.w", "layers.b.w", "layers.².w"]
+    assert sorted(reversed(order), key=natural_key) == order
