@@ -36,14 +36,14 @@ router = APIRouter(tags=["service"], default_response_class=Response, dependenci
 
 @router.get(
     "/",
-    summary="A page that leads on",
+    summary="The start page",
     responses=answers(
         Answer(200, "<!doctype html>…", media_type=HTML, description="the latest jobs, deployments, and links"),
         errors=[],
     ),
 )
 async def home(request: Request) -> Response:
-    """For a browser: the latest jobs with links to their reports, the deployments, and where everything else is."""
+    """For a browser: the latest jobs with links to their reports, the deployments, and links to everything else."""
     state = state_of(request)
     missing = ""
     try:

@@ -70,7 +70,7 @@ pages = APIRouter(tags=["service"], default_response_class=Response, dependencie
     ),
 )
 async def explain_error(code: str) -> Response:
-    """Where the `type` of a problem document leads."""
+    """The `type` of a problem document links here."""
     return JSONResponse(explained(code))
 
 

@@ -70,12 +70,12 @@ class UnknownMetricError(ValueError):
 
 _OWN: Final = (
     # the worker
-    Metric("worker", "gauge", "1; the labels say what this worker is.", ("version", "device")),
+    Metric("worker", "gauge", "Always 1; the labels describe this worker.", ("version", "device")),
     Metric("worker_busy", "gauge", "1 while a job runs, else 0."),
     Metric("worker_helping", "gauge", "1 while it measures points of another worker's job, else 0."),
-    Metric("worker_job_silent_seconds", "gauge", "Since the running job last gave a sign of progress, else 0."),
+    Metric("worker_job_silent_seconds", "gauge", "Time since the running job's last progress; 0 if no job runs."),
     Metric("worker_redis_up", "gauge", "1 while the last write to Redis succeeded, else 0."),
-    Metric("worker_jobs", "counter", "Attempts that ended here, by how.", ("outcome",), {"outcome": OUTCOMES}),
+    Metric("worker_jobs", "counter", "Attempts that ended here, by outcome.", ("outcome",), {"outcome": OUTCOMES}),
     Metric("worker_redeliveries", "counter", "Attempts that took over a job from an attempt that was lost."),
     Metric("worker_leases_lost", "counter", "Attempts that were stopped because another worker took the job over."),
     Metric("worker_child_starts", "counter", "Starts of the child process that holds the engine."),
@@ -85,7 +85,7 @@ _OWN: Final = (
     Metric("worker_child_resident_bytes", "gauge", "Resident memory of the child process; 0 while there is none."),
     # the work
     Metric("phase_seconds", "histogram", "Duration of a phase of a job.", ("phase",), {"phase": PHASES}, PHASE_BUCKETS),
-    Metric("tokens_scored", "counter", "Tokens that went through a model, by why.", ("role",), {"role": ROLES}),
+    Metric("tokens_scored", "counter", "Tokens that went through a model, by role.", ("role",), {"role": ROLES}),
     Metric(SCORING_RATE, "gauge", "Parameters times tokens per second of the last pass of a reference over a text."),
     Metric("engine_starts", "counter", "Engines that were started."),
     Metric("engine_weight_swaps", "counter", "Weights that were swapped in a running engine."),
@@ -107,11 +107,13 @@ _OWN: Final = (
     Metric(
         "kl_threshold_nats",
         "gauge",
-        "Mean KL at which a severity class begins, as the last measurement was judged.",
+        "Mean KL at which a severity class begins, by the limits of the last measurement.",
         (*COMPARISON, "severity"),
         {"severity": SEVERITIES[1:]},
     ),
-    Metric("top1_agreement_ratio", "gauge", "Share of tokens where both models rank the same token first.", COMPARISON),
+    Metric(
+        "top1_agreement_ratio", "gauge", "Share of tokens at which both models rank the same token first.", COMPARISON
+    ),
     Metric("perplexity_ratio", "gauge", "Perplexity of the candidate over that of the reference.", COMPARISON),
     Metric("severity", "gauge", "Verdict: 0 none, 1 mild, 2 moderate, 3 severe, 4 collapse.", COMPARISON),
     Metric("nonfinite_positions", "gauge", "Positions with non-finite logits in the last measurement.", COMPARISON),

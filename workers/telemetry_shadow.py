@@ -50,7 +50,11 @@ SHADOW_CATALOGUE: tuple[Metric, ...] = (
     _metric("served_saved_low_nats", "gauge", "Lower 95 % limit of that mean."),
     _metric("served_saved_high_nats", "gauge", "Upper 95 % limit of that mean."),
     _metric(
-        "served_top1_agreement_ratio", "gauge", "Share of positions where both rank one token first.", "stage", MODELS
+        "served_top1_agreement_ratio",
+        "gauge",
+        "Share of positions at which both models rank the same token first.",
+        "stage",
+        MODELS,
     ),
     _metric(
         "served_severity", "gauge", "Class of the calibrated mean: 0 none, 1 mild, 2 moderate, 3 severe, 4 collapse."
@@ -72,10 +76,10 @@ SHADOW_CATALOGUE: tuple[Metric, ...] = (
     _metric("shadow_scored_requests", "counter", "Requests that were scored again."),
     _metric("shadow_scored_tokens", "counter", "Generated tokens that were scored again."),
     _metric("shadow_lag_seconds", "gauge", "Age of the youngest sample when it was scored."),
-    _metric("shadow_skipped", "counter", "Samples that were taken and not scored, by why.", "reason", SKIPPED),
-    _metric("shadow_engine_term_missing", "counter", "Scored requests whose served hidden states were not there."),
-    _metric("shadow_refits", "counter", "Refits by what became of them.", "outcome", REFITS),
-    _metric("shadow_trials", "counter", "Trials of versions by what became of them.", "outcome", TRIALS),
+    _metric("shadow_skipped", "counter", "Samples that were taken and not scored, by reason.", "reason", SKIPPED),
+    _metric("shadow_engine_term_missing", "counter", "Scored requests whose served hidden states were missing."),
+    _metric("shadow_refits", "counter", "Refits by outcome.", "outcome", REFITS),
+    _metric("shadow_trials", "counter", "Trials of versions by outcome.", "outcome", TRIALS),
     _metric("shadow_trial_requests", "gauge", "Requests that the version on trial has been compared on."),
     _metric("shadow_engine_up", "gauge", "1 while both models can be scored, else 0."),
     _metric("shadow_redis_up", "gauge", "1 while Redis answers, else 0."),

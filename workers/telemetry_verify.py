@@ -27,7 +27,7 @@ class VerifyTelemetry:
         ).labels(deployment)
         self._per_pass = Gauge(
             "hemostat_verify_tokens_per_reference_pass",
-            "Tokens for each pass of the reference since the start.",
+            "Tokens per pass of the reference since the start.",
             labels,
             registry=self.registry,
         ).labels(deployment)

@@ -52,7 +52,7 @@ def _at(name: str, what: str = "") -> str:
 
 @deploy_app.command()
 def create(
-    name: Annotated[str, typer.Argument(help="What clients give as `model`.")],
+    name: Annotated[str, typer.Argument(help="Name that clients send as `model`.")],
     model: Annotated[str, typer.Option("--model", "-m", help="Alias of the model that is modified and served.")],
     reference: Annotated[
         str | None, typer.Option("--reference", "-r", help="Alias of the unmodified model; default: the model's own.")
@@ -186,7 +186,7 @@ def change(
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Change a deployment while it runs; what is not named stays."""
+    """Change a deployment while it runs. Options that you leave out keep their values."""
     given: Json = {
         "calibration": calibration,
         "shadow_rate": shadow_rate,
@@ -234,7 +234,7 @@ def promote(name: Name, version: str, *, reason: Reason = "", url: Url = None, a
 def rollback(
     name: Name,
     *,
-    to: Annotated[str | None, typer.Option(help="Version; default: the one before, else identity.")] = None,
+    to: Annotated[str | None, typer.Option(help="Version; default: the previous one, else identity.")] = None,
     reason: Reason = "",
     url: Url = None,
     as_json: AsJson = False,
@@ -245,7 +245,7 @@ def rollback(
 
 @deploy_app.command()
 def freeze(name: Name, *, url: Url = None, as_json: AsJson = False) -> None:
-    """Keep the active calibration version: the service promotes and rolls back no more."""
+    """Keep the active calibration version: the service no longer promotes or rolls back."""
     _act(name, "freeze", None, url, as_json=as_json)
 
 
@@ -263,7 +263,7 @@ def _act(name: str, what: str, body: Json | None, url: str | None, *, as_json: b
 
 @deploy_app.command()
 def delete(name: Name, *, url: Url = None, as_json: AsJson = False) -> None:
-    """Stop serving: its replicas finish what they answer, then it is forgotten. Profiles stay."""
+    """Stop serving: replicas finish their answers, then the deployment is deleted. Profiles stay."""
     with connect(url, settings()) as client:
         left = client.call("DELETE", _at(name))
     if as_json:
@@ -276,7 +276,7 @@ def delete(name: Name, *, url: Url = None, as_json: AsJson = False) -> None:
 def events(
     name: Name,
     *,
-    after: Annotated[int, typer.Option(help="Number of the last event that is known.")] = 0,
+    after: Annotated[int, typer.Option(help="Number of the last event that you have.")] = 0,
     limit: int = 100,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C, or until it is deleted.")] = False,
     url: Url = None,

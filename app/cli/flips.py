@@ -44,14 +44,14 @@ def build(
     text: Annotated[int, typer.Option(help="Documents of the shipped text that KL is measured over.")] = 24,
     *,
     from_jobs: Annotated[
-        bool, typer.Option("--from-jobs", help="Run nothing: add what finished jobs of kind tasks found.")
+        bool, typer.Option("--from-jobs", help="Run nothing: add the results of finished tasks jobs.")
     ] = False,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a sweep of tasks jobs, or gather from those that are finished, into what predictions rest on.
+    """Collect the data for predictions: run a sweep of tasks jobs, or read finished ones.
 
-    If a recipe fails, the others are added and the command fails.
+    If a recipe fails, the results of the others are kept, and the command fails.
     """
     from workers.analysis.flips import runs
     from workers.analysis.flips.prediction import FEWEST_TASKS
@@ -99,9 +99,9 @@ def predict(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Which share of answers will flip at this KL? With a 95 % prediction interval, and what it rests on.
+    """Predict the share of answers that flip at this KL, with a 95 % prediction interval.
 
-    Without runs that have seen such a case the command is refused.
+    It refuses to predict if no earlier run was near this case.
     """
     from workers.analysis.flips import runs
     from workers.analysis.flips.prediction import Predictor

@@ -44,10 +44,11 @@ def list_jobs(
     ] = None,
     candidate: str | None = None,
     metadata_: Annotated[
-        list[str] | None, typer.Option("--metadata", help="key=value, as the job was given it; repeated: all must fit.")
+        list[str] | None,
+        typer.Option("--metadata", help=("key=value of the job's metadata; repeated: all must match.")),
     ] = None,
     limit: int = 20,
-    after: Annotated[str | None, typer.Option(help="Id of the last job of the page before.")] = None,
+    after: Annotated[str | None, typer.Option(help="Id of the last job of the previous page.")] = None,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
@@ -111,15 +112,16 @@ def cancel(job_id: str, *, url: Url = None, as_json: AsJson = False) -> None:
 @jobs_app.command("fetch")
 def fetch_files(
     job_id: str,
-    names: Annotated[list[str] | None, typer.Argument(help="Files to save; default: all that the job left.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Files to save; default: all files of the job.")] = None,
     *,
     to: Annotated[
-        Path | None, typer.Option(help="Folder that they are saved into; default: one of the job's name, here.")
+        Path | None,
+        typer.Option(help=("Folder for the files; default: a folder named after the job, below the current one.")),
     ] = None,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Save what a job left beside its report: recipe, model card, values of every token, a checkpoint."""
+    """Save the files of a job beside its report: recipe, model card, values of every token, a checkpoint."""
     folder = to or Path(job_id)
     with connect(url, settings()) as client:
         saved = fetch(client, job_id, folder, names or ())

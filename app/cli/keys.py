@@ -51,7 +51,7 @@ def add(
 
 @keys_app.command("list")
 def list_keys(*, as_json: AsJson = False) -> None:
-    """The keys by owner: id, scopes, end. Never the keys themselves."""
+    """List the keys by owner: id, scopes, expiry. Never the keys themselves."""
     with _told():
         found = sorted(keys.load_keys(_file()), key=lambda key: (key.owner, key.id))
     if as_json:

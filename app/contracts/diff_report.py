@@ -1,8 +1,8 @@
 """What `hemostat diff` answers, schema `hemostat.diff/1`: candidates of several compare reports, side by side.
 
-Reports are lettered a, b, c in the order in which they were given. A difference is the later one minus the earlier one
-at the same positions, so that below 0 is a smaller loss. Intervals are 95 %, clustered as `Mean.clusters` says; p is
-two-sided for no difference, `p_adjusted` after Holm's correction over all that is asked of that measure.
+Reports are lettered a, b, c in the order in which they were given. A difference is the later report minus the earlier
+one at the same positions: below 0 is a smaller loss. Intervals are 95 %, clustered as `Mean.clusters` says. `p` is
+two-sided, for no difference. `p_adjusted` has Holm's correction over all tests of that measure.
 """
 
 from typing import TYPE_CHECKING, Final, Literal
@@ -37,22 +37,24 @@ class Mismatch(Contract):
 
 
 class Ranked(Contract):
-    """One report, by the measure that ranks, over the positions that all of them share."""
+    """One report, by the ranking measure, over the positions that all reports share."""
 
     letter: str
     job: str
     candidate: str
     severity: Severity
     classes: tuple[Severity, ...] = Field(
-        default=(), description="those that the verdict names, mildest first, where it is not conclusive"
+        default=(), description="the classes that the verdict names if it is not conclusive, mildest first"
     )
     bytes: Count | None
     bits_per_weight: float | None
     value: Mean = Field(description="of the measure that ranks")
     perplexity: Number
-    best_rank: Count = Field(description="1 + how many are better for sure")
-    worst_rank: Count = Field(description="how many there are − how many are worse for sure")
-    nonfinite_positions: Count = Field(description="of the shared positions: left out for every report")
+    best_rank: Count = Field(description="1 + the number of reports that are better for sure")
+    worst_rank: Count = Field(description="the number of reports − the number that are worse for sure")
+    nonfinite_positions: Count = Field(
+        description=("of the shared positions, in this report; left out for every report")
+    )
 
 
 class Difference(Contract):
@@ -69,8 +71,10 @@ class Difference(Contract):
     p: Number
     p_adjusted: Number
     verdict: Literal["better", "worse", "no difference shown", "cannot be judged", "equal"] = Field(
-        description="of the later report, after correction; equal: no position differs; cannot be judged: fewer than "
-        "six documents, or too little text for an interval"
+        description=(
+            "of the later report, after correction. `equal`: no position differs. `cannot be judged`: fewer than six "
+            "documents, or too little text for an interval"
+        )
     )
 
 
@@ -79,10 +83,10 @@ class Pair(Contract):
 
     earlier: str
     later: str
-    differences: tuple[Difference, ...] = Field(description="all domains together, every measure")
-    domains: tuple[Difference, ...] = Field(description="each domain, the measure that ranks")
+    differences: tuple[Difference, ...] = Field(description="every measure, over all domains together")
+    domains: tuple[Difference, ...] = Field(description="the ranking measure, per domain")
     token_classes: tuple[Difference, ...] = Field(
-        default=(), description="each token class among the compared positions, the measure that ranks; classes overlap"
+        default=(), description="the ranking measure, per token class of the compared positions; classes overlap"
     )
 
 
@@ -91,18 +95,18 @@ class DiffReport(Contract):
 
     schema_: Literal["hemostat.diff/1"] = Field(default=SCHEMA, alias="schema")
     comparable: bool
-    label: str = Field(description="empty where the reports are comparable; else what the numbers are worth")
+    label: str = Field(description="empty if the reports are comparable; else what the numbers are worth")
     mismatches: tuple[Mismatch, ...]
     by: Measure
-    tokens: Count = Field(description="positions that all reports scored, finite in all of them")
+    tokens: Count = Field(description="positions that all reports scored, with finite logits in all")
     documents: Count
     ranking: tuple[Ranked, ...] = Field(description="best first")
     ties: tuple[tuple[str, str], ...] = Field(
-        description="pairs of which neither is shown to be better; what is known of each is in `pairs`"
+        description="pairs in which neither report is shown to be better; `pairs` has their numbers"
     )
     pairs: tuple[Pair, ...]
     token_classes_note: str = Field(
-        default="", description="which token classes have no compared position, or fewer than a report alone"
+        default="", description="token classes that have no compared position, or fewer than in a single report"
     )
     verdict: str
     method: str

@@ -25,11 +25,11 @@ _MINUS: Final = "\u2212"
 
 
 class Notice(Contract):
-    """Something that limits or spoils what a report says."""
+    """A fact that limits what a report shows."""
 
     code: str = Field(pattern="^[a-z][a-z0-9_]*$", description="what it is, for programs; docs/reference/notices.md")
     text: str = Field(description="the notice in plain words")
-    facts: dict[str, Fact] = Field(default={}, description="what `text` is made of, by name")
+    facts: dict[str, Fact] = Field(default={}, description="the values in `text`, by name")
 
     def __hash__(self) -> int:
         """Of a frozen model, but for the facts: a dict has no hash."""

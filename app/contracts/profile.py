@@ -28,7 +28,7 @@ class ProfileModel(Contract):
 
 
 class DocumentSet(Contract):
-    """One of the disjoint sets: scored tokens by domain, and the hash of what was read."""
+    """One of the disjoint sets of documents: scored tokens by domain, and the hash of its text."""
 
     name: SetName
     documents: Count
@@ -64,19 +64,23 @@ class Cell(Contract):
     raw: Mean
     calibrated: Mean
     saved: Mean
-    saved_share: float | None = Field(description="saved / raw; null where raw is 0")
+    saved_share: float | None = Field(description="saved / raw; null if raw is 0")
 
 
 class TableRow(Contract):
-    """One calibrator on the test documents. `own`: domains that were fitted together; `other`: those that were not."""
+    """One calibrator on the test documents. `own`: the fitted domains; `other`: all other domains."""
 
     calibrator: str
     chosen: bool
     own: Cell
     other: Cell | None = None
     domains: dict[str, Cell]
-    choose_kl: float = Field(description="mean KL on the documents that it was stopped and chosen by, nats")
-    microseconds_per_token: float = Field(description="that applying it adds, on the machine that fitted")
+    choose_kl: float = Field(
+        description=("mean KL on the documents that decided when it stopped and whether it was chosen, nats")
+    )
+    microseconds_per_token: float = Field(
+        description=("extra time per token of applying it, on the machine that fitted it")
+    )
     bytes: Count
     parameters: dict[str, Setting] = Field(default_factory=dict)
 
@@ -100,15 +104,15 @@ class Effects(Contract):
 
 
 class TestRecord(Contract):
-    """What the test documents said, read once, after everything was fitted and chosen."""
+    """The results on the test documents, read once, after everything was fitted and chosen."""
 
     __test__ = False  # not a test class
 
     frozen: str = Field(description="hash of the fitted calibrators and of the choice, taken before the test was read")
     opened_at: float
-    tolerance: float = Field(description="share of a domain's raw KL that its upper limit may rise")
+    tolerance: float = Field(description="largest upper limit of a domain's rise in KL, as a share of its raw KL")
     passed: bool
-    reasons: tuple[str, ...] = Field(default=(), description="why it does not pass; empty where it does")
+    reasons: tuple[str, ...] = Field(default=(), description="why it does not pass; empty if it passes")
     table: tuple[TableRow, ...]
     effects: Effects | None = None
     kl_high: float | None = Field(description="upper 95 % limit of the calibrated KL over all test documents")

@@ -2,7 +2,7 @@
 
 All divergences are in nats per token over the full vocabulary, p the reference's and q the candidate's next-token
 distribution after the same tokens. Intervals are 95 %, clustered as `Mean.clusters` says. Positions whose logits are
-not finite are counted and left out of every mean; a number is null if no position remains (or it exceeds a float).
+not finite are counted and left out of every mean. A number is null if no position remains, or if it exceeds a float.
 """
 
 from typing import Annotated, Final, Literal
@@ -25,12 +25,12 @@ Number = float | None
 
 
 class Mean(Contract):
-    """A mean over scored positions with its 95 % interval (null if a single cluster leaves none)."""
+    """A mean over scored positions with its 95 % interval. A single cluster has no interval: null."""
 
     mean: Number
     ci: Ci | None
     clusters: Literal["documents", "windows"] | None = Field(
-        default=None, description="what the interval is clustered by; windows where documents are too few"
+        default=None, description="what the interval is clustered by; windows if documents are too few"
     )
 
 
@@ -70,7 +70,8 @@ class DeltaP(Distribution):
 
 
 class Perplexity(Contract):
-    """exp of the mean negative log-probability of the observed tokens; the ratio candidate/reference is paired."""
+    """exp of the mean negative log-probability of the observed tokens. The ratio candidate/reference is paired by
+    position."""
 
     reference: Number
     candidate: Number
@@ -78,13 +79,13 @@ class Perplexity(Contract):
 
 
 class Agreement(Contract):
-    """How far the two rankings agree."""
+    """How far both models rank next tokens alike."""
 
-    top1: Mean = Field(description="share of positions where both models' most likely token is the same")
-    top5_overlap: Mean = Field(description="mean share of common tokens among the five most likely")
+    top1: Mean = Field(description="share of positions at which both models have the same most likely token")
+    top5_overlap: Mean = Field(description="mean share of the five most likely tokens that both models have")
     top10_overlap: Mean
     expected_rank: Mean = Field(
-        description="mean rank (1 is best) in the candidate of the reference's most likely token"
+        description="mean rank that the candidate gives the reference's most likely token; 1 is best"
     )
 
 
@@ -96,7 +97,7 @@ class Entropy(Contract):
 
 
 class Slice(Contract):
-    """The same quantities over a part of the positions: `tokens` finite ones in `documents` documents."""
+    """The same quantities over a part of the positions: `tokens` finite positions in `documents` documents."""
 
     tokens: Count
     documents: Count
@@ -135,26 +136,27 @@ class TokenClassSlice(Slice):
     title: str
     definition: str
     share: float = Field(description="share of all scored positions that are finite")
-    share_of_kl: Number = Field(description="share of the summed KL; null where there is none")
+    share_of_kl: Number = Field(description="share of the summed KL; null if no position has any KL")
     share_of_kl_ci: Ci | None = Field(
         default=None,
-        description="its 95 % interval, clustered as the means are; null where a single cluster leaves none",
+        description="its 95 % interval, clustered as the means are; null if there is a single cluster",
     )
     nonfinite_positions: Count
     difference: Mean | None = Field(
-        description="mean KL of the class minus that of all other positions, nats, with its 95 % interval; null where "
-        "either has no position"
+        description="mean KL of the class minus that of all other positions, nats. Null if either has no position"
     )
-    p_value: Number = Field(description="of no difference, two-sided, adjusted over all classes that have one (Holm)")
+    p_value: Number = Field(
+        description=("of no difference, two-sided, adjusted over all classes with a p-value (Holm)")
+    )
 
 
 class TokenClasses(Contract):
-    """Where the damage is in the text, by kind of token."""
+    """The damage by class of token."""
 
     classes: tuple[TokenClassSlice, ...] = Field(description="classes that some scored position is in")
     absent: tuple[str, ...] = Field(description="titles of the classes that no scored position is in")
-    none: Slice | None = Field(description="positions that are in no class; null where there is none")
-    multiplicity: str = Field(description="how many classes were looked at, and what the intervals and p values mean")
+    none: Slice | None = Field(description="positions that are in no class; null if there is none")
+    multiplicity: str = Field(description="how many classes were tested, and what the intervals and p-values mean")
 
 
 class Proportion(Contract):
@@ -173,37 +175,38 @@ class PairedProportion(Contract):
     candidate: Proportion
     difference: float = Field(description="share of the candidate minus that of the reference")
     ci: Ci = Field(description="95 %, score interval for paired shares (Tango)")
-    lost: Count = Field(description="prompts that the reference alone gets right")
-    gained: Count = Field(description="prompts that the candidate alone gets right")
+    lost: Count = Field(description="prompts that only the reference answers rightly")
+    gained: Count = Field(description="prompts that only the candidate answers rightly")
     p_value: float = Field(description="of equal shares, exact (McNemar); not adjusted")
 
 
 class ToolCallAnswer(Contract):
-    """A prompt that the two models answered with another outcome. Text only where the job allows it to be stored."""
+    """A prompt that the two models answered with different outcomes. It has text only if the job may store it."""
 
     document: str
-    lost: str = Field(description="parsable, valid or right_tool: the first of them that one model has and one has not")
-    by: Literal["reference", "candidate"] = Field(description="which model has it")
+    lost: str = Field(description="parsable, valid or right_tool: the first property that only one of the models has")
+    by: Literal["reference", "candidate"] = Field(description="the model that has this property")
     reference: str | None
     candidate: str | None
-    reason: str = Field(description="what is wrong with the other's, without its text")
+    reason: str = Field(description="what is wrong with the other model's answer, without its text")
 
 
 class GeneratedToolCalls(Contract):
-    """Tool calls that both models wrote freely from the same prompts."""
+    """Tool calls that both models generated from the same prompts."""
 
     prompts: Count
     max_tokens: Count
     cut_off: tuple[Count, Count] = Field(description="answers of reference and candidate that reached max_tokens")
     form: Literal["template", "written"] = Field(
-        description="template: the chat template writes the tools; written: it cannot, and they stand in the messages"
+        description="template: the chat template writes the tools; written: it cannot, and the messages contain them"
     )
-    parsable: PairedProportion = Field(description="answers in which there is a call that parses")
-    valid: PairedProportion = Field(
-        description="answers with a call, all of whose calls name a tool and fit its schema"
-    )
+    parsable: PairedProportion = Field(description="answers with a call that parses")
+    valid: PairedProportion = Field(description="answers with calls, each of which names a tool and fits its schema")
     right_tool: PairedProportion | None = Field(
-        description="valid answers whose first call is of the tool that the conversation calls; null where none does"
+        description=(
+            "valid answers whose first call names the tool that the conversation calls; null if no conversation "
+            "calls one"
+        )
     )
     rule: str
     examples: tuple[ToolCallAnswer, ...]
@@ -223,13 +226,13 @@ class NoiseFloor(Contract):
 
     kl: Distribution
     tokens: Count
-    batch_shapes: tuple[int, int] = Field(description="windows a batch in the two runs")
+    batch_shapes: tuple[int, int] = Field(description="windows per batch in the two runs")
 
 
 class KernelTerm(Contract):
-    """KL(dequantized ‖ packed): the candidate's weights dequantized to the reference's dtype and run on the reference's
-    kernels, against the candidate as it ships. Part of it is what other kernels round differently, part is activation
-    quantization where the scheme has it; neither comes from the weights."""
+    """KL(dequantized ‖ packed). Dequantized: the candidate's weights in the reference's dtype, on the reference's
+    kernels. Packed: the candidate as it ships. Other kernels round differently, and some schemes quantize activations.
+    Neither comes from the weights."""
 
     kl: Distribution
     tokens: Count
@@ -239,25 +242,34 @@ class KernelTerm(Contract):
 class SeverityVerdict(Contract):
     """How the class was found."""
 
-    severity: Severity = Field(description="the worst class that the interval touches; the mean's where it has none")
-    classes: tuple[Severity, ...] = Field(
-        description="every class that the interval touches, mildest first; all of them where there is no interval"
+    severity: Severity = Field(
+        description=("the worst class that the interval touches; without an interval, the mean's class")
     )
-    conclusive: bool = Field(description="whether the interval touches one class alone")
+    classes: tuple[Severity, ...] = Field(
+        description="every class that the interval touches, mildest first; all classes if there is no interval"
+    )
+    conclusive: bool = Field(description="whether the interval touches one class only")
     rule: str = Field(description="how the class follows from the numbers, in words")
     thresholds: Thresholds
     excess_kl: Mean = Field(description="mean KL minus noise floor at the same positions, nats")
     minimum_detectable_effect: float | None = Field(
-        description="smallest distance, nats, of the true excess KL from a threshold that this text shows with 80 % "
-        "power at the 5 % level; null: no interval"
+        description=(
+            "smallest distance in nats between the true excess KL and a threshold that this text shows. Power 80 %, "
+            "level 5 %. Null: no interval"
+        )
     )
     smallest_detectable_excess: float | None = Field(
         default=None,
-        description="smallest excess KL (nats) that this text shows with 80 % power at the 5 % level; 0 if the noise "
-        "floor is exactly 0; null: not known",
+        description=(
+            "smallest excess KL in nats that this text shows. Power 80 %, level 5 %. 0 if the noise floor is exactly "
+            "0; null: not known"
+        ),
     )
     tokens_to_decide: int | None = Field(
-        description="scored tokens of the same kind that would make it conclusive; null when it is, or when none would"
+        description=(
+            "scored tokens of the same kind that would make it conclusive. Null if it is conclusive, or if no number "
+            "of tokens is enough"
+        )
     )
 
     @property
@@ -270,7 +282,7 @@ class SeverityVerdict(Contract):
 
 
 class WorstToken(Contract):
-    """A position of large KL. Text only where the job allows it to be stored."""
+    """A position of large KL. It has text only if the job may store it."""
 
     document: str
     domain: str
@@ -302,7 +314,7 @@ class Passage(Contract):
 
 
 class Protocol(Contract):
-    """What was scored. Two reports compare only where this agrees."""
+    """What was scored. Two reports are comparable only if this agrees."""
 
     window: Count
     stride: Count
@@ -315,8 +327,10 @@ class Protocol(Contract):
     chat_template: bool
     reference_context: Count | None = Field(
         default=None,
-        description="the reference's context in tokens where the windows are longer: beyond it the reference reads the "
-        "newest tokens of the window alone",
+        description=(
+            "the reference's context in tokens, if the windows are longer. Beyond it the reference reads only the "
+            "newest tokens of the window"
+        ),
     )
 
 
@@ -331,11 +345,11 @@ class ModelProvenance(Contract):
     bits_per_weight: float | None
     bytes: Count | None
     file_bytes: Count | None = Field(
-        default=None, description="weight files as they are served; more than `bytes` where a smaller form is simulated"
+        default=None, description="weight files as they are served; more than `bytes` if a smaller form is simulated"
     )
     sparsity: float | None = Field(default=None, description="share of zeros over all changed weights")
     nominal_sparsity: float | None = Field(
-        default=None, description="share of zeros that pruning steps asked for; null where none asked"
+        default=None, description="share of zeros that pruning steps asked for; null if no step asked"
     )
     reconstruction_error: float | None = Field(default=None, description="‖W − W'‖ / ‖W‖ over all changed tensors")
 
@@ -346,8 +360,9 @@ class Provenance(Contract):
     hemostat: str
     engine: str
     execution: str = Field(
-        description="how forward passes ran: eager or compiled, with which norms, and the most tokens of a batch of "
-        "the reference"
+        description=(
+            "how forward passes ran: eager or compiled, which norms, and the most tokens per batch of the reference"
+        )
     )
     device: str
     dtype: str
@@ -383,7 +398,7 @@ class Report(Contract):
     not_tested: tuple[Notice, ...] = ()
     warnings: tuple[Notice, ...] = ()
     request: dict[str, object] | None = Field(
-        default=None, description="the job's request, to repeat it; the documents of an inline text are left out"
+        default=None, description="the job's request, to repeat it, without the documents of an inline text"
     )
     provenance: Provenance
 

@@ -39,7 +39,7 @@ class CandidateModel(Contract):
 
 
 class Thresholds(Contract):
-    """Mean KL, in nats per token, at which each class begins. Rising."""
+    """Mean KL at which each class begins, in nats per token, in rising order."""
 
     mild: Annotated[float, Field(gt=0)] = 0.01
     moderate: Annotated[float, Field(gt=0)] = 0.05
@@ -81,8 +81,10 @@ class JobRequest(Contract):
     reference: ReferenceModel
     self_check: bool = Field(
         default=False,
-        description="The candidate may be the reference unchanged. Such a comparison checks the measurement, not a "
-        "model: it satisfies no rule.",
+        description=(
+            "The candidate may be the reference unchanged. Such a comparison checks the measurement, not a model; "
+            "`--fail-on` refuses it."
+        ),
     )
     candidate: CandidateModel = Field(
         default_factory=_unchanged,
@@ -100,7 +102,7 @@ class JobRequest(Contract):
     )
     allow_overlap: bool = Field(
         default=False,
-        description="Recipe steps may look at documents that are scored: the result then flatters the step.",
+        description="Recipe steps may read documents that are scored. The result then looks too good.",
     )
     timeout_s: Annotated[float, Field(gt=0)] | None = Field(
         default=None,
@@ -108,7 +110,7 @@ class JobRequest(Contract):
     )
     metadata: Annotated[
         dict[MetadataKey, MetadataText], Field(max_length=16), Option("--metadata", shape="metadata")
-    ] = Field(default_factory=dict, description=f"notes; at most {MAX_METADATA_BYTES} bytes as JSON in all")
+    ] = Field(default_factory=dict, description=f"your notes; at most {MAX_METADATA_BYTES} bytes of JSON")
 
     @property
     def turned(self) -> "tuple[Knob, ...]":

@@ -122,11 +122,11 @@ def told_apart(tasks: Sequence[ShippedTask | FileTask | HarnessTask]) -> None:
 
 
 class HarnessDefinition(Contract):
-    """Whose prompts and whose scoring a task has."""
+    """The definition that a task's prompts and scoring come from."""
 
     task: str = Field(description="the name of the definition in lm-evaluation-harness")
     version: str = Field(description="of the harness")
-    task_version: str | None = Field(description="of the definition, as the definition says")
+    task_version: str | None = Field(description="of the definition, as the definition states it")
     shots: Count = Field(description="solved examples before each item")
 
 
@@ -134,11 +134,14 @@ class Chance(Contract):
     """Whether answers are better than guessing."""
 
     accuracy: float = Field(
-        description="of uniform guessing, or of always taking the commonest right choice if all items have the same "
-        "choices. Of generated answers 0; in a task of the harness, of the commonest right answer or one in as many "
-        "choices as its definition has"
+        description=(
+            "of uniform guessing, or of the most frequent right choice if all items have the same choices. Generated "
+            "answers: 0. Harness tasks: of the most frequent right answer, or 1 / number of choices"
+        )
     )
-    p_reference: float = Field(description="one-sided, exact: so many right answers or more by guessing")
+    p_reference: float = Field(
+        description=("one-sided, exact: probability of at least as many right answers by guessing")
+    )
     p_candidate: float
     reference_at_chance: bool
     candidate_at_chance: bool

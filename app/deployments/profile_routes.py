@@ -28,7 +28,7 @@ changes = APIRouter(tags=["calibration"], default_response_class=Response, depen
     responses=answers(Answer(200, examples.PAGE, "ProfilePage"), errors=[ErrorCode.UNAVAILABLE]),
 )
 async def list_profiles(request: Request) -> Response:
-    """Each with how it was fitted and what its test said."""
+    """Each with its fit and the results of its test."""
     profiles = await asyncio.to_thread(_files(request).list)
     page = ProfilePage(data=tuple([profile for profile in profiles if await _shown(request, profile)]))
     return Response(page.model_dump_json(), media_type=JSON)
@@ -50,7 +50,7 @@ async def get_profile(request: Request, version: str) -> Response:
     status_code=204,
     summary="Delete a calibration profile",
     responses=answers(
-        Answer(204, None, description="the profile is gone"),
+        Answer(204, None, description="the profile is deleted"),
         errors=[ErrorCode.PROFILE_NOT_FOUND, ErrorCode.PROFILE_IN_USE, ErrorCode.UNAVAILABLE],
     ),
 )

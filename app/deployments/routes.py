@@ -181,13 +181,15 @@ async def change_deployment(request: Request, deployment: str) -> Response:
     status_code=202,
     summary="Stop serving",
     responses=answers(
-        Answer(202, examples.DRAINING, "Deployment", description="its processes finish what they answer, then it goes"),
-        Answer(204, None, description="nothing of it ran: it is gone"),
+        Answer(
+            202, examples.DRAINING, "Deployment", description=("its processes finish their answers, then it is deleted")
+        ),
+        Answer(204, None, description="nothing of it ran: it is deleted"),
         errors=_READ,
     ),
 )
 async def delete_deployment(request: Request, deployment: str) -> Response:
-    """Its replicas drain and end, then it is forgotten. Profiles stay."""
+    """Its replicas finish their answers and end, then it is deleted. Profiles stay."""
     before = await _before(request, deployment)
     left = await service.delete(state_of(request), deployment)
     return Response(status_code=204) if left is None else _changed(request, before, left, 202)
@@ -200,7 +202,7 @@ async def delete_deployment(request: Request, deployment: str) -> Response:
     responses=answers(Answer(200, examples.READY, "Deployment"), errors=[*_CHANGE, *_BODY, *_PROFILE]),
 )
 async def promote_version(request: Request, deployment: str) -> Response:
-    """By hand: no trial is asked for, and a frozen deployment obeys. Requests that run end with the version they began
+    """By hand: without a trial, also if the deployment is frozen. Running requests end with the version that they began
     with."""
     require_json(request)
     asked = await parsed(request, partial(parse_body, contract=PromoteRequest))
@@ -234,7 +236,7 @@ def _rollback(request: Request, body: bytes) -> RollbackRequest:
     responses=answers(Answer(200, examples.FROZEN, "Deployment"), errors=_CHANGE),
 )
 async def freeze(request: Request, deployment: str) -> Response:
-    """The service promotes and rolls back no more; a person may. Repeating it changes nothing."""
+    """The service no longer promotes or rolls back; a person still can. Repeating it changes nothing."""
     before = await _before(request, deployment)
     return _changed(request, before, await service.freeze(state_of(request), deployment))
 
@@ -245,7 +247,7 @@ async def freeze(request: Request, deployment: str) -> Response:
     responses=answers(Answer(200, examples.READY, "Deployment"), errors=_CHANGE),
 )
 async def unfreeze(request: Request, deployment: str) -> Response:
-    """Calibration is `auto` again. One that is off stays off: set `calibration` for that."""
+    """Calibration is `auto` again. If it is `off`, it stays off: set `calibration` instead."""
     before = current = await _before(request, deployment)
     if current.calibration is CalibrationMode.FROZEN:
         auto = DeploymentPatch(calibration=CalibrationMode.AUTO)
@@ -281,11 +283,13 @@ class EventsQuery(BaseModel):
             200,
             examples.EVENT_PAGE,
             "DeploymentEventPage",
-            description="A page, oldest first; with `Accept: text/event-stream` a stream that goes on until `deleted`, "
-            "whose `data` is the schema `DeploymentEvent`",
+            description=(
+                "A page, oldest first. With `Accept: text/event-stream`: a stream until `deleted`, whose `data` has "
+                "the schema `DeploymentEvent`"
+            ),
             others={EVENT_STREAM: examples.EVENTS},
         ),
-        Answer(204, None, description="of a stream: the deployment is gone and its last event is known"),
+        Answer(204, None, description="of a stream: the deployment is deleted, and the client has its last event"),
         errors=[
             *_READ,
             ErrorCode.INVALID_CURSOR,
@@ -297,7 +301,7 @@ class EventsQuery(BaseModel):
     ),
 )
 async def deployment_events(request: Request, deployment: str, query: Annotated[EventsQuery, Query()]) -> Response:
-    """The newest 2,000 are kept; those of a deleted deployment, by its id, for an hour."""
+    """The newest 2,000 events are kept. Those of a deleted deployment are kept for an hour, by its id."""
     state = state_of(request)
     wanted = preferred(request.headers.get("accept"), (JSON, EVENT_STREAM))
     if wanted is None:
@@ -328,5 +332,5 @@ async def deployment_events(request: Request, deployment: str, query: Annotated[
     responses=answers(Answer(200, examples.TARGETS), errors=[ErrorCode.UNAVAILABLE]),
 )
 async def metrics_targets(request: Request) -> Response:
-    """Those whose lease holds. Prometheus keeps the last list while this answers 503."""
+    """Processes with a valid lease. Prometheus keeps the last list while this answers 503."""
     return JSONResponse(targets_of(await state_of(request).deployments.list()))

@@ -123,12 +123,12 @@ async def complete(request: Request) -> Response:
 
 @router.post(
     "/v1/responses",
-    summary="Answer, as the Responses API has it",
+    summary="Answer a request of the Responses API",
     responses=page.answers(page.RESPONSE["answer"], page.GENERATION, event=page.RESPONSE["event"]),
     openapi_extra=page.takes(page.RESPONSE["request"], generates=True),
 )
 async def respond(request: Request) -> Response:
-    """OpenAI's responses, without state: nothing is stored, so nothing can be referred to."""
+    """OpenAI's responses without state: nothing is stored, so no request can refer to an earlier response."""
     return await _generate(request, "responses")
 
 

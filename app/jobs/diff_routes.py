@@ -54,7 +54,7 @@ class DiffQuery(BaseModel):
 
 @router.get(
     "/diff",
-    summary="Which candidate is better?",
+    summary="Which candidate is better, of finished jobs.",
     responses=answers(
         Answer(
             200,

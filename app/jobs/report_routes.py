@@ -86,9 +86,9 @@ class ArtifactResponse(FileResponse):
     ),
 )
 async def get_report(request: Request, job_id: str) -> Response:
-    """As JSON, or as a page of one file for people, by `Accept` or `?format=`.
+    """As JSON, or as an HTML page in one file, by `Accept` or `?format=`.
 
-    Before the job has succeeded, a browser's 409 is the job's page, which loads itself again until it is the report.
+    Until the job succeeds, a browser gets 409 with the job's page, which reloads itself until the report is there.
     """
     state = state_of(request)
     media_type = media_type_of(request)
@@ -173,7 +173,7 @@ async def get_artifact(request: Request, job_id: str, name: str) -> Response:
     responses=answers(Answer(200, {"$id": SCHEMA, "type": "object"}), errors=[]),
 )
 async def report_schema() -> Response:
-    """What every report of this version validates against."""
+    """Every report of this version is valid against it."""
     return Response(await asyncio.to_thread(_report_schema), media_type=JSON)
 
 

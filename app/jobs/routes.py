@@ -82,11 +82,13 @@ class ListQuery(BaseModel):
 
     limit: Annotated[int, Field(ge=1, le=100)] = 20
     after: str | None = Field(default=None, description="show jobs older than this one: `last_id` of a page")
-    before: str | None = Field(default=None, description="show the nearest newer ones: `first_id` of a page")
+    before: str | None = Field(
+        default=None, description=("show the nearest jobs newer than this one: `first_id` of a page")
+    )
     status: JobStatus | None = None
     kind: JobKind | None = None
     candidate: str | None = Field(default=None, description="alias of the candidate's model")
-    metadata: list[str] = Field(default=[], max_length=16, description="`key=value`, may be repeated; all must fit")
+    metadata: list[str] = Field(default=[], max_length=16, description="`key=value`, may be repeated; all must match")
 
     def filters(self, owner: str | None) -> Filters:
         """As the store takes them; `owner` None: of all owners. Raises RequestError for metadata without `=`."""
@@ -207,7 +209,7 @@ def _count(state: State, asked: Submission, outcome: str) -> None:
     ),
 )
 async def list_jobs(request: Request, query: Annotated[ListQuery, Query()]) -> Response:
-    """Pages stay put while new jobs come in: a cursor is a job, not an offset."""
+    """New jobs do not shift the pages: a cursor is a job, not an offset."""
     after, before = query.cursor()
     records, cursor = await state_of(request).store.page(
         after=after, before=before, limit=query.limit, filters=query.filters(key_of(request).reads)
@@ -232,7 +234,7 @@ async def list_jobs(request: Request, query: Annotated[ListQuery, Query()]) -> R
             others={HTML: "<!doctype html>…"},
             headers={"ETag": "changes when the job does; not of the page"},
         ),
-        Answer(304, None, description="the job is as If-None-Match says"),
+        Answer(304, None, description="the job has not changed since If-None-Match"),
         errors=[
             ErrorCode.JOB_NOT_FOUND,
             ErrorCode.JOB_UNREADABLE,
@@ -242,8 +244,8 @@ async def list_jobs(request: Request, query: Annotated[ListQuery, Query()]) -> R
     ),
 )
 async def get_job(request: Request, job_id: str) -> Response:
-    """Status, progress and, once it has ended, severity or error; a page for what prefers HTML by `Accept`, as a
-    browser does, or asks for it by `?format=html`. What accepts neither gets JSON."""
+    """Status and progress; after its end, severity or error. A client that prefers HTML by `Accept`, or asks for it by
+    `?format=html`, gets a page. A client that accepts neither gets JSON."""
     state = state_of(request)
     media_type = media_type_of(request, otherwise=JSON)
     record = await service.find(state.store, job_id, key_of(request).reads)
@@ -263,10 +265,10 @@ async def get_job(request: Request, job_id: str) -> Response:
     ),
 )
 async def get_queue(request: Request, job_id: str) -> Response:
-    """How many jobs have their turn before it, and which is the first of them.
+    """How many jobs run before it, and which is the first of them.
 
-    Owners of keys have their turns in a circle, and the jobs of one owner are taken first come, first served. A job
-    that was given back to the queue comes behind those that wait.
+    Owners of keys take turns, and the jobs of one owner run in the order of submission. A job that was returned to the
+    queue runs after the waiting jobs.
     """
     state = state_of(request)
     record = await service.find(state.store, job_id, key_of(request).reads)
@@ -294,7 +296,7 @@ async def get_queue(request: Request, job_id: str) -> Response:
             media_type="text/event-stream",
             description="Events `state`, `progress`, `log`, `gap` and `end`; `data` is the schema `Event`",
         ),
-        Answer(204, None, description="the client has the last event already: nothing will ever follow"),
+        Answer(204, None, description="the client has the last event: none will follow"),
         errors=[ErrorCode.JOB_NOT_FOUND, ErrorCode.JOB_UNREADABLE, ErrorCode.INVALID_CURSOR, ErrorCode.UNAVAILABLE],
     ),
 )
@@ -341,7 +343,7 @@ async def cancel_job(request: Request, job_id: str) -> Response:
     status_code=204,
     summary="Delete a job that has ended",
     responses=answers(
-        Answer(204, None, description="the job, its events and its files are gone"),
+        Answer(204, None, description="the job, its events and its files are deleted"),
         errors=[ErrorCode.JOB_NOT_FOUND, ErrorCode.JOB_UNREADABLE, ErrorCode.JOB_ACTIVE, ErrorCode.UNAVAILABLE],
     ),
 )

@@ -223,8 +223,10 @@ class Grouped(Step):
     bits: Bits = Field(description="Bits per weight.")
     group_size: GroupSize | None = Field(
         default=64,
-        description="Weights along the input dimension that share a scale; must divide it. Null: one scale per "
-        "output channel.",
+        description=(
+            "Weights along the input dimension that share a scale; it divides that dimension. Null: one scale per "
+            "output channel."
+        ),
     )
     symmetric: bool = Field(default=False, description="True: no zero points.")
     form: Form = Field(
@@ -252,7 +254,9 @@ class Sparse(Step):
     graded_by = "sparsity"
     replaced_by: ClassVar[str | None] = "prune.gradient"
 
-    sparsity: Sparsity | None = Field(default=None, description="Share of weights that become zero; this or `pattern`.")
+    sparsity: Sparsity | None = Field(
+        default=None, description=("Share of weights that become zero; give this or `pattern`.")
+    )
     pattern: Pattern | None = Field(
         default=None,
         description='"N:M": keeps N of every M consecutive weights of a row; M must divide the input dimension.',

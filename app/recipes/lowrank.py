@@ -14,7 +14,7 @@ class Truncated(Step):
     role = "factorizer"
 
     rank: Annotated[Rank, RANK] | None = Field(
-        default=None, description="Rank of every matrix, below both of its dimensions; this or `ratio`."
+        default=None, description="Rank of every matrix, below both of its dimensions; give this or `ratio`."
     )
     ratio: Annotated[float, Field(gt=0, lt=1), SHARE] | None = Field(
         default=None, description="Share of a matrix' parameters that two factors save: r = ⌊(1 − ratio)·O·I/(O + I)⌋."

@@ -30,7 +30,7 @@ class MoeRouter(Step):
     runner = "workers.surgery.moe:Router"
     type: Literal["moe.router"]
     temperature: Annotated[float, Field(gt=0, le=100), around(1.0, factor=True)] | None = Field(
-        default=None, description="Divides the router's logits; one of `temperature`, `noise` and `bits`."
+        default=None, description="Divides the router's logits; give one of `temperature`, `noise` and `bits`."
     )
     noise: Annotated[float, Field(gt=0, le=10), RISING] | None = Field(
         default=None, description="Gaussian noise on the router's weights, relative to their spread."

@@ -184,8 +184,8 @@ class PruneLayers(_Structured):
 class PruneHeads(_Structured):
     """Removes groups of query heads with their key and value head.
 
-    `count` is in query heads; a share is rounded to whole groups. Every layer loses the same number: an engine knows
-    one number for all layers.
+    `count` is in query heads; a share is rounded to whole groups. Every layer loses the same number, because an engine
+    has one number for all layers.
     """
 
     runner = "workers.surgery.prune_heads:DropHeads"

@@ -64,7 +64,8 @@ class QuantizeSmoothquant(Calibrated):
     bits: Bits = Field(default=8, description="Bits per weight.")
     activation_bits: Annotated[Literal[4, 8], BITS] = Field(default=8, description="Bits per layer input.")
     dynamic: bool = Field(
-        default=True, description="Activation scales per token at run time; false: fixed by the calibration data."
+        default=True,
+        description=("True: activation scales per token at run time; false: fixed by the calibration data."),
     )
     strength: Annotated[float, Field(ge=0, le=1), UNKNOWN] = Field(
         default=0.5, description="Exponent α: how much of the activations' range moves into the weights."
@@ -153,7 +154,7 @@ class QuantizeActivations(Calibrated):
     bits: Annotated[Literal[4, 8], BITS] = Field(description="Bits per layer input.")
     dynamic: bool = Field(
         default=True,
-        description="One grid per token at run time; false: one per layer input, from the calibration data.",
+        description="One grid per token at run time; false: one grid per layer input, from the calibration data.",
     )
     symmetric: bool = Field(default=True, description="False: with a zero point.")
 
@@ -176,7 +177,8 @@ class QuantizeKvCache(Step):
     rules = "runtime"
     type: Literal["quantize.kv_cache"]
     dtype: Literal["fp8", "fp8_e4m3", "fp8_e5m2"] | None = Field(
-        default=None, description="vLLM's own cache in this dtype, for all layers; this or `k_bits` and `v_bits`."
+        default=None,
+        description=("vLLM's own cache in this dtype, for all layers; give this, or `k_bits` and `v_bits`."),
     )
     k_bits: Bits | None = Field(default=None, description="Simulated bits of keys; null: keys stay.")
     v_bits: Bits | None = Field(default=None, description="Simulated bits of values; null: values stay.")

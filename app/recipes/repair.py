@@ -45,7 +45,10 @@ class RepairLowrank(Calibrated):
     )
     iterations: Annotated[int, Field(ge=1, le=10), FALLING] = Field(
         default=1,
-        description="Above 1: repeats the steps before the repair on the rest. Those steps must look at weights alone.",
+        description=(
+            "Above 1: applies the earlier steps again to the error that the repair leaves. These steps must use "
+            "weights only."
+        ),
     )
 
     def words(self) -> str:

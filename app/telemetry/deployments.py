@@ -49,7 +49,7 @@ class DeploymentCollector(Collector):
         )
         replicas = GaugeMetricFamily(
             "hemostat_deployment_replicas",
-            "Serving processes whose lease holds, by their own state.",
+            "Serving processes with a valid lease, by state.",
             labels=[*_PLAIN, "state"],
         )
         wanted = GaugeMetricFamily(
@@ -77,11 +77,13 @@ class DeploymentCollector(Collector):
         )
         activated = GaugeMetricFamily(
             "hemostat_calibration_activated_timestamp_seconds",
-            "When it became active; absent if only identity was ever active.",
+            "When the active version became active; absent if only identity was ever active.",
             labels=_PLAIN,
         )
         promotions = CounterMetricFamily("hemostat_calibration_promotions", "Versions made active.", labels=_PLAIN)
-        rollbacks = CounterMetricFamily("hemostat_calibration_rollbacks", "Versions gone back from.", labels=_PLAIN)
+        rollbacks = CounterMetricFamily(
+            "hemostat_calibration_rollbacks", "Rollbacks to another version.", labels=_PLAIN
+        )
         for one in deployments:
             info.add_metric([one.name, one.active_version], 1)
             for each in CalibrationMode:

@@ -25,14 +25,14 @@ class GatewayMetrics:
         )
         self.first_token = Histogram(
             "hemostat_gateway_time_to_first_token_seconds",
-            "From the request to the first event of its stream, queueing included.",
+            "Time from the request to the first event of its stream, queueing included.",
             ["deployment"],
             buckets=_FIRST_BUCKETS,
             registry=registry,
         )
         self.between_tokens = Histogram(
             "hemostat_gateway_inter_token_latency_seconds",
-            "Between two events of a stream that carry tokens.",
+            "Time between two events of a stream that carry tokens.",
             ["deployment"],
             buckets=_BETWEEN_BUCKETS,
             registry=registry,

@@ -63,18 +63,18 @@ _HOME = {
 @router.head("/livez", include_in_schema=False)
 @router.get(
     "/livez",
-    summary="Whether the process lives",
+    summary="Whether the process is alive",
     responses=answers(Answer(200, {"status": "alive"}), errors=[ErrorCode.INTERNAL], guarded=False),
 )
 async def livez() -> dict[str, str]:
-    """The event loop turns. Says nothing about Redis: a restart of this process would not help there."""
+    """200: its event loop runs. It does not check Redis: a restart of this process would not repair Redis."""
     return {"status": "alive"}
 
 
 @router.head("/readyz", include_in_schema=False)
 @router.get(
     "/readyz",
-    summary="Whether requests are answered, and jobs taken",
+    summary="Whether the service answers requests and takes jobs",
     responses=answers(
         Answer(
             200, {"status": "ready", "checks": _CHECKS, **_HOME, "workers": [_WORKER], "deployments": [_DEPLOYMENT]}
@@ -91,11 +91,11 @@ async def livez() -> dict[str, str]:
     ),
 )
 async def readyz(request: Request) -> Response:
-    """200 while API, Redis and models.toml are good; `degraded` if only jobs are refused, since Redis is nearly full.
+    """200 while API, Redis and models.toml are good; `degraded` if it refuses only jobs, because Redis is nearly full.
     Workers and deployments are listed, not required.
 
-    `instance` and `home` say whose service this is. If it has API keys, a request without one learns which part fails
-    and no more; one without the scope `read` learns the instance beside.
+    `instance` and `home` identify the service. If it has API keys, a request without a key gets only the name of the
+    failing part. A key without the scope `read` also gets `instance`.
     """
     checks, models, workers, deployments = await _check(request)
     key = request.scope.get(KEY)

@@ -106,7 +106,7 @@ class Telemetry:
         )
         self.latency = Histogram(
             "hemostat_http_request_duration_seconds",
-            "From the first byte of the request to the last of the answer; event streams are left out.",
+            "Time from the first byte of the request to the last byte of the answer, without event streams.",
             ["route", "method"],
             buckets=LATENCY_BUCKETS,
             registry=self.registry,
@@ -124,7 +124,7 @@ class Telemetry:
         self.streams = Gauge("hemostat_sse_connections", "Open event streams.", registry=self.registry)
         self.submitted = Counter(
             "hemostat_jobs_submitted_total",
-            "Submissions by kind and what became of them.",
+            "Submissions by kind and outcome.",
             ["kind", "outcome"],
             registry=self.registry,
         )

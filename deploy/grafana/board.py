@@ -1,7 +1,7 @@
 """The dashboard *Damage of served traffic*: `python -m deploy.grafana.board` writes dashboards/bleeding.json.
 
-A row of stats answers the title for every deployment; below it is why. docs/board.md says how to read it. What is drawn
-is what the metrics say: no smoothing, gaps where nothing was measured.
+A row of stats shows the damage of every deployment; the graphs below show the reasons. docs/board.md explains how to
+read it. Panels draw the metrics as they are: no smoothing, and gaps if nothing was measured.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ def drift_number() -> str:
 
 
 def mode() -> str:
-    """One mode a deployment, also where for one scrape two API processes tell two: then one that keeps the service from
-    changing anything. None of a deployment whose API tells none."""
+    """One mode per deployment. If two API processes export different modes for one scrape, it is a mode that keeps the
+    service from changing anything. None if the API exports no mode."""
     told = [
         f"{series('hemostat_calibration_mode', by='deployment, mode', mode=each)} == 1"
         for each in ("frozen", "off", "auto")
@@ -85,8 +85,8 @@ def stats() -> list[Any]:
     return [
         stat_panel(
             "Severity",
-            "How damaged the served model is: class of the mean KL(reference‖served) of the recent window, "
-            "calibrated. none < 0.01 ≤ mild < 0.05 ≤ moderate < 0.2 ≤ severe < 1 ≤ collapse (nats per token).",
+            "Damage of the served model: class of the mean KL(reference‖served) of the recent window, calibrated. "
+            "Nats per token: none < 0.01 ≤ mild < 0.05 ≤ moderate < 0.2 ≤ severe < 1 ≤ collapse.",
             Query(series("hemostat_served_severity"), "{{deployment}}"),
             unit="none",
             steps=[(None, GREY)],
@@ -95,9 +95,9 @@ def stats() -> list[Any]:
         ),
         stat_panel(
             "Drift",
-            "ALARM: a sequential test holds it for proven that served traffic diverges by more than the "
-            "threshold or the quiet limit. stale: nothing fresh was scored, so nothing is known. learning: too little "
-            "was scored, or there is no limit yet.",
+            "ALARM: a sequential test has shown that served traffic diverges by more than the drift limit or the "
+            "quiet limit. stale: no request was scored recently, so the drift is not known. learning: too few "
+            "requests were scored, or there is no limit yet.",
             Query(drift_number(), "{{deployment}}"),
             unit="none",
             steps=[(None, GREY)],
@@ -106,8 +106,8 @@ def stats() -> list[Any]:
         ),
         stat_panel(
             "KL of threshold",
-            "Mean KL of served (calibrated) traffic as a share of the deployment's drift threshold. Beyond 100 % "
-            "it is too much; the interval in the graph below says how sure that is.",
+            "Mean KL of served (calibrated) traffic as a share of the deployment's drift limit. Above 100 % it is "
+            "too much; the interval in the graph below shows the uncertainty.",
             Query(
                 f"{series('hemostat_served_kl_mean_nats', stage='calibrated')}"
                 f" / on (deployment) {series('hemostat_drift_threshold_nats')}",
@@ -116,12 +116,12 @@ def stats() -> list[Any]:
             unit="percentunit",
             decimals=0,
             steps=[(None, GREEN), (0.8, ORANGE), (1.0, RED)],
-            no_value="no threshold yet",
+            no_value="no drift limit yet",
         ),
         stat_panel(
             "KL removed by calibration",
-            "Share of the raw model's KL that the calibration takes away on live traffic. Below zero it does "
-            "harm. 0 % while identity is served.",
+            "Share of the raw model's KL that the calibration removes on live traffic. Below zero it does harm. 0 % "
+            "while identity is served.",
             Query(
                 f"{series('hemostat_served_saved_mean_nats')}"
                 f" / on (deployment) {series('hemostat_served_kl_mean_nats', stage='raw')}",
@@ -134,7 +134,8 @@ def stats() -> list[Any]:
         ),
         stat_panel(
             "Freshness",
-            "Time since a served request was last scored. Old numbers are no news, and no news is not good news.",
+            "Time since a served request was last scored. If it is long, the numbers on this board are old: they do "
+            "not show that the model is well.",
             Query(
                 f"time() - {series('hemostat_drift_last_observation_timestamp_seconds')}",
                 "{{deployment}}",
@@ -145,8 +146,8 @@ def stats() -> list[Any]:
         ),
         stat_panel(
             "Calibration version",
-            "The version that new requests get, for how long it has been the active one, and whether the service may "
-            "change it (auto) or not (frozen, off). identity: nothing is changed.",
+            "The version that new requests get, how long it has been active, and whether the service may change it "
+            "(auto) or not (frozen, off). identity: no correction.",
             Query(
                 f"{since} * on (deployment) group_left (mode) ({mode()})"
                 f' or on (deployment, version) label_replace({since}, "mode", "mode not known", "", "")',
@@ -160,15 +161,15 @@ def stats() -> list[Any]:
 
 
 def graphs() -> list[Any]:
-    """What stands below the stats."""
+    """The graphs below the stats."""
     kl = "hemostat_served_kl_{}_nats"
     first, between = "hemostat_gateway_time_to_first_token_seconds", "hemostat_gateway_inter_token_latency_seconds"
     return [
         graph(
             "$deployment: KL against threshold",
-            "Mean KL(reference‖served) of the recent window with its 95 % interval (clustered by request), and "
-            "the drift threshold. The whole band above the line: it has drifted. A band across the line: not "
-            "decided. quiet limit: what the first live requests showed to be usual.",
+            "Mean KL(reference‖served) of the recent window with its 95 % interval (clustered by request). "
+            "threshold: the drift limit. Band above this line: the deployment has drifted. Band across it: not "
+            "decided. quiet limit: the usual KL of the first live requests.",
             [
                 Query(series(kl.format("mean"), stage="calibrated"), "mean"),
                 Query(series(kl.format("high"), stage="calibrated"), "upper 95 % limit"),
@@ -194,10 +195,10 @@ def graphs() -> list[Any]:
         .max_per_row(2),
         graph(
             "Raw against calibrated",
-            "The same generated positions, scored by the modified model as it is (raw) and with the calibration "
-            "(calibrated). engine: distance between the serving and the scoring engine for the same weights; if "
-            "it is large, a kernel is wrong, not the model. The dashed lines are where mild, moderate, severe and "
-            "collapse begin.",
+            "The same generated positions, scored by the modified model without (raw) and with the calibration "
+            "(calibrated). engine: distance between the serving and the scoring engine for the same weights. If it "
+            "is large, a kernel is wrong, not the model. Mild, moderate, severe and collapse begin at the dashed "
+            "lines.",
             [Query(series(kl.format("mean"), by="deployment, stage"), "{{deployment}} {{stage}}")],
             unit="suffix: nats",
             span=12,
@@ -208,8 +209,8 @@ def graphs() -> list[Any]:
         ),
         graph(
             "Nats saved by calibration",
-            "raw − calibrated, paired by position, with its 95 % interval. A band above zero: it helps. Below: it "
-            "does harm, and is rolled back unless it is frozen.",
+            "raw − calibrated, paired by position, with its 95 % interval. Band above zero: the calibration helps. "
+            "Below zero: it does harm, and the service rolls it back unless it is frozen.",
             [
                 Query(series("hemostat_served_saved_mean_nats"), "{{deployment}}"),
                 Query(series("hemostat_served_saved_high_nats"), "{{deployment}} upper 95 %"),
@@ -223,7 +224,7 @@ def graphs() -> list[Any]:
         ),
         graph(
             "Top-1 agreement",
-            "Share of generated positions where reference and model rank the same token first.",
+            "Share of generated positions at which reference and model rank the same token first.",
             [Query(series("hemostat_served_top1_agreement_ratio", by="deployment, stage"), "{{deployment}} {{stage}}")],
             unit="percentunit",
             span=12,
@@ -232,9 +233,9 @@ def graphs() -> list[Any]:
         ),
         graph(
             "Evidence of drift",
-            "The e-value against 'no drift', and, dashed, where the alarm is raised. It may be looked at at any "
-            "time: where there is no drift an alarm is ever raised with probability alpha at most. Both limits share "
-            "alpha, and so do episodes (another version or threshold, a cleared alarm): each needs more evidence.",
+            "The e-value against 'no drift'; the alarm is raised at the dashed line. You may look at it at any time: "
+            "without drift, an alarm is ever raised with probability alpha at most. Both limits share alpha. So do "
+            "episodes: another version, another limit or a cleared alarm starts one, and each needs more evidence.",
             [
                 Query(series("hemostat_drift_e_value"), "{{deployment}}"),
                 Query(series("hemostat_drift_e_value_needed"), "{{deployment}} alarm at"),
@@ -249,8 +250,8 @@ def graphs() -> list[Any]:
         ),
         graph(
             "Shadow scoring",
-            "Requests drawn to be scored, scored, and drawn but dropped (any reason), a second; to the right how "
-            "late the scoring is. The estimates above rest on what was scored.",
+            "Requests per second that were queued, scored, and dropped (any reason). Right axis: delay of the "
+            "scoring. The estimates above use the scored requests only.",
             [
                 Query(rate("hemostat_shadow_sampled_total"), "{{deployment}} queued"),
                 Query(rate("hemostat_shadow_scored_requests_total"), "{{deployment}} scored"),
@@ -269,7 +270,7 @@ def graphs() -> list[Any]:
         graph(
             "Latency and load",
             "At the gateway: time to the first token (median and 95th percentile) and between tokens (95th "
-            "percentile); to the right generated tokens a second.",
+            "percentile). Right axis: generated tokens per second.",
             [
                 Query(quantile(0.5, first), "{{deployment}} first token p50"),
                 Query(quantile(0.95, first), "{{deployment}} first token p95"),
@@ -288,7 +289,7 @@ def graphs() -> list[Any]:
         ),
         graph(
             "Replicas and requests",
-            "Ready replicas against those wanted, requests at the replicas and requests that wait for one.",
+            "Ready and wanted replicas, requests at the replicas, and requests that wait for a replica.",
             [
                 Query(series("hemostat_deployment_replicas", state="ready"), "{{deployment}} ready"),
                 Query(series("hemostat_deployment_replicas_wanted"), "{{deployment}} wanted"),

@@ -1,7 +1,7 @@
 """The dashboard *What did treatment save?*: `python -m deploy.grafana.mitigation` writes dashboards/mitigation.json.
 
-It is about jobs, not about served traffic, and so stands beside the board: trials as they are made, what they take, and
-the nats that the last mitigation of each candidate saved.
+It shows jobs, not served traffic, so it is a dashboard of its own: trials, their time, and the nats that the last
+mitigation of each candidate saved.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _ENDED: Final = 'hemostat_mitigate_finished_timestamp_seconds{model=~"$model"}'
 
 
 def saved(name: str, *, last: bool = False) -> str:
-    """A gauge of the last mitigation of each candidate, of those selected; whichever worker made it.
+    """A gauge of the last mitigation of each selected candidate, from any worker.
 
-    `last`: also of a worker that has gone since, or was started again, and exports it no more: what it was last in the
-    time that is shown.
+    `last`: also from a worker that has ended or restarted since, and no longer exports it: its last value in the shown
+    time.
     """
     ended, gauge = (
         f"last_over_time({one}[$__range])" if last else one
@@ -37,7 +37,7 @@ def saved(name: str, *, last: bool = False) -> str:
 
 
 def quantile(q: float) -> str:
-    """Of the seconds that trials took, by how much text they were given."""
+    """A quantile of the seconds per trial, by rung."""
     return (
         f"histogram_quantile({q}, sum by (rung, le) (rate(hemostat_mitigate_trial_seconds_bucket[$__rate_interval])))"
     )
@@ -48,7 +48,7 @@ def panels() -> list[Any]:
     return [
         stat_panel(
             "Trials running",
-            "Trials that are made and measured right now, over all workers.",
+            "Trials that all workers make and measure now.",
             Query("sum(hemostat_mitigate_trial_running)", "running"),
             unit="none",
             steps=[(None, GREY), (1.0, BLUE)],
@@ -57,8 +57,8 @@ def panels() -> list[Any]:
         ).span(8),
         stat_panel(
             "Saved on the test",
-            "Nats a token that the recommended recipe of the last mitigation saves, on documents that took no part in "
-            "the choice. At most the KL that the candidate had.",
+            "Nats per token that the recommended recipe of the last mitigation saves, on documents that took no part "
+            "in the choice. At most the candidate's KL.",
             Query(saved("saved_nats", last=True), "{{model}} {{recipe}}"),
             unit="suffix: nats",
             steps=[(None, RED), (0.0, GREEN)],
@@ -66,8 +66,8 @@ def panels() -> list[Any]:
         ).span(8),
         stat_panel(
             "Helped for sure",
-            "Whether the 95 % interval of what was saved on the test lies above zero. If not, the report recommends "
-            "nothing that is proven: leave the candidate as it is, or give more text.",
+            "Whether the 95 % interval of the nats saved on the test is above zero. If not, nothing in the report is "
+            "proven: leave the candidate as it is, or give more text.",
             Query(saved("helped", last=True), "{{model}} {{recipe}}"),
             unit="none",
             steps=[(None, ORANGE), (1.0, GREEN)],
@@ -76,8 +76,9 @@ def panels() -> list[Any]:
         ).span(8),
         graph(
             "Nats saved",
-            "What the recommended recipe saves on the test, with its 95 % interval, and what the best full trial saved "
-            "on the documents to choose by. The test is usually a little below: the best of many was picked.",
+            "Nats that the recommended recipe saves on the test, with its 95 % interval. best trial: nats of the "
+            "best full trial on the documents to choose by. It is usually a little higher, because it is the best of "
+            "many.",
             [
                 Query(saved("saved_nats"), "{{model}} {{recipe}}"),
                 Query(saved("saved_high_nats"), "{{model}} {{recipe}} upper 95 %"),
@@ -95,7 +96,7 @@ def panels() -> list[Any]:
         ),
         graph(
             "Trials done",
-            "Trials that ended, an hour, by whether the model took the treatment. The report says why one was refused.",
+            "Trials per hour that were measured or refused. The report gives the reason of each refusal.",
             [Query("sum by (outcome) (rate(hemostat_mitigate_trials_total[$__rate_interval])) * 3600", "{{outcome}}")],
             unit="suffix: trials/h",
             span=12,
@@ -104,8 +105,9 @@ def panels() -> list[Any]:
             no_value="no worker",
         ),
         graph(
-            "Seconds a trial",
-            "Making and measuring one trial: median and 95th percentile of cheap (a part of the text) and full ones.",
+            "Seconds per trial",
+            "Time to make and measure one trial: median and 95th percentile of cheap trials (a part of the text) and "
+            "full trials.",
             [Query(quantile(0.5), "{{rung}} p50"), Query(quantile(0.95), "{{rung}} p95")],
             unit="s",
             span=12,

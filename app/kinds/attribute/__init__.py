@@ -38,11 +38,13 @@ METRICS = (
         "KL of the worst part alone, in the last attribution; NaN if it is finite nowhere.",
         COMPARISON,
     ),
-    Metric("attribution_worst_ratio", "gauge", "Share of the whole damage that this part alone costs.", COMPARISON),
+    Metric(
+        "attribution_worst_ratio", "gauge", "Share of the whole damage that the worst part alone causes.", COMPARISON
+    ),
     Metric(
         "attribution_explained_ratio",
         "gauge",
-        "Share of the whole damage that the first parts cost, swapped together.",
+        "Share of the whole damage that the first parts cause, swapped together.",
         COMPARISON,
     ),
 )

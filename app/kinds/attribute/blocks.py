@@ -25,10 +25,14 @@ class LayerPair(Contract):
 
     reference: Count
     candidate: Count
-    similarity: float = Field(description="mean linear CKA of what the two leave and of what they add, 0 to 1")
+    similarity: float = Field(
+        description=("mean linear CKA of the two layers' outputs and of what they add to the residual stream, 0 to 1")
+    )
     stability: Number = Field(
-        description="share of resamplings of documents (or windows, if documents are too few) that match them again; "
-        "null: nothing was resampled"
+        description=(
+            "share of resamplings that match them again, of documents, or of windows if documents are too few; null: "
+            "no resampling"
+        )
     )
 
 
@@ -40,10 +44,10 @@ class LayerGap(Contract):
     dropped: tuple[Count, ...] = Field(description="layers of the reference that the candidate lacks")
     inserted: tuple[Count, ...] = Field(description="layers of the candidate only")
     nats: Mean = Field(description="KL of the reference with this gap alone")
-    share: Number = Field(description="of `nats` in the whole candidate's KL; shares need not sum up")
+    share: Number = Field(description="of `nats` in the whole candidate's KL; shares need not sum to 1")
     share_ci: Ci | None = None
     saved: Mean = Field(description="nats that the candidate gains without this gap alone, paired")
-    stability: Number = Field(description="as of a pair: share of resamplings with the same gap")
+    stability: Number = Field(description="share of resamplings with the same gap")
 
 
 class LayerAlignment(Contract):
@@ -70,7 +74,7 @@ class AttentionLayer(Contract):
 
 
 class AttentionShift(Contract):
-    """Where the models look. Means are over queries, without each window's first."""
+    """How the models' attention differs. Means are over queries, without each window's first query."""
 
     measured: Measured
     layers: tuple[AttentionLayer, ...]
@@ -96,19 +100,21 @@ class ErrorStep(Contract):
 
 
 class ActivationGrowth(Contract):
-    """How the error comes about and grows. Each window's first token is left out."""
+    """How the error arises and grows. Each window's first token is left out."""
 
     measured: Measured
     borders: tuple[ActivationBorder, ...]
     steps: tuple[ErrorStep, ...]
     cascade: Mean = Field(
-        description="‖last error‖ / √Σ‖fresh errors‖²: 1 if layers hand errors on unchanged and errors do not add up "
-        "in one direction, more if layers amplify or align them"
+        description=(
+            "‖last error‖ / √Σ‖fresh errors‖². 1: layers pass errors on unchanged, and errors have independent "
+            "directions. Above 1: layers amplify or align errors"
+        )
     )
 
 
 class Internals(Contract):
-    """All blocks. A block that could not be measured is null, and `not_measured` has the reason."""
+    """The two models inside. A block that could not be measured is null; `not_measured` has the reason."""
 
     alignment: LayerAlignment | None = None
     attention: AttentionShift | None = None

@@ -18,7 +18,7 @@ METRICS = (
     Metric(
         "calibrate_profiles",
         "counter",
-        "Profiles made, by whether the test let them pass.",
+        "Profiles that passed or failed their test.",
         ("outcome",),
         {"outcome": ("passed", "refused")},
     ),

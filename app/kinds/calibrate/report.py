@@ -1,7 +1,7 @@
 """The report of a calibrate job, kind `calibrate` of schema `hemostat.report/1`.
 
-The common blocks speak of the calibrated model on the test documents. `raw` holds those of the model as it is, at the
-same positions. Everything here comes from the one reading of the test documents, but for `choose_kl`.
+The common blocks describe the calibrated model on the test documents. `raw` has the uncalibrated model's blocks at the
+same positions. Everything except `choose_kl` comes from the single reading of the test documents.
 """
 
 from typing import Literal
@@ -24,9 +24,9 @@ class CalibrateReport(Blocks, Report):
     severity: Severity = Field(description="of the calibrated model's KL on the test documents")
     raw: Blocks
     raw_severity: Severity
-    calibrator: str = Field(description="the one that was chosen")
-    profile: Version = Field(description="the profile that was made of it")
-    served: Version = Field(default=IDENTITY, description="the profile where it passed, else identity")
+    calibrator: str = Field(description="the chosen calibrator")
+    profile: Version = Field(description="the profile of this calibrator")
+    served: Version = Field(default=IDENTITY, description="the profile if it passed, else identity")
     deployment: str | None = None
     test: TestRecord
     sets: tuple[DocumentSet, ...]

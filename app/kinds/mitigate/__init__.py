@@ -18,14 +18,14 @@ METRICS = (
     Metric(
         "mitigate_trials",
         "counter",
-        "Trials of treatments, by whether the model took them.",
+        "Trials of treatments that were measured or refused.",
         ("outcome",),
         {"outcome": ("measured", "refused")},
     ),
     Metric(
         "mitigate_trial_seconds",
         "histogram",
-        "Making and measuring one trial, by how much text it is given.",
+        "Time to make and measure one trial, by rung.",
         ("rung",),
         {"rung": ("cheap", "full")},
         PHASE_BUCKETS,

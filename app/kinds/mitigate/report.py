@@ -1,9 +1,9 @@
 """The report of a mitigate job, kind `mitigate` of schema `hemostat.report/1`.
 
-The common blocks speak of the recommended model on the test documents, or of the candidate where nothing is
-recommended; `raw` holds those of the candidate at the same positions. `front` comes from the one reading of the test
-documents, `damage` and `trials` from the documents to choose by. Saved is KL of the candidate − KL
-of the treated model, paired by position, in nats per token. Seconds and tokens/s are those of this machine.
+The common blocks describe the recommended model on the test documents; if nothing is recommended, the candidate. `raw`
+has the candidate's blocks at the same positions. `front` comes from the single reading of the test documents, `damage`
+and `trials` from the documents to choose by. Saved is KL of the candidate − KL of the treated model, paired by
+position, in nats per token. Seconds and tokens/s are those of this machine.
 """
 
 from typing import Final, Literal
@@ -35,17 +35,17 @@ class Limits(Contract):
     bytes: Count | None
     bits_per_weight: float | None
     added_latency: float | None
-    by_default: bool = Field(description="whether the bytes are the default, a quarter more than the candidate's")
+    by_default: bool = Field(description="whether `bytes` is the default: a quarter more than the candidate's")
 
 
 class Part(Contract):
-    """A part of the model, and the nats saved if this part alone is the reference's again."""
+    """A part of the model, and the nats saved if only this part is the reference's again."""
 
     name: str
     layers: tuple[Count, ...]
-    saved: Mean | None = Field(description="on documents to choose by; null where it was not measured")
-    reconstruction_error: float | None = Field(description="‖W − W'‖ / ‖W‖ of the part; null where it is not known")
-    share: float | None = Field(description="of what the parts save together; where none was measured, of the error")
+    saved: Mean | None = Field(description="on documents to choose by; null if it was not measured")
+    reconstruction_error: float | None = Field(description="‖W − W'‖ / ‖W‖ of the part; null if it is not known")
+    share: float | None = Field(description="of the sum of the parts' savings; if none was measured, of the error")
 
 
 class Damage(Contract):
@@ -54,7 +54,7 @@ class Damage(Contract):
     kl: Mean = Field(description="of the candidate, on the documents to choose by")
     parts: tuple[Part, ...]
     how: Literal["restored", "reconstruction_error", "unknown"] = Field(
-        description="how the parts' shares were found: each restored in turn, or from the weights alone"
+        description="how the parts' shares were found: each part restored in turn, or from the weights only"
     )
     note: str = ""
 
@@ -73,7 +73,7 @@ class Trial(Contract):
     treatments: tuple[Treatment, ...]
     recipe: Recipe
     rung: Literal["cheap", "full"] = Field(description="cheap: less calibration data, no training, fewer documents")
-    expected_saved: float = Field(description="what was expected of it when it was its turn, nats per token")
+    expected_saved: float = Field(description="the expected saving before the trial, nats per token")
     outcome: Outcome
     reason: str = Field(default="", description="why it was refused, or which limit it breaks")
     refused_code: str = Field(default="", description="the error's code, if a refusal was foreseen")
@@ -88,11 +88,13 @@ class Unhelpful(Contract):
 
     treatment: TreatmentName
     reason: str
-    best_saved: float | None = Field(default=None, description="most that a trial of it alone saved, nats per token")
+    best_saved: float | None = Field(
+        default=None, description=("largest saving of a trial with only this treatment, nats per token")
+    )
 
 
 class FrontPoint(Contract):
-    """A recipe that no other one beats in bytes and KL at once, as it was chosen before the test was read."""
+    """A recipe that no other recipe beats in bytes and KL at once. It was chosen before the test was read."""
 
     recipe: Recipe
     treatments: tuple[Treatment, ...] = Field(description="empty: the candidate as it is")
@@ -104,14 +106,16 @@ class FrontPoint(Contract):
     tokens_per_second_range: tuple[float, float] | None = Field(
         default=None, description="of the slowest and the fastest of these passes"
     )
-    added_latency: float | None = Field(description="time a token more than the candidate's, as a share of it")
+    added_latency: float | None = Field(
+        description=("extra time per token over the candidate's, as a share of the candidate's")
+    )
     within_budget: bool
     recommended: bool
     weights_fingerprint: str
 
 
 class Seal(Contract):
-    """How the test was kept apart."""
+    """How the test documents were kept apart."""
 
     frozen: str = Field(description="hash of front, recommendation and rule, taken before the test was read")
     opened_at: float
@@ -125,10 +129,12 @@ class MitigateReport(Blocks, Report):
     raw: Blocks
     raw_severity: Severity
     answer: Answer = Field(
-        description="treated: what is recommended saves more than nothing on the test, for sure; does_not_hold: what "
-        "was chosen does not; no_damage_that_matters: the candidate loses less than what is mild, for sure"
+        description=(
+            "`treated`: the recommended recipe saves more than 0 on the test for sure. `does_not_hold`: the chosen "
+            "recipe does not. `no_damage_that_matters`: the candidate loses less than mild damage for sure"
+        )
     )
-    saved: Mean | None = Field(description="by the recommended recipe on the test; null where nothing is recommended")
+    saved: Mean | None = Field(description="by the recommended recipe on the test; null if nothing is recommended")
     removed: Mean | None = Field(
         default=None, description="by the recommended recipe, as a share of the candidate's KL on the test"
     )
@@ -136,7 +142,7 @@ class MitigateReport(Blocks, Report):
     recommended: Recipe | None = Field(
         description="a recipe for compare or deploy, on the candidate's alias; null: leave the candidate as it is"
     )
-    rule: str = Field(description="how the recommended one was picked, in words")
+    rule: str = Field(description="how the recommended recipe was chosen, in words")
     budget: Limits
     candidate_bytes: Count
     damage: Damage

@@ -23,7 +23,7 @@ METRICS = (
     Metric(
         "surface_points",
         "counter",
-        "Settings of surfaces, by whether the model took them.",
+        "Settings of surfaces that were measured or refused.",
         ("outcome",),
         {"outcome": ("measured", "refused")},
     ),
@@ -38,14 +38,14 @@ METRICS = (
     Metric(
         "surface_departing_ratio",
         "gauge",
-        "Share of the last surface's settings of both knobs where a departure from adding up is shown.",
+        "Share of the last surface's settings of both knobs that show an interaction.",
         COMPARISON,
     ),
     Metric("surface_within", "gauge", "1 if a changed setting is within the chosen loss for sure, else 0.", COMPARISON),
     Metric(
         "surface_chosen_bytes",
         "gauge",
-        "Bytes of the setting that the last surface chose, of the mildest if none is within.",
+        "Bytes of the last surface's chosen setting, or of the mildest if none is within the loss.",
         COMPARISON,
     ),
 )

@@ -2,9 +2,9 @@
 
 Two knobs of the candidate's recipe are turned together; a setting is a value of each. A value is null if the knob's
 step is left out (with two knobs in one step: if it is at its first value). The common blocks describe one setting that
-changes the model: of those whose loss is within the chosen one for sure, the one of fewest bytes. If there is none,
-they describe the mildest, which loses least, and nothing is recommended. Interactions and effects of the order are
-differences of ln PPL in nats per token, paired by position.
+changes the model: the one of fewest bytes whose loss is within the chosen loss for sure. If there is none, they
+describe the setting of least loss, and nothing is recommended. Interactions and effects of the order are differences of
+ln PPL in nats per token, paired by position.
 """
 
 from typing import Literal
@@ -33,10 +33,12 @@ class SurfaceKnob(Contract):
     step: Count = Field(description="index in the recipe as it was given")
     type: str
     field: str
-    values: tuple[JsonValue, ...] = Field(description="the first is null where the step is left out there")
+    values: tuple[JsonValue, ...] = Field(description="the first is null if the step is left out there")
     zero: Number = Field(
-        description="where a step that is left out is on the knob's own axis: 0 for a share, the source's bits; "
-        "null where it has no such place"
+        description=(
+            "the place of a left-out step on the knob's own axis: 0 for a share, the source's bits for bits. Null: "
+            "no such place"
+        )
     )
 
 
@@ -47,14 +49,18 @@ class SurfacePoint(Contract):
     second: Count
     order: Order
     recipe: tuple[dict[str, object], ...]
-    refused: str = Field(default="", description="why the model cannot take it; the rest is then empty")
+    refused: str = Field(default="", description="why the model cannot take it; all other fields are then empty")
     refused_code: str = Field(default="", description="the error's code, if the refusal was foreseen")
     bytes: Count | None = Field(
-        description="of the whole model, as its manifest counts them: zeros take as much as others. Settings of equal "
-        "weights count alike, with the fewest bytes of them"
+        description=(
+            "of the whole model, as its manifest counts: zeros take as much as other weights. Settings of equal "
+            "weights have the same count, the smallest of them"
+        )
     )
     sparse_bytes: Count | None = Field(
-        description="where zeros of pruned weights are not stored, one bit a weight beside; counted alike, too"
+        description=(
+            "without the zeros of pruned weights, plus one bit per weight; equal weights have the same count here too"
+        )
     )
     bits_per_weight: float | None
     weights_fingerprint: str | None
@@ -68,22 +74,26 @@ class SurfacePoint(Contract):
     nonfinite_positions: Count = 0
     kernel_term: KernelTerm | None = Field(
         default=None,
-        description="what its kernels add, where it is packed and served by others than the reference; null where not",
+        description="the part of the KL that other kernels add, if the point is packed; else null",
     )
-    no_kernel_term: str = Field(default="", description="why a packed point has none; empty for every other point")
+    no_kernel_term: str = Field(
+        default="", description=("why a packed point has no kernel term; empty for every other point")
+    )
 
 
 class Interaction(Contract):
-    """I = ln PPL(p,q) − ln PPL(p,0) − ln PPL(0,q) + ln PPL(0,0): 0 if damages add up, above where they compound."""
+    """I = ln PPL(p,q) − ln PPL(p,0) − ln PPL(0,q) + ln PPL(0,0). 0 if damages add up; above 0 if they compound."""
 
     first: Count
     second: Count
     order: Order
     nats: Mean
     kind: Kind = Field(
-        description="compounds or overlaps if p is below 0.05. Else additive_within_margin if the whole 95 % "
-        "interval is within the report's margin on either side of 0. Else no_departure_shown: the text is too short "
-        "to tell an interaction from none"
+        description=(
+            "compounds or overlaps if p is below 0.05. Else additive_within_margin if the whole 95 % interval is "
+            "within the report's margin on either side of 0. Else no_departure_shown: the text is too short to show "
+            "an interaction or to exclude one"
+        )
     )
     p: Number = Field(
         description="of I = 0, after Holm's correction over all cells of the surface (of the domain, of the class)"
@@ -96,22 +106,26 @@ class Limit(Contract):
     knob: Literal["first", "second"] = Field(description="the knob that is turned")
     at: Count = Field(description="index of the other knob's value")
     place: Number = Field(
-        description="along the turned knob's values, by index; null: not passed in the range. It is 0 if the first "
-        "value is beyond the loss already (`largest` is null). It is also 0 if that value is within, and the next one "
-        "cannot be made or gives no finite logits (`largest` is 0)"
+        description=(
+            "along the turned knob's values, by index; null: not passed in the range. If it is 0 and `largest` is "
+            "null, the first value already loses more. If both are 0, the first value is within, and the next cannot "
+            "be made or has no finite logits"
+        )
     )
-    value: Number = Field(description="the knob's value there, linear between neighbours; null where it has none")
+    value: Number = Field(description="the knob's value there, linear between neighbours; null if it has none")
     ci: tuple[Number, Number] | None = Field(
-        description="95 % interval of `value`, clusters resampled; null: fewer than six clusters. A null end is "
-        "beyond the range. It is of `place` if not every setting is a number or has a place on the knob's axis: page "
-        "and terminal show its ends as values then. It holds every setting whose own interval holds the chosen loss, "
-        "up to the first one that is beyond it for sure. It includes what was not measured between two settings, from "
-        "the milder one up to the stronger one. If the knob removes a share and both settings are numbers, it starts "
-        "at a straight line between them. This needs a KL at the milder setting of 0, as the unmodified model's is, "
-        "or above a thousandth of the chosen loss"
+        description=(
+            "95 % interval of `value`, clusters resampled; null: fewer than six clusters. A null end is beyond the "
+            "range. It is the interval of `place` if a setting is no number and has no place on the knob's axis. "
+            "Page and terminal then show its ends as values. It contains every setting whose own interval contains "
+            "the chosen loss, up to the first setting that is beyond it for sure. Between two settings the loss is "
+            "not measured: the interval includes the whole gap. If the knob removes a share and both settings are "
+            "numbers, it starts at the straight line between them. This needs a KL at the milder setting of 0 (the "
+            "unmodified model), or above a thousandth of the chosen loss"
+        )
     )
     largest: Count | None = Field(
-        description="index of the furthest setting before the first one whose mean loss is beyond it; null: none"
+        description="index of the last setting before the first whose mean loss is above the chosen loss; null: none"
     )
 
 
@@ -127,9 +141,9 @@ class Contour(Contract):
 
 
 class PathStep(Contract):
-    """A setting on the cheapest path: no other one takes as few bytes and loses as little. It saves at least a
-    thousandth of the bytes of the one before. Of settings of equal weights it is the plainest: the fewest knobs
-    turned, not exchanged."""
+    """A setting on the cheapest path: no other setting takes as few bytes and loses as little. It saves at least a
+    thousandth of the previous step's bytes. Of settings of equal weights it is the simplest: the fewest knobs turned,
+    steps in the given order."""
 
     first: Count
     second: Count
@@ -153,14 +167,16 @@ class OrderEffect(Contract):
 
 
 class Chosen(Contract):
-    """The setting that the common blocks speak of: one that changes the model."""
+    """The setting that the common blocks describe: one that changes the model."""
 
     first: Count
     second: Count
     order: Order
     within: bool = Field(
-        description="whether its loss is within the chosen one for sure; false: no changed setting's is shown to, "
-        "nothing is recommended, and it is the one that loses least"
+        description=(
+            "whether its loss is within the chosen loss for sure. False: no changed setting's loss is, nothing is "
+            "recommended, and this is the setting of least loss"
+        )
     )
     recipe: tuple[dict[str, object], ...]
 
@@ -170,11 +186,11 @@ class SurfaceReport(ComparedReport):
 
     kind: Literal["surface"] = "surface"
     severity: Severity = Field(
-        description="of the chosen setting; where none is within the loss, of the mildest that changes the model"
+        description="of the chosen setting; if none is within the loss, of the mildest that changes the model"
     )
     knobs: tuple[SurfaceKnob, SurfaceKnob]
     zero: Literal["left out", "first value"] = Field(
-        description="what index 0 of a knob is; the first value where both knobs are in one step"
+        description="what index 0 of a knob means: the first value if both knobs are in one step"
     )
     orders: tuple[Order, ...] = Field(description="which orders of the two steps were measured")
     points: tuple[SurfacePoint, ...]

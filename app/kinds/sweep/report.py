@@ -1,10 +1,9 @@
 """The report of a sweep job, kind `sweep` of schema `hemostat.report/1`.
 
-`points` stand in the order of their strength, weakest first; `knob.order` says what that is. Every interval is 95 %,
-over documents resampled jointly at all points where there are six or more, over windows where there are fewer.
-`severity` and `decision` are those of the strongest setting that was measured.
-`threshold` is fitted to the perplexity, `threshold_kl` to the mean KL. Both are null if the knob removes no share of
-the model, or the curve has too few points: `no_threshold` says why.
+`points` are in the order of strength, weakest first; `knob.order` defines it. Every interval is 95 %. It resamples
+documents, or windows if there are fewer than six documents, jointly at all points. `severity` and `decision` are those
+of the strongest setting that was measured. `threshold` is fitted to the perplexity, `threshold_kl` to the mean KL. Both
+are null if the knob removes no share of the model, or the curve has too few points: `no_threshold` says why.
 """
 
 from typing import Annotated, Final, Literal
@@ -34,26 +33,25 @@ Order = Literal["share", "rising", "falling", "around", "unknown", "given"]
 
 
 class SweptKnob(Contract):
-    """What was turned."""
+    """The field of the recipe that the sweep changes."""
 
     step: Count = Field(description="of the candidate's recipe, counted from 0")
     type: str = Field(description="of that step")
     field: str
     values: tuple[JsonValue, ...] = Field(description="all that were asked for, in the order asked")
-    share: str | None = Field(
-        description="how s, the share removed, follows from the value, in words; null: it does not"
-    )
+    share: str | None = Field(description="how s, the share removed, follows from the value; null: it does not")
     axis: Literal["value", "s", "order"] = Field(
-        description="what `at` of the limits is in: the knob's own value, s, or the place in the order of strength"
+        description="the unit of the limits' `at`: the knob's own value, s, or the place in the order of strength"
     )
     order: Order = Field(
-        description="what the order of strength is: rising s, settings of the same s by the damage that was measured; "
-        "rising or falling value; the distance from `neutral`. `unknown`: none is known beforehand, or all remove the "
-        "same share. There is no limit then, and they are in the order of the damage that was measured. "
-        "`given`: as asked for",
+        description=(
+            "the order of strength. `share`: rising s, at equal s the measured damage. `rising`, `falling`: the "
+            "value. `around`: the distance from `neutral`. `given`: as asked for. `unknown`: not known beforehand, "
+            "or all remove the same share; points are in the order of measured damage, without limits"
+        ),
     )
     neutral: Number = Field(
-        default=None, description="the value at which the knob changes nothing, where damage grows on both sides of it"
+        default=None, description="the value at which the knob changes nothing, if damage grows on both sides of it"
     )
 
 
@@ -61,7 +59,7 @@ class SweepPoint(Contract):
     """One setting. Blocks are null if the model cannot take it (`refused` says why)."""
 
     value: JsonValue
-    s: Number = Field(description="share of the model removed; null where the knob removes none")
+    s: Number = Field(description="share of the model removed; null if the knob removes nothing")
     divergence: Divergence | None
     perplexity: Perplexity | None
     excess_kl: Mean | None = Field(description="mean KL minus noise floor, nats per token")
@@ -69,7 +67,7 @@ class SweepPoint(Contract):
     severity: Severity | None
     classes: tuple[Severity, ...] = Field(description="every class that the interval touches")
     nonfinite_positions: Count
-    bytes: Count | None = Field(description="of the whole model, as it takes packed")
+    bytes: Count | None = Field(description="of the whole model, packed")
     bits_per_weight: Number
     weights_fingerprint: str | None
     seconds_making: float
@@ -80,9 +78,11 @@ class SweepPoint(Contract):
     by: str = Field(description="the process that measured it")
     kernel_term: KernelTerm | None = Field(
         default=None,
-        description="what its kernels add, where it is packed and served by others than the reference; null where not",
+        description="the part of the KL that other kernels add, if the point is packed; else null",
     )
-    no_kernel_term: str = Field(default="", description="why a packed point has none; empty for every other point")
+    no_kernel_term: str = Field(
+        default="", description=("why a packed point has no kernel term; empty for every other point")
+    )
 
 
 class KneeInterval(Contract):
@@ -90,13 +90,13 @@ class KneeInterval(Contract):
 
     confidence: float
     resampled: Literal["documents", "residuals"] = Field(
-        description="documents: whole ones, whole windows where there are fewer than six documents"
+        description="documents: whole documents, or whole windows if there are fewer than six documents"
     )
     searched: Ci
 
 
 class TransitionTest(Contract):
-    """p-value of the hypothesis that there is none; the largest one of the forms without a transition."""
+    """p-value of the hypothesis that there is no transition: the largest over the forms without one."""
 
     p: float
     level: float
@@ -118,17 +118,21 @@ class Rival(Contract):
     params: dict[str, float]
     log_sse: float
     aicc: Number
-    delta_aicc: Number = Field(description="its AICc minus that of the published form; below 0 it describes better")
+    delta_aicc: Number = Field(
+        description=("its AICc minus that of the published form; below 0: it describes the curve better")
+    )
     left_out_error: Number = Field(
-        description="root mean square error of ln y at points left out, each predicted by the fit to all others; null: "
-        "these are not more than the form's free coefficients"
+        description=(
+            "root mean square error of ln y at left-out points. The fit to all other points predicts each. Null: too "
+            "few points for the form's free coefficients"
+        )
     )
     transition_at: Number
 
 
 class Threshold(Contract):
-    """The published form fitted to the points: `s0`, `params`, `log_sse` are always its own, also where it is not
-    identifiable or a rival wins (`form`). docs/threshold.md shows how each is found."""
+    """The published form fitted to the points. `s0`, `params` and `log_sse` are always its own, even if it is not
+    identifiable or a rival wins (`form`). docs/threshold.md defines each field."""
 
     of: Literal["perplexity", "kl"]
     s0: float
@@ -137,8 +141,10 @@ class Threshold(Contract):
     value_ci: Ci | None
     form: str
     bounds: dict[str, tuple[Number, Number]] = Field(
-        description="that it was fitted under, [low, high] of each coefficient, null if that side is open (of s0: "
-        "the end of the measured range). For the perplexity they are those asked for, for KL those of s0 alone"
+        description=(
+            "bounds of the fit, [low, high] of each coefficient. Null: that side is open; of s0, the end of the "
+            "measured range. Requested bounds hold for the perplexity; for KL only those of s0 hold"
+        )
     )
     identifiable: bool
     rivals: tuple[Rival, ...]
@@ -148,14 +154,14 @@ class Threshold(Contract):
     params: dict[str, float]
     log_sse: float
     aicc: Number
-    left_out_error: Number = Field(description="of the published form, as of a rival")
+    left_out_error: Number = Field(description="of the published form, defined as for a rival")
     at_bounds: tuple[str, ...]
     points: Count
     interval: KneeInterval
     transition_test: TransitionTest
     lack_of_fit: Number
     shown_by_rival: bool = Field(
-        description="whether a rival shows a transition where the published form's own test finds none"
+        description="whether a rival shows a transition although the published form's own test finds none"
     )
 
     @property
@@ -166,7 +172,7 @@ class Threshold(Contract):
 
     @property
     def missed(self) -> bool:
-        """Whether another form shows a transition where the published form's own test finds none."""
+        """Whether another form shows a transition although the published form's own test finds none."""
         return self._tested and self.shown_by_rival
 
     @property
@@ -193,7 +199,7 @@ class Threshold(Contract):
 
 
 class Setting(Contract):
-    """A value of the knob. null is a value, too: of a group size it is one group per channel."""
+    """A value of the knob. Null is a value too: as a group size it means one group per channel."""
 
     value: JsonValue
 
@@ -203,17 +209,23 @@ class Limit(Contract):
 
     limit: float = Field(description="near-lossless: rise of ln perplexity; mild: excess KL in nats per token")
     largest: Setting | None = Field(
-        description="the strongest measured setting that stays within the limit with every weaker one; null: not even "
-        "the weakest does"
+        description=(
+            "the strongest measured setting that is within the limit together with every weaker one; null: not even "
+            "the weakest is"
+        )
     )
     at: Number = Field(
-        description="where the limit is passed, interpolated; before a collapse the last finite setting; null: outside "
-        "the measured settings"
+        description=(
+            "the place at which the limit is passed, interpolated; before a collapse, the last finite setting. Null: "
+            "outside the measured settings"
+        )
     )
     ci: OpenCi | None = Field(
-        description="its 95 % interval, weaker end first; null: no data for one. It includes what was not measured "
-        "between two settings, from the weaker one up to the stronger one. If the knob removes a share, it starts at "
-        "a straight line between them. An end that is null is outside the measured settings"
+        description=(
+            "95 % interval of `at`, weaker end first; null: no data. An end that is null is outside the measured "
+            "settings. Between two settings the curve is not measured: the interval includes the whole gap. If the "
+            "knob removes a share, it starts at the straight line between them"
+        )
     )
 
 
@@ -229,13 +241,15 @@ class SweepReport(Report):
     points: Annotated[tuple[SweepPoint, ...], Field(min_length=1)]
     threshold: Threshold | None
     threshold_kl: Threshold | None
-    no_threshold: str = Field(default="", description="why a threshold is missing; empty where both are there")
+    no_threshold: str = Field(default="", description="why a threshold is missing; empty if none is missing")
     near_lossless: Limit | None = Field(
-        description="by the published rule on perplexity; null: no finite perplexity, or no order of strength is known"
+        description="by the published rule on perplexity. Null: no finite perplexity, or no known order of strength"
     )
     largest_mild: Limit | None = Field(
-        description="by the upper limit of the excess KL; null: it cannot be judged, since a single window of text "
-        "leaves no interval, or no order of strength is known"
+        description=(
+            "by the upper limit of the excess KL. Null: a single window of text gives no interval, or the order of "
+            "strength is not known"
+        )
     )
 
     @property

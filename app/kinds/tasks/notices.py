@@ -1,4 +1,4 @@
-"""What limits or spoils the answers to tasks."""
+"""What limits the results of tasks."""
 
 from app.contracts.notice import Notices
 
@@ -7,11 +7,11 @@ class TasksNotice(Notices):
     """Of a tasks report."""
 
     EXECUTED_CODE = "Code that is run."
-    NOT_SCORED = "{task} was asked and could not be scored: {why}."
-    AT_CHANCE = "{task} says nothing of damage: the reference itself answers at chance."
+    NOT_SCORED = "{task} could not be scored: {why}."
+    AT_CHANCE = "{task} shows nothing about damage: the reference itself answers at chance."
     CANDIDATE_AT_CHANCE = "On {task} the candidate is not shown to be better than guessing."
     SHORTENED_ITEMS = "{items:#item} of {task} lost {items:its|their} beginning to fit the model's context."
     NOT_FINITE = (
         "On {task} the {model} gives no number (NaN or infinity) at {positions} tokens of choices, in {items} of "
-        "{asked} items: it is never taken to choose such a choice."
+        "{asked} items. It never takes such a choice."
     )

@@ -1,8 +1,8 @@
 """The report of a tasks job, kind `tasks` of schema `hemostat.report/1`.
 
-The common blocks are those of a compare job over `text`. Everything about tasks is paired by item: the same items,
-answered by both models. A difference is candidate − reference in accuracy, so damage is negative; a flip is an item
-that one of the two answers rightly. Intervals are 95 %.
+The common blocks are those of a compare job over `text`. All task results are paired by item: both models answer the
+same items. A difference is candidate − reference in accuracy, so damage is negative. A flip is an item that only one of
+the two models answers rightly. Intervals are 95 %.
 """
 
 from typing import Final, Literal
@@ -31,7 +31,7 @@ class Share(Contract):
 
 
 class MeasuredMetric(Contract):
-    """What one metric says of both models."""
+    """One metric of both models."""
 
     reference: float
     candidate: float
@@ -49,11 +49,11 @@ class MetricResult(MeasuredMetric):
 class HarnessMetricResult(MeasuredMetric):
     """One metric of a task of the harness."""
 
-    metric: str = Field(description="as the harness writes it: behind a comma is the filter that read the answer")
+    metric: str = Field(description="as the harness writes it: after a comma, the filter that read the answer")
 
 
 class FlipCounts(Contract):
-    """Items by who answers them rightly."""
+    """Items by the models that answer them rightly."""
 
     both_right: Count
     both_wrong: Count
@@ -86,24 +86,26 @@ class Equivalence(Contract):
     margin: float
     p: float
     p_holm: float
-    ci90: Ci = Field(description="90 % interval: equivalent at 5 % where it is within the margin")
+    ci90: Ci = Field(description="90 % interval: equivalent at 5 % if it is within the margin")
     equivalent: bool = Field(description="p_holm < 0.05")
 
 
 class Detectable(Contract):
-    """Smallest difference that the exact McNemar test shows with 80 % power at `level`, before the run."""
+    """Smallest difference that the exact McNemar test shows with 80 % power at `level`, computed before the run."""
 
     difference: float | None = Field(description="null: none, at this number of items and this flip rate")
-    flip_rate: float = Field(description="at which flip rate")
-    source: Literal["assumed", "predicted"] = Field(description="where that rate is from")
+    flip_rate: float = Field(description="the flip rate that this assumes")
+    source: Literal["assumed", "predicted"] = Field(description="the source of that rate")
     at_measured_rate: float | None = Field(description="the same at the flip rate that was found")
     level: float = Field(
-        description="5 % divided by the job's tasks, which Holm's correction rejects at whatever the others show"
+        description=(
+            "5 % divided by the job's tasks: at this level Holm's correction rejects independently of the other tasks"
+        )
     )
 
 
 class FlipPrediction(Contract):
-    """What earlier runs of this service say about the flip rate at this KL."""
+    """The flip rate that earlier runs of this service predict at this KL."""
 
     status: Literal["none", "few", "outside", "seen"]
     rate: float | None
@@ -121,7 +123,7 @@ class SeenRun(Contract):
 
 
 class FlipCurve(Contract):
-    """The prediction over a range of KL, for the job's first task: another run of so many items."""
+    """The prediction over a range of KL, for another run of the job's first task with `items` items."""
 
     items: Count
     kl: tuple[float, ...]
@@ -131,8 +133,8 @@ class FlipCurve(Contract):
 
 
 class NotFinite(Contract):
-    """Where a model gives no number (NaN or infinity) for the tokens of choices. A choice with such a token is never
-    taken; each model is judged by its own."""
+    """Tokens of choices for which a model gives no number (NaN or infinity). A model never takes a choice with such a
+    token. Each model is judged by its own numbers."""
 
     positions: Count = Field(description="tokens of choices")
     items: Count = Field(description="items with such a choice")
@@ -159,32 +161,36 @@ class ItemClass(Contract):
     harmful: Count
     helpful: Count
     rate: Share = Field(description="flips in either direction, a share of the class's items; Wilson interval")
-    rate_others: Share | None = Field(description="of all other items; null where there is none")
-    share_of_flips: float | None = Field(description="share of the task's flips; null where nothing flips")
+    rate_others: Share | None = Field(description="of all other items; null if there is none")
+    share_of_flips: float | None = Field(description="share of the task's flips; null if nothing flips")
     fisher_p: float | None = Field(
-        description="that items of the class flip as often as the others: Fisher's exact test, two-sided; null: too "
-        "few items, or no others"
+        description=(
+            "of equal flip rates in the class and the other items: Fisher's exact test, two-sided; null: too few "
+            "items, or no others"
+        )
     )
-    fisher_p_holm: float | None = Field(description="over all classes of all tasks of the report that have one")
+    fisher_p_holm: float | None = Field(description="adjusted over all classes of all tasks with a p-value")
 
 
 class ItemClasses(Contract):
     """A task's items by the token classes of their answers."""
 
-    where: AnswerText | None = Field(description="what was looked at; null where no text of the answers is known")
-    note: str = Field(description="that in words; where nothing was looked at, why")
-    classes: tuple[ItemClass, ...] = Field(default=(), description="those that are in some item, `none` last")
+    where: AnswerText | None = Field(
+        description=("the text that was classified; null if no text of the answers is known")
+    )
+    note: str = Field(description="the same in words; if nothing was classified, why")
+    classes: tuple[ItemClass, ...] = Field(default=(), description="classes that are in some item, `none` last")
     absent: tuple[str, ...] = Field(default=(), description="titles of the classes that are in no item")
 
 
 class PairedTask(Contract):
-    """The same items answered by both models, no matter who defines the task."""
+    """The same items answered by both models, for every source of tasks."""
 
     name: str
     items: Count
     fingerprint: str = Field(description="SHA-256 of items, shots and metric: the same task has the same")
     source_fingerprint: str = Field(
-        description="the fingerprint of all items that these were drawn from, however many were"
+        description="the fingerprint of all items that these were drawn from; independent of the number drawn"
     )
     reference: Share
     candidate: Share
@@ -218,7 +224,7 @@ class HarnessTaskResult(PairedTask):
     """One task by a definition of lm-evaluation-harness."""
 
     harness: HarnessDefinition
-    metric: str = Field(description="as the harness writes it: behind a comma is the filter that read the answer")
+    metric: str = Field(description="as the harness writes it: after a comma, the filter that read the answer")
     metrics: tuple[HarnessMetricResult, ...]
 
 
@@ -236,11 +242,13 @@ class TasksReport(Blocks, ComparedReport):
     )
     unscored: tuple[str, ...] = Field(
         default=(),
-        description="tasks that were asked and stand in neither list: their definition's own code fails on what a "
-        "model said, or grades it between right and wrong",
+        description=(
+            "requested tasks that are in neither list. Their definition's own code fails on an answer, or grades it "
+            "between right and wrong"
+        ),
     )
     class_multiplicity: str = Field(
-        default="", description="how many token classes of answers were judged, and what their p values mean"
+        default="", description="how many token classes of answers were tested, and what their p-values mean"
     )
     seen: tuple[SeenRun, ...] = Field(description="earlier runs that predictions rest on")
     curve: FlipCurve | None

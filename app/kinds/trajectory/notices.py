@@ -1,4 +1,4 @@
-"""What limits or spoils a trajectory."""
+"""What limits a trajectory."""
 
 from app.contracts.notice import Notices
 
@@ -12,16 +12,16 @@ class TrajectoryNotice(Notices):
     CONVERSATIONS = "Conversations: every prompt is plain text, without a chat template."
     FEWER_PROMPTS = "The text has {documents:#document}: {prompts:#prompt} instead of {asked}."
     REPEATED_PROMPTS = (
-        "{repeated} of {prompts} prompts {repeated:repeats|repeat} an earlier one. Intervals take prompts for "
-        "independent, and are too narrow where some are not: leave the copies out, or take longer prompts."
+        "{repeated} of {prompts} prompts {repeated:repeats|repeat} an earlier one. Intervals assume independent "
+        "prompts, and are too narrow with copies: leave the copies out, or take longer prompts."
     )
-    FEW_PROMPTS = "Only {prompts:#prompt}: intervals speak of {prompts:this prompt|these prompts} alone."
+    FEW_PROMPTS = "Only {prompts:#prompt}: intervals hold for {prompts:this prompt|these prompts} only."
     NONFINITE_POSITIONS = (
         "Some positions of generated texts had non-finite logits and are left out of every mean: {positions} in all "
-        "cells together, those of a text that several share counted in each."
+        "cells together. If cells share a text, each counts its positions."
     )
     OTHER_KERNELS = (
-        "{model} runs on other kernels than the reference ({scheme}): a part of its KL is theirs; `hemostat compare` "
-        "distinguishes it."
+        "{model} runs on other kernels than the reference ({scheme}). They add a part of its KL; `hemostat compare` "
+        "reports that part."
     )
-    SHORT_TEXTS = "Texts of the reference are shorter than eight tokens on average: little can be seen in them."
+    SHORT_TEXTS = "Texts of the reference are shorter than eight tokens on average: they show little."

@@ -1,10 +1,10 @@
 """The report of a trajectory job, kind `trajectory` of schema `hemostat.report/1`.
 
-The common blocks speak of `candidate` on the reference's own texts by the first decoder: next-token distributions
-after the same tokens, as in a comparison. `candidates` hold the same blocks of each. `cells` hold one decoder and one
-candidate each. Positions of a generated text count from its first token, 1; the token that ended a text counts.
-Intervals are 95 %, clustered by prompt. KL is KL(p‖q) in nats per token, p the reference's distribution, q the
-candidate's, no matter who wrote the text.
+The common blocks describe `candidate` on the reference's own texts by the first decoder. They compare next-token
+distributions after the same tokens, as a compare job does. `candidates` have the same blocks for each candidate. Each
+of `cells` is one decoder and one candidate. Positions of a generated text count from its first token, 1; the token that
+ended a text counts. Intervals are 95 %, clustered by prompt. KL is KL(p‖q) in nats per token, p the reference's
+distribution, q the candidate's, no matter which model wrote the text.
 """
 
 from typing import Literal
@@ -30,12 +30,16 @@ class DecoderRun(Contract):
     name: str
     parameters: dict[str, float | int | str | bool | None]
     engine: Literal["vllm", "loop"] = Field(
-        description="where the model ran: in vLLM, each token taken from the logits that it shows, or in a loop over "
-        "transformers' layers"
+        description=(
+            "where the model ran. `vllm`: in vLLM, which returns the logits of each step. `loop`: in a loop over "
+            "transformers' layers"
+        )
     )
     random: Literal["none", "common"] = Field(
-        description="whether chance decides; common: all models take the token at which the cumulative probability, by "
-        "token id, passes the same uniform number at the same step of the same prompt"
+        description=(
+            "whether chance decides. `common`: at each step of a prompt, all models use the same uniform number. "
+            "Each takes the token at which its cumulative probability, by token id, passes that number"
+        )
     )
 
 
@@ -49,17 +53,18 @@ class CandidateRun(Contract):
 
 
 class TextStatistics(Contract):
-    """What the texts of one model by one decoder look like, or how they change; each a mean over prompts."""
+    """Statistics of one model's texts by one decoder, or their change. Each is a mean over prompts."""
 
     length: Mean = Field(description="tokens")
     ended: Mean = Field(description="share of texts that the model ended itself")
     repetition: dict[str, Mean] = Field(
-        description="by n: share of n-grams of tokens that were there before in the same text; texts shorter than n "
-        "are left out"
+        description=(
+            "by n: share of n-grams of tokens that occur earlier in the same text; texts shorter than n are left out"
+        )
     )
     distinct: Mean = Field(description="distinct tokens as a share of all")
     entropy: Mean = Field(description="of the model's own next-token distribution along its own text, nats per token")
-    surprise: Mean = Field(description="−ln probability of the tokens that it wrote, under itself, nats per token")
+    surprise: Mean = Field(description="−ln probability of the model's tokens under the model itself, nats per token")
     reference_surprise: Mean = Field(description="the same under the reference, nats per token")
 
 
@@ -72,14 +77,16 @@ class SurvivalPoint(Contract):
 
 
 class FirstDivergence(Contract):
-    """Where the texts part: the position of the first token that differs."""
+    """The position of the first token that differs between the two texts."""
 
     diverged: Mean = Field(description="share of prompts whose texts differ within the tokens generated")
-    median: int | None = Field(description="null where fewer than half have parted")
+    median: int | None = Field(description="null if fewer than half of the texts differ")
     median_ci: tuple[int | None, int | None] = Field(
         description="by inverting the survival curve's interval; null: beyond the tokens generated"
     )
-    shared_prefix: Mean = Field(description="tokens before it; all of them where the texts are the same")
+    shared_prefix: Mean = Field(
+        description=("tokens before the first difference; all tokens if the texts are the same")
+    )
 
 
 class EditDistance(Contract):
@@ -90,7 +97,7 @@ class EditDistance(Contract):
 
 
 class Band(Contract):
-    """Positions `first` to `last` of the generated texts. Null means: no text is that long."""
+    """Positions `first` to `last` of the generated texts. Null: no text is that long."""
 
     first: Count
     last: Count
@@ -109,7 +116,7 @@ class Ratio(Contract):
 
 
 class Amplification(Contract):
-    """How much worse the model is running free than one step at a time."""
+    """How much more the model differs in free generation than one step at a time."""
 
     kl: Ratio = Field(description="KL on the candidate's own text over KL on the reference's text, same positions")
     kl_reference_text: Mean = Field(
@@ -117,19 +124,25 @@ class Amplification(Contract):
     )
     kl_candidate_text: Mean = Field(description="the same on the candidate's own text, the ratio's numerator")
     tokens: Ratio = Field(
-        description="tokens that differ between the two texts over top-1 disagreements of one step on the reference's "
-        "text, same positions"
+        description=(
+            "tokens that differ between the two texts, over single steps with another first choice on the "
+            "reference's text, same positions"
+        )
     )
-    one_step: Mean = Field(description="top-1 disagreement on the reference's text, the ratio's denominator")
+    one_step: Mean = Field(
+        description=("share of steps with another first choice on the reference's text, the ratio's denominator")
+    )
     free: Mean = Field(description="share of positions at which the texts differ, the ratio's numerator")
     conclusion: Literal["amplifies", "damps", "open", "no_damage"] = Field(
-        description="of the KL ratio: its whole interval above 1, below 1, or neither. `no_damage`: KL is exactly 0 on "
-        "both texts. `open`: also if it is so on the reference's alone"
+        description=(
+            "`amplifies`, `damps`: the whole interval of the KL ratio is above 1, below 1. `no_damage`: KL is "
+            "exactly 0 on both texts. `open`: neither, or KL is exactly 0 on the reference's text only"
+        )
     )
 
 
 class TokenClassName(Contract):
-    """A kind of token; what is in the slices as `none` is in no class."""
+    """A kind of token. `none` in the slices means: in no class."""
 
     name: str
     title: str
@@ -140,44 +153,50 @@ class ClassKl(Contract):
     """The tokens of one class along one model's texts. A token may be in several classes."""
 
     name: str
-    tokens: Count = Field(description="at which both models' logits are finite")
-    prompts: Count = Field(description="that have such a token")
+    tokens: Count = Field(description="tokens at which both models' logits are finite")
+    prompts: Count = Field(description="prompts with such a token")
     share: float = Field(description="share of all finite tokens of these texts")
     kl: Mean
-    share_of_kl: Number = Field(description="share of the summed KL; null where there is none")
-    share_of_kl_ci: Ci | None = Field(description="null where at most one prompt has any KL")
+    share_of_kl: Number = Field(description="share of the summed KL; null if no token has any KL")
+    share_of_kl_ci: Ci | None = Field(description="null if at most one prompt has any KL")
     difference: Mean | None = Field(
-        description="mean KL of the class minus that of all other tokens, nats; null where either is none"
+        description="mean KL of the class minus that of all other tokens, nats; null if either has no token"
     )
     p_value: Number = Field(description="of no difference, two-sided, adjusted over the classes of this list (Holm)")
     nonfinite_positions: Count
 
 
 class ClassDivergence(Contract):
-    """One class among the reference's tokens that were at risk of being the first to differ."""
+    """One class among the reference's tokens that could be the first to differ."""
 
     name: str
-    tokens: Count = Field(description="at risk: up to the first different token, that one included")
+    tokens: Count = Field(description="tokens at risk: up to and including the first different token")
     divergences: Count = Field(description="first different tokens of the class")
     share: Mean = Field(
         description="share of the class in all first different tokens, with its exact binomial interval"
     )
     share_by_place: Number = Field(
-        description="what that share would be on average if the places at which texts part were dealt at random to the "
-        "texts that part. Null of `none`, and if no texts part"
+        description=(
+            "the mean of that share if the positions of first differences are assigned to these texts at random. "
+            "Null for `none`, and if no texts differ"
+        )
     )
     p_value: Number = Field(
-        description="of `share` against `share_by_place`: where texts part has nothing to do with where tokens of the "
-        "class are. Two-sided, by permutation, adjusted over the classes of this list (Holm). Null if no other way of "
-        "dealing the places changes the share"
+        description=(
+            "of `share` against `share_by_place`. Hypothesis: the first difference is independent of the class's "
+            "positions. Two-sided, by permutation, adjusted over the classes of this list (Holm). Null if no "
+            "permutation changes the share"
+        )
     )
 
 
 class ClassFirstDivergence(Contract):
-    """Which kinds of token break the path first: what the reference wrote where the texts part."""
+    """The classes of the first different tokens, as the reference wrote them."""
 
-    parted: Count = Field(description="prompts whose texts part at a token of the reference's")
-    after_the_end: Count = Field(description="prompts whose texts part after the reference's has ended; not counted")
+    parted: Count = Field(description="prompts whose texts first differ at a token of the reference's text")
+    after_the_end: Count = Field(
+        description=("prompts whose texts first differ after the end of the reference's text; not counted")
+    )
     tokens: Count = Field(description="the reference's tokens at risk, of all prompts together")
     classes: tuple[ClassDivergence, ...]
 
@@ -213,7 +232,9 @@ class Cell(Contract):
     along: tuple[Band, ...]
     text: TextStatistics
     change: TextStatistics = Field(
-        description="candidate minus reference, paired by prompt; no interval if every prompt changes by the same"
+        description=(
+            "candidate minus reference, paired by prompt; no interval if every prompt changes by the same amount"
+        )
     )
     nonfinite_positions: Count
 
@@ -226,30 +247,32 @@ class ReferenceTexts(Contract):
 
 
 class ShapedDistance(Contract):
-    """How far the two models are once both distributions went through a decoder's cut, on the reference's texts."""
+    """The distance of the two models after a decoder's cut of both distributions, on the reference's texts."""
 
     candidate: Count
     shaping: str
     parameters: dict[str, float | int | str | bool | None]
-    kl: Mean = Field(description="nats, over the positions where it is finite: q has every token that p keeps")
+    kl: Mean = Field(description="nats, over the positions at which it is finite: q keeps every token that p keeps")
     infinite: Mean = Field(
-        description="share of positions where q cuts off a token that p keeps; without an interval after temperature, "
-        "which cuts nothing off"
+        description=(
+            "share of positions at which q cuts off a token that p keeps. Temperature cuts nothing off, so it has no "
+            "interval"
+        )
     )
     tv: Mean
-    top1: Mean = Field(description="share of positions where both most likely tokens are the same")
+    top1: Mean = Field(description="share of positions at which both models have the same most likely token")
 
 
 class Sample(Contract):
-    """One prompt and what each model wrote after it. Only where the job allows text to be stored."""
+    """One prompt and what each model wrote after it. The report has samples only if the job may store text."""
 
     document: str
     domain: str
     decoder: str
     candidate: Count
     prompt: str
-    shared: str = Field(description="what both wrote before they parted")
-    reference: str = Field(description="the reference's text from there on")
+    shared: str = Field(description="what both models wrote before the first difference")
+    reference: str = Field(description="the reference's text from the first difference on")
     candidate_text: str
     first_divergence: int | None
 

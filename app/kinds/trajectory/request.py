@@ -39,7 +39,8 @@ SHAPINGS: Final[tuple[AnyShaping, ...]] = (
 
 
 class TrajectoryRequest(JobRequest):
-    """Let reference and candidates continue the same prompts, by each decoder, and measure where the texts part.
+    """Let reference and candidates continue the same prompts with each decoder, and measure at which token the texts
+    first differ.
 
     Prompts are the first tokens of the documents of `text`.
     """
@@ -59,16 +60,19 @@ class TrajectoryRequest(JobRequest):
         default=32, description="most prompts; each is from another document, each domain in turn"
     )
     prompt_tokens: Annotated[int, Field(ge=1, le=32768)] = Field(
-        default=32, description="tokens of a prompt; a shorter document gives all that it has"
+        default=32, description="tokens per prompt; a shorter document is used whole"
     )
     tokens: Annotated[int, Field(ge=2, le=32768)] = Field(default=128, description="most tokens that are generated")
     chat: bool = Field(
         default=False,
-        description="put each prompt into the chat template as the user's message; a conversation always ends before "
-        "its first answer",
+        description=(
+            "put each prompt into the chat template as the user's message; a conversation ends before its first "
+            "answer in any case"
+        ),
     )
     shapings: Annotated[tuple[AnyShaping, ...], Field(max_length=16), Option("--shaping", shape="shaping")] = Field(
-        default=SHAPINGS, description="distances are also computed after each of these, from stored hidden states"
+        default=SHAPINGS,
+        description=("cuts of decoders after which distances are also computed, from stored hidden states"),
     )
     store_text: bool | None = Field(
         default=None,

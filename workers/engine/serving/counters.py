@@ -17,7 +17,7 @@ class Counters:
         ProcessCollector(registry=self.registry)
         rows = Counter(
             "hemostat_serving_rows",
-            "Rows of logits that were computed to draw a token from, by whether they were corrected.",
+            "Rows of logits that were computed to draw a token, by whether they were corrected.",
             ["deployment", "calibrated"],
             registry=self.registry,
         )
