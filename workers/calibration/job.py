@@ -9,6 +9,7 @@ of corrections after each block starts over. The protocol: docs/calibration.md.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from pkgutil import resolve_name
@@ -17,8 +18,8 @@ from typing import Final
 import numpy as np
 import torch
 
-from app.contracts.errors import ErrorCode, HemostatError
-from app.kinds.calibrate.calibrators import FITTED
+from app.kinds.calibrate.calibrators import FITTED, walks
+from app.kinds.calibrate.plan import to_fit
 from app.kinds.calibrate.report import CalibrateReport
 from app.kinds.calibrate.request import CalibrateRequest
 from app.models.checkpoint import inspect
@@ -83,18 +84,15 @@ class _Calibrate(Attempt):
 
     def run(self) -> CalibrateReport:
         request, context, watch = self._request, self._context, self._watch
-        if request.walks and request.deployment is not None and self._room.pool.device != "cpu":
-            raise HemostatError(
-                ErrorCode.INVALID_REQUEST,
-                "replicas on a GPU run compiled, and blocks are corrected in eager engines only",
-                hint="leave blocks out of the calibrators, or calibrate without a deployment",
-                pointer="/calibrators",
-            )
         with watch.phase("text"):
             reference, entry, origin = resolve(request, context)
             sets, texts = self._sets(reference, entry.dtype)
         with watch.phase("modify"):
             sides = modify(request, reference, entry, origin, context, device=self._room.pool.device, calibration=texts)
+        compiled = context.settings.engine_compile or (
+            request.deployment is not None and self._room.pool.device != "cpu"
+        )
+        names = to_fit(request, sides.reference.info, sides.candidate.info, compiled=compiled)
         with sides.modified:
             pairs = self._hidden(sides, sets)
             floor = self._noise_floor(sides, sets.test, pairs["test"].reference)
@@ -104,12 +102,12 @@ class _Calibrate(Attempt):
             scratch = context.scratch / f"calibrate-{plan[:16]}"
             scratch.mkdir(parents=True, exist_ok=True)
             blocks = None
-            if request.walks:
+            if walks(names):
                 blocks = self._blocks(sides, sets, scratch)
                 pairs = self._with_blocks(sides, sets, pairs, blocks, scratch / "corrected")
         sealed = Sealed(lambda: self._rows(sets, pairs, "test"), scratch / "test-opened.json")
         logits = Logits(sides.reference.head, sides.candidate.head)
-        choice = self._choose(sides, sets, pairs, logits, scratch, blocks)
+        choice = self._choose(sides, sets, pairs, logits, scratch, blocks, names)
         with watch.phase("test"):
             tested = self._test(
                 sides,
@@ -209,13 +207,14 @@ class _Calibrate(Attempt):
         logits: Logits,
         scratch: Path,
         blocks: Blocks | None,
+        names: Sequence[str],
     ) -> Choice:
         request, context = self._request, self._context
         fit, stop = (self._rows(sets, pairs, name) for name in ("fit", "choose"))
         fit = fit.first(request.tokens)
         with self._watch.phase("fit"):
             fits = Fits(sides, fit, stop, blocks=blocks, folder=scratch, seed=request.seed, context=context)
-            fitted = fits.all(request.calibrators)
+            fitted = fits.all(names)
         with self._watch.phase("choose"):
             calibrators = served(
                 {name: found.calibrator for name, found in fitted.items()}, sides.candidate.torch_dtype

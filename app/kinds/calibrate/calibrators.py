@@ -1,5 +1,6 @@
 """The corrections that a calibration can fit, by name: a new one is one line here and its class in a worker."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,6 +37,11 @@ FITTED: Final[dict[str, Fitted]] = {
 }
 *_FIRST, _LAST = FITTED
 NAMES: Final = f"{', '.join(_FIRST)} or {_LAST}"
+
+
+def walks(calibrators: Iterable[str]) -> bool:
+    """Whether one of them has a correction inside the layers."""
+    return any(FITTED[kind].walk for name in calibrators for kind in name.split("+"))
 
 
 def named(calibrator: str) -> str:

@@ -7,9 +7,11 @@ from typing import Final
 from app.contracts.blocks import ENGINE_SECTIONS
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.text import InlineText, ShippedText
-from app.kinds.calibrate.request import CalibrateRequest
+from app.kinds.calibrate.calibrators import walks
+from app.kinds.calibrate.request import CALIBRATORS, WITH_BLOCKS, CalibrateRequest
 from app.kinds.estimates import ENGINE_START_S, SHIPPED, Cost, passes
 from app.kinds.preflight import Checked
+from app.models.checkpoint import CheckpointInfo
 from app.models.shapes import LAYOUTS
 
 # Products of a token's hidden state with the head, that fitting and testing one calibrator take.
@@ -17,37 +19,43 @@ CPU_FIT_PER_SECOND: Final = 4e9
 
 
 def check(request: CalibrateRequest, checked: Checked) -> None:
-    """Whether the text has the domains to fit on, and corrections after each block can be fitted and run.
+    """Whether the text has the domains to fit on, and what is asked for can be fitted.
 
-    Raises INVALID_REQUEST for an unknown domain of a text that is at hand, and if engines run compiled. Raises
-    CHECKPOINT_UNSUPPORTED if the layers of an architecture are not known, or if the models differ in depth or width.
-    Raises it also if the engine already does more for the candidate than its weights say.
+    Raises INVALID_REQUEST for an unknown domain of a text that is at hand, and what `to_fit` raises.
     """
     _check_fit_domains(request)
-    if not request.walks:
-        return
-    reference, candidate = checked.reference, checked.candidate
-    problem = None
-    if candidate.architecture not in LAYOUTS:
-        problem = f"the decoder layers of {candidate.architecture} are not known"
-    elif (reference.layers, reference.hidden_size) != (candidate.layers, candidate.hidden_size):
-        problem = "the models differ in depth or width"
-    elif ENGINE_SECTIONS & candidate.config.keys():
-        problem = "the engine simulates something for the candidate, or corrects its blocks already"
-    if problem is not None:
+    to_fit(request, checked.reference, checked.candidate, compiled=checked.settings.engine_compile)
+
+
+def to_fit(
+    request: CalibrateRequest, reference: CheckpointInfo, candidate: CheckpointInfo, *, compiled: bool
+) -> tuple[str, ...]:
+    """The calibrators that the job fits: what is asked for, else some with blocks if these can be fitted.
+
+    `compiled`: engines run compiled. Raises CHECKPOINT_UNSUPPORTED if corrections after each block are asked for and
+    cannot be fitted.
+    """
+    problem = _why_no_blocks(reference, candidate, compiled=compiled)
+    if request.calibrators is None:
+        return WITH_BLOCKS if problem is None else CALIBRATORS
+    if problem is not None and walks(request.calibrators):
         raise HemostatError(
             ErrorCode.CHECKPOINT_UNSUPPORTED,
             f"blocks cannot be fitted: {problem}",
             hint="leave blocks out of the calibrators",
             pointer="/calibrators",
         )
-    if checked.settings.engine_compile:
-        raise HemostatError(
-            ErrorCode.INVALID_REQUEST,
-            "blocks are corrected in eager engines only",
-            hint="unset HEMOSTAT_ENGINE_COMPILE, or leave blocks out of the calibrators",
-            pointer="/calibrators",
-        )
+    return request.calibrators
+
+
+def _why_no_blocks(reference: CheckpointInfo, candidate: CheckpointInfo, *, compiled: bool) -> str | None:
+    if candidate.architecture not in LAYOUTS:
+        return f"the decoder layers of {candidate.architecture} are not known"
+    if (reference.layers, reference.hidden_size) != (candidate.layers, candidate.hidden_size):
+        return "the models differ in depth or width"
+    if ENGINE_SECTIONS & candidate.config.keys():
+        return "the engine simulates something for the candidate, or corrects its blocks already"
+    return "engines run compiled (HEMOSTAT_ENGINE_COMPILE)" if compiled else None
 
 
 def _check_fit_domains(request: CalibrateRequest) -> None:
@@ -76,10 +84,12 @@ def no_fit_domain(domain: str, known: Collection[str]) -> HemostatError:
 
 def cost(request: CalibrateRequest, cost: Cost) -> None:
     """Adds the candidate's hidden states, and the fits."""
-    count, info = len(request.calibrators), cost.reference
-    cost.store *= 3 if request.walks else 2
+    info = cost.reference
+    names = to_fit(request, info, cost.candidate, compiled=cost.settings.engine_compile)
+    count = len(names)
+    cost.store *= 3 if walks(names) else 2
     cost.seconds += cost.tokens * count * info.vocabulary * info.hidden_size / CPU_FIT_PER_SECOND
-    if request.walks:
+    if walks(names):
         # A walk through both models, and a pass of the corrected candidate over the text in an engine of its own.
         cost.seconds += passes(cost.tokens, info, info, info)
         cost.starts += ENGINE_START_S

@@ -12,7 +12,7 @@ from app.kinds.calibrate.calibrators import FITTED, NAMES
 _CALIBRATOR = f"({'|'.join(FITTED)})"
 CALIBRATOR_PATTERN: Final = rf"^{_CALIBRATOR}(\+{_CALIBRATOR})*$"
 CalibratorName = Annotated[str, Field(max_length=120, pattern=CALIBRATOR_PATTERN)]
-# Each alone, so that the table shows what each is worth, and the compositions of which one is usually chosen.
+# Some alone, so that the table shows what each is worth, and the compositions of which one is usually chosen.
 CALIBRATORS: Final[tuple[CalibratorName, ...]] = (
     "temperature",
     "confidence",
@@ -20,6 +20,12 @@ CALIBRATORS: Final[tuple[CalibratorName, ...]] = (
     "lowrank",
     "lowrank+confidence",
     "lowrank+token_bias+confidence",
+)
+WITH_BLOCKS: Final[tuple[CalibratorName, ...]] = (
+    "confidence",
+    "lowrank+token_bias+confidence",
+    "blocks",
+    "blocks+token_bias+confidence",
 )
 
 
@@ -43,11 +49,12 @@ class CalibrateRequest(JobRequest):
         Annotated[tuple[Domain, ...], Field(min_length=1, max_length=100)] | None, Option("--fit-domain")
     ] = Field(default=None, description="domains of `text` to fit on; the other domains are only tested. Default: all")
     tokens: Annotated[int, Field(ge=256, le=1_000_000)] = Field(default=25_000, description="most tokens to fit on")
-    calibrators: Annotated[tuple[CalibratorName, ...], Field(min_length=1, max_length=32), Option("--calibrator")] = (
-        Field(
-            default=CALIBRATORS,
-            description=f"calibrators to fit and compare: {NAMES}; `+` composes",
-        )
+    calibrators: Annotated[
+        Annotated[tuple[CalibratorName, ...], Field(min_length=1, max_length=32)] | None, Option("--calibrator")
+    ] = Field(
+        default=None,
+        description=f"calibrators to fit and compare: {NAMES}; `+` composes. Default: {', '.join(WITH_BLOCKS)}; if "
+        f"blocks cannot be fitted, {', '.join(CALIBRATORS)}",
     )
     tolerance: Annotated[float, Field(ge=0, le=0.1)] = Field(
         default=0.005,
@@ -60,16 +67,11 @@ class CalibrateRequest(JobRequest):
     @model_validator(mode="after")
     def _can_be_fitted(self) -> Self:
         """A composition has each kind once, and at most one of the last hidden state."""
-        for name in self.calibrators:
+        for name in self.calibrators or ():
             kinds = name.split("+")
             if len(set(kinds)) < len(kinds) or sum(FITTED[kind].hidden for kind in kinds) > 1:
                 raise ValueError(f"{name} has a kind twice, or two corrections of the last hidden state")
         return self
-
-    @property
-    def walks(self) -> bool:
-        """Whether a correction inside the layers is asked for."""
-        return any(FITTED[kind].walk for name in self.calibrators for kind in name.split("+"))
 
     @property
     def tested(self) -> TextSource | None:

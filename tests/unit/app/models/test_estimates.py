@@ -1,5 +1,6 @@
 import pytest
 
+from app.kinds.calibrate.request import WITH_BLOCKS
 from app.kinds.estimates import ENGINE_START_S, estimate
 from app.models.checkpoint import inspect
 from app.models.pace import Pace
@@ -118,4 +119,4 @@ def test_a_calibration_is_estimated_with_both_texts_and_every_calibrator(registr
     many = estimate(calibration(), registry, settings)
     assert many.seconds > few.seconds
     assert many.documents == 218
-    assert any(f"{len(calibration().calibrators)} calibrators" in line for line in many.assumptions)
+    assert any(f"{len(WITH_BLOCKS)} calibrators" in line for line in many.assumptions)

@@ -7,7 +7,8 @@ import pytest
 
 from app.contracts.blocks import SECTION
 from app.contracts.errors import ErrorCode, HemostatError
-from app.kinds.calibrate.plan import check
+from app.kinds.calibrate.calibrators import walks
+from app.kinds.calibrate.plan import check, to_fit
 from app.kinds.calibrate.request import CalibrateRequest
 from app.models.checkpoint import inspect
 from app.settings import Settings
@@ -37,8 +38,17 @@ def test_blocks_need_a_known_architecture_of_one_size_and_an_engine_that_does_no
             check(request, checked(info, other))
         assert (caught.value.code, caught.value.pointer) == (ErrorCode.CHECKPOINT_UNSUPPORTED, "/calibrators")
         check(CalibrateRequest.model_validate(BODY | {"calibrators": ["lowrank"]}), checked(info, other))
-    with pytest.raises(HemostatError, match="eager"):
+    with pytest.raises(HemostatError, match="compiled"):
         check(request, checked(info, info, engine_compile=True))
+
+
+def test_without_a_list_blocks_are_fitted_if_they_can_be(info):
+    request = CalibrateRequest.model_validate(BODY | {"calibrators": None})
+    deeper = replace(info, layers=info.layers + 1)
+    assert walks(to_fit(request, info, info, compiled=False))
+    assert not walks(to_fit(request, info, info, compiled=True))
+    assert not walks(to_fit(request, info, deeper, compiled=False))
+    check(request, checked(info, deeper))
 
 
 @pytest.mark.parametrize(
