@@ -16,6 +16,8 @@ from app.contracts.simulation import SECTION as SIMULATION
 
 SECTION: Final = "hemostat_blocks"
 FILE: Final = "blocks.corrections"
+# Of the map after a block: what is fitted, and the most that a replica has room for.
+RANK: Final = 64
 # What engines of ours do for a checkpoint, and nothing else that runs it does.
 ENGINE_SECTIONS: Final = frozenset({SIMULATION, SECTION})
 

@@ -23,12 +23,13 @@ import torch
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
+from app.contracts.blocks import RANK
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.recipes.recipe import Recipe
 from app.settings import Settings
 from tests.bench.mitigation import articles_of
 from tests.bench.rows import Row, read, replaced, write
-from workers.calibration.fitting.blocks import RANK, RIDGES, BlockFit, FitText, Moments, Solve, ridge
+from workers.calibration.fitting.blocks import RIDGES, BlockFit, FitText, Moments, Solve, ridge
 from workers.calibrators.blocks import NO_LIMIT, BlockCorrection, Blocks
 from workers.distributions.divergence import Divergence, arithmetic
 from workers.distributions.head import Head

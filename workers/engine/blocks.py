@@ -1,9 +1,9 @@
 """Corrections of the residual stream in vLLM's decoder layers: a checkpoint's own, and those of served versions.
 
 A decoder layer of vLLM returns the stream, or two parts whose sum it is: the next norm adds them. A corrected row is
-returned whole in the second part, with zeros in the first one; rows that are not corrected are not touched.
+returned whole in the second part, with zeros in the first one; rows that are not corrected keep every bit.
 
-Names: T rows, D hidden size.
+Names: T rows, D hidden size, S slots, R rank.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
@@ -22,11 +22,8 @@ from app.contracts.blocks import FILE, SECTION, blocks_in
 from app.contracts.errors import ErrorCode, HemostatError
 from app.files import write_atomically
 from app.models.shapes import LAYOUTS
-from workers.calibrators.blocks import BlockCorrection, Blocks
+from workers.calibrators.blocks import BlockCorrection, Blocks, corrected
 from workers.engine.serving.corrections import on_one_thread
-
-# Corrections, and the rows (int64) that they are for; None: all.
-Part = tuple[Blocks, torch.Tensor | None]
 
 
 def write(folder: Path, blocks: Blocks) -> None:
@@ -89,22 +86,103 @@ def check_architecture(architecture: str) -> None:
         )
 
 
-def install(model: Any, parts: Callable[[], Sequence[Part]]) -> list[Any]:
-    """From now on `parts` correct the stream after each decoder layer of a vLLM model, in turn; the hooks' handles."""
-    return [
-        layer.register_forward_hook(partial(_after, index, parts)) for index, layer in enumerate(model.model.layers)
-    ]
+class Slots:
+    """The corrections that the layers of a vLLM model make from now on, and which of them each row of a pass is for.
+
+    They lie in tensors that stay where they are, and are given to one operation per layer. So eager and compiled
+    engines run the same code, a CUDA graph can hold it, and other corrections need no new compilation. There are
+    `count` slots for corrections of rank `rank` at most. A pass has `rows` rows at most; 1: all rows are treated alike.
+    """
+
+    def __init__(self, model: Any, name: str, *, width: int, rows: int, count: int, rank: int) -> None:
+        device = next(model.parameters()).device
+        self.slot_T = torch.zeros(rows, dtype=torch.int64, device=device)  # counted from 1; 0: the row is left alone
+        self.used_S = torch.zeros(count, dtype=torch.bool, device="cpu")
+        self._name, self._layers = name, list(model.model.layers)
+        self._held: list[str] = [""] * count
+        for layer in self._layers:
+            layer.add_module(name, _Layer(self.slot_T, self.used_S, rank, width))
+        self._hooks = [layer.register_forward_hook(partial(_after, name)) for layer in self._layers]
+
+    def place(self, wanted: Sequence[Blocks | None]) -> list[int]:
+        """The slot of each of the wanted, counted from 1; 0 for None, and if no slot is left."""
+        digests = dict.fromkeys(one.digest for one in wanted if one is not None)
+        for one in wanted:
+            if one is not None and one.digest not in self._held:
+                free = next((slot for slot, held in enumerate(self._held) if held not in digests), None)
+                if free is not None:
+                    self._fill(free, one)
+        return [
+            0 if one is None or one.digest not in self._held else self._held.index(one.digest) + 1 for one in wanted
+        ]
+
+    def mark(self, slots: Sequence[int]) -> None:
+        """Of the next pass, the first rows are for these; the rest is left alone."""
+        used = {slot - 1 for slot in slots if slot}
+        if not used and not bool(self.used_S.any()):
+            return
+        self.used_S.copy_(torch.tensor([slot in used for slot in range(len(self._held))]))
+        self.slot_T[len(slots) :] = 0
+        self.slot_T[: len(slots)] = torch.tensor(slots, dtype=torch.int64)
+
+    def remove(self) -> None:
+        """The layers make none of them any more."""
+        for hook in self._hooks:
+            hook.remove()
+        for layer in self._layers:
+            delattr(layer, self._name)
+
+    def _fill(self, slot: int, blocks: Blocks) -> None:
+        self._held[slot] = blocks.digest
+        for index, layer in enumerate(self._layers):
+            getattr(layer, self._name).fill(slot, blocks.get(index))
 
 
-def _after(index: int, parts: Callable[[], Sequence[Part]], layer: Any, _: Any, output: Any) -> Any:
-    for blocks, rows_G in parts():
-        one = blocks.get(index)
+def correct_always(model: Any, name: str, blocks: Blocks) -> Slots:
+    """From now on all rows are corrected."""
+    rank = max((one.rank for one in blocks.values()), default=0)
+    slots = Slots(model, name, width=blocks.hidden_size, rows=1, count=1, rank=rank)
+    slots.mark(slots.place([blocks]))
+    return slots
+
+
+class _Layer(torch.nn.Module):
+    """The slots of one layer. Buffers, so that a compiled model finds them as it finds its weights."""
+
+    slot_T: torch.Tensor
+    used_S: torch.Tensor
+    down_SRD: torch.Tensor
+    up_SRD: torch.Tensor
+    bias_SD: torch.Tensor
+    limit_S: torch.Tensor
+
+    def __init__(self, slot_T: torch.Tensor, used_S: torch.Tensor, rank: int, width: int) -> None:
+        super().__init__()
+        count = len(used_S)
+        zeros = partial(torch.zeros, dtype=torch.float32, device=slot_T.device)
+        held = {
+            "slot_T": slot_T,
+            "used_S": used_S,
+            "down_SRD": zeros(count, rank, width),
+            "up_SRD": zeros(count, rank, width),
+            "bias_SD": zeros(count, width),
+            "limit_S": zeros(count),
+        }
+        for name, tensor in held.items():
+            self.register_buffer(name, tensor, persistent=False)
+
+    def fill(self, slot: int, one: BlockCorrection | None) -> None:
+        """The correction of a slot; None: rows that are for it are left alone, which the limit 0 says."""
+        for tensor in (self.down_SRD, self.up_SRD, self.bias_SD, self.limit_S):
+            tensor[slot] = 0
         if one is not None:
-            output = _corrected(layer, output, one, rows_G)
-    return output
+            self.down_SRD[slot, : one.rank] = one.down_RD
+            self.up_SRD[slot, : one.rank] = one.up_DR.T
+            self.bias_SD[slot] = one.bias_D
+            self.limit_S[slot] = one.limit
 
 
-def _corrected(layer: Any, output: Any, one: BlockCorrection, rows_G: torch.Tensor | None) -> Any:
+def _after(name: str, layer: Any, _: Any, output: Any) -> Any:
     parts = [output] if isinstance(output, torch.Tensor) else list(output)
     if len(parts) > 2 or not all(isinstance(part, torch.Tensor) for part in parts):
         raise HemostatError(
@@ -112,13 +190,64 @@ def _corrected(layer: Any, output: Any, one: BlockCorrection, rows_G: torch.Tens
             f"{type(layer).__name__} returns neither the stream nor two parts of it",
             hint="this version of vLLM is not supported with block corrections",
         )
-    *emptied, kept_TD = parts  # the second part of two, which may be in float32
-    with on_one_thread(kept_TD.device, len(kept_TD)):
-        if rows_G is None:
-            corrected_TD = one(sum(emptied, kept_TD))
-            return (*map(torch.zeros_like, emptied), corrected_TD) if emptied else corrected_TD
-        stream_GD = sum((part.index_select(0, rows_G) for part in emptied), kept_TD.index_select(0, rows_G))
-        kept_TD.index_copy_(0, rows_G, one(stream_GD))
-        for part in emptied:
-            part.index_fill_(0, rows_G, 0)
+    held = getattr(layer, name)
+    torch.ops.hemostat.correct_blocks(
+        parts[-1],  # of two, this one may be in float32
+        parts[0] if len(parts) > 1 else None,
+        held.slot_T,
+        held.used_S,
+        held.down_SRD,
+        held.up_SRD,
+        held.bias_SD,
+        held.limit_S,
+    )
     return output
+
+
+def _correct_blocks(
+    kept_TD: torch.Tensor,
+    emptied_TD: torch.Tensor | None,
+    slot_T: torch.Tensor,
+    used_S: torch.Tensor,
+    down_SRD: torch.Tensor,
+    up_SRD: torch.Tensor,
+    bias_SD: torch.Tensor,
+    limit_S: torch.Tensor,
+) -> None:
+    """A graph that is captured holds all slots: any of them may be used when it is replayed."""
+    captured = kept_TD.is_cuda and torch.cuda.is_current_stream_capturing()
+    used = range(len(used_S)) if captured else used_S.nonzero().flatten().tolist()
+    if not used:
+        return
+    slots = slice(used[0], used[-1] + 1)
+    with on_one_thread(kept_TD.device, len(kept_TD)):
+        slot_T1 = slot_T[: len(kept_TD), None]
+        at_T = (slot_T1[:, 0] - 1).clamp_min(0)
+        limit_T1 = limit_S[at_T, None]
+        own_TS = slot_T1 == torch.arange(slots.start + 1, slots.stop + 1, device=slot_T.device)
+        stream_TD = kept_TD if emptied_TD is None else emptied_TD + kept_TD
+        corrected_TD = corrected(
+            stream_TD,
+            down_SRD[slots].flatten(0, 1),
+            up_SRD[slots].flatten(0, 1),
+            bias_SD[at_T],
+            limit_T1,
+            own_TS.repeat_interleave(down_SRD.shape[1], 1),
+        )
+        left_T1 = (slot_T1 == 0) | (limit_T1 == 0)
+        kept_TD.copy_(torch.where(left_T1, kept_TD, corrected_TD))
+        if emptied_TD is not None:
+            emptied_TD.masked_fill_(~left_T1, 0)
+
+
+def _made_before(*_: object) -> None:
+    """Nothing is made: what there is is changed."""
+
+
+_LIBRARY: Final = torch.library.Library("hemostat", "FRAGMENT")
+_LIBRARY.define(
+    "correct_blocks(Tensor(a!) kept_TD, Tensor(b!)? emptied_TD, Tensor slot_T, Tensor used_S, Tensor down_SRD, "
+    "Tensor up_SRD, Tensor bias_SD, Tensor limit_S) -> ()"
+)
+_LIBRARY.impl("correct_blocks", _correct_blocks, "CompositeExplicitAutograd")
+torch.library.register_fake("hemostat::correct_blocks", _made_before, lib=_LIBRARY)

@@ -77,11 +77,11 @@ class Rank:
     def hemostat_correct(self: Any, many: list[Blocks]) -> None:
         """From now on `many` correct all rows after each block, in turn, and nothing that was given here before."""
         model = self.model_runner.get_model()
-        for hook in getattr(self, "_hemostat_hooks", ()):
-            hook.remove()
-        device = next(model.parameters()).device
-        parts = [(blocks.to(device), None) for blocks in many]
-        self._hemostat_hooks = stream.install(model, lambda: parts) if parts else []
+        for one in getattr(self, "_hemostat_slots", ()):
+            one.remove()
+        self._hemostat_slots = [
+            stream.correct_always(model, f"hemostat_given_{place}", blocks) for place, blocks in enumerate(many)
+        ]
 
     @_answered
     def hemostat_projects(self: Any) -> bool:

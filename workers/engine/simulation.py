@@ -38,16 +38,21 @@ def section_of(config: dict[str, Any]) -> Simulation | None:
 
 def needs_hooks(config: dict[str, Any]) -> bool:
     """Whether plain vLLM would run something else than the checkpoint of this config.json."""
+    return needs_eager(config) or blocks.blocks_in(config) is not None
+
+
+def needs_eager(config: dict[str, Any]) -> bool:
+    """Whether a compiled engine would not do what the checkpoint of this config.json asks for."""
     section = section_of(config)
-    return (section is not None and section.fakes) or blocks.blocks_in(config) is not None
+    return section is not None and section.fakes
 
 
 def refuse_compiled(config: dict[str, Any], *, compiled: bool) -> None:
-    """Raises ENGINE_FAILED: a compiled engine would be compared with an eager one, or have traced the plain model."""
+    """Raises ENGINE_FAILED: a compiled engine that scores has traced the plain model before it learns of more."""
     if compiled and needs_hooks(config):
         raise HemostatError(
             ErrorCode.ENGINE_FAILED,
-            "activations, keys and values are simulated, and blocks corrected, in eager engines alone",
+            "what scores simulates activations, keys and values, and corrects blocks, in eager engines alone",
             hint="unset HEMOSTAT_ENGINE_COMPILE; packed forms run compiled",
         )
 
@@ -70,5 +75,5 @@ def install(model: "torch.nn.Module", checkpoint: Path) -> None:
         fakes.fake_kv_cache(model, section)
     corrections = stream.read(checkpoint, next(model.parameters()).device)
     if corrections is not None:
-        stream.install(model, lambda: [(corrections, None)])
+        stream.correct_always(model, "hemostat_own", corrections)
     model._hemostat_simulates = True  # type: ignore[assignment]

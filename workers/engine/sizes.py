@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from app.contracts.blocks import RANK
 from app.models.checkpoint import CheckpointInfo
 from app.models.safetensors_header import TensorInfo
 from app.settings import Settings
@@ -13,6 +14,8 @@ from workers.engine.split import Split
 ITEM_BYTES: Final = {"bfloat16": 2, "float16": 2, "float32": 4}
 # vLLM gives memory for keys and values out in blocks of so many tokens.
 BLOCK: Final = 128
+# So many versions may correct blocks in one batch: the active, the previous and the tried one.
+SLOTS: Final = 3
 # Working memory of a step and of the libraries, beside weights, keys and values.
 OVERHEAD_BYTES: Final = 256 * 1024**2
 # What a process holds that has imported vLLM and torch (measured: 0.9 GB), if it is not this one.
@@ -42,6 +45,11 @@ def gpu_working_bytes(info: CheckpointInfo, sequences: int) -> int:
     """Bytes that a server takes of a GPU beside weights, keys and values: CUDA's context, its graphs and a step's
     activations, and three float32 copies of the logits of all sequences. Reckoned, not measured."""
     return 1024**3 + 3 * ITEM_BYTES["float32"] * sequences * info.vocabulary
+
+
+def slot_bytes(info: CheckpointInfo) -> int:
+    """Bytes of a replica's slots for corrections after each block (`workers.engine.blocks`), in float32."""
+    return SLOTS * ITEM_BYTES["float32"] * info.layers * info.hidden_size * (2 * RANK + 1)
 
 
 def single_row_bytes(info: CheckpointInfo, dtype: str, device: str) -> int:

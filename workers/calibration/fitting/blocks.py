@@ -29,6 +29,7 @@ from typing import Self
 import numpy as np
 import torch
 
+from app.contracts.blocks import RANK
 from app.contracts.errors import ErrorCode, HemostatError
 from workers.calibrators.blocks import NO_LIMIT, BlockCorrection, Blocks, rms_of
 from workers.engine.blocks import check_architecture
@@ -42,7 +43,6 @@ from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled,
 from workers.surgery.dequantize import open_plain
 from workers.text.windows import Corpus
 
-RANK = 64
 # Rows above so many times the median rms are left alone.
 LIMIT = 3.0
 # Ridges that are tried, as shares of the inputs' mean variance.

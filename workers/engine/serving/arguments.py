@@ -18,13 +18,14 @@ from workers.engine.environment import child_environment
 from workers.engine.serving import plugin
 from workers.engine.serving.config import GUARD, VARIABLE
 from workers.engine.shape import kv_bytes_per_token
-from workers.engine.simulation import needs_hooks, section_of
+from workers.engine.simulation import needs_eager, needs_hooks, section_of
 from workers.engine.sizes import (
     BLOCK,
     ITEM_BYTES,
     OVERHEAD_BYTES,
     gpu_working_bytes,
     single_row_bytes,
+    slot_bytes,
     step_tokens,
     weight_bytes,
 )
@@ -104,7 +105,7 @@ def gpu_cache_bytes(info: CheckpointInfo, settings: Settings, *, dtype: str, max
     """
     split = Split.of(settings)
     weights = weight_bytes(info, dtype, "cuda", head=True) // split.ranks
-    besides = weights + gpu_working_bytes(info, CUDA_SEQUENCES)
+    besides = weights + gpu_working_bytes(info, CUDA_SEQUENCES) + slot_bytes(info)
     least = besides + _padded(max_model_len + BLOCK) * kv_bytes_per_token(info.config, ITEM_BYTES[dtype], split)
     share = int(settings.share_serving * total)
     if share < least:
@@ -156,14 +157,13 @@ def split_of(settings: Settings, device: str) -> Split:
 
 
 def server_arguments(plan: ServerPlan, settings: Settings) -> list[str]:
-    """The arguments of vLLM's server. What a checkpoint asks for beside weights the hooks do, in eager mode.
+    """The arguments of vLLM's server. What a checkpoint asks for beside weights the hooks do.
 
     Raises CHECKPOINT_UNSUPPORTED for such a checkpoint in a server without hooks, CHECKPOINT_CORRUPT for a damaged
     section, and what `split_of` raises.
     """
     section = section_of(plan.info.config)
-    asked = needs_hooks(plan.info.config)
-    if asked and not plan.hooked:
+    if needs_hooks(plan.info.config) and not plan.hooked:
         raise HemostatError(
             ErrorCode.CHECKPOINT_UNSUPPORTED,
             "plain vLLM does not do what the checkpoint asks for beside its weights",
@@ -189,7 +189,7 @@ def server_arguments(plan: ServerPlan, settings: Settings) -> list[str]:
     ]
     if cuda:  # so much must be free when it starts
         arguments += ["--gpu-memory-utilization", f"{settings.share_serving:g}"]
-    if asked or not (cuda or settings.engine_compile):
+    if needs_eager(plan.info.config) or not (cuda or settings.engine_compile):
         arguments.append("--enforce-eager")
     if section is not None and section.kv_dtype is not None:
         arguments += ["--kv-cache-dtype", section.kv_dtype]

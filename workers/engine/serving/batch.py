@@ -19,7 +19,7 @@ import torch
 from app.contracts.deployment import IDENTITY, NOT_FINITE
 from workers.calibrators.blocks import blocks_of
 from workers.calibrators.protocol import RowContext
-from workers.engine.blocks import Part
+from workers.engine.blocks import Slots
 from workers.engine.serving.corrections import Group, Head, broken_rows, correct, group
 from workers.engine.serving.counters import Counters
 from workers.engine.serving.hidden import HiddenFolder
@@ -32,6 +32,7 @@ VERSION: Final = "hemostat_version"
 KEEP_HIDDEN: Final = "hemostat_keep_hidden"
 
 NOT_LOADED: Final = "its calibration version is not loaded"
+NO_SLOT: Final = "too many other versions correct blocks at this moment"
 # In log-probabilities a forced row shows every other token at this; −inf is no JSON.
 _NEVER: Final = -1e4
 
@@ -57,8 +58,8 @@ class Pass:
 class Batch:
     """The hooks of one engine. `end_token` is drawn where a request has to end and brings no end token of its own.
 
-    `tainted`: blocks of the key-value cache may hold what is not finite. `parts` are the corrections within the layers
-    in the pass that runs, each with the tokens that it is for. `on_all_ranks` says whether every process that holds a
+    `tainted`: blocks of the key-value cache may hold what is not finite. `slots` are the corrections within the layers;
+    None if the model's layers cannot be corrected. `on_all_ranks` says whether every process that holds a
     part of the model says yes. One alone must not end a row: the others would go on with another token.
     """
 
@@ -82,11 +83,12 @@ class Batch:
         self._device = device
         self._on_all_ranks = on_all_ranks
         self.tainted = False
-        self.parts: list[Part] = []
+        self.slots: Slots | None = None
         self._phase = Phase.OUTSIDE
         self._pass: Pass | None = None
         self._order: list[Row] = []
         self._groups: list[Group] = []
+        self._slot_of: list[int] = []  # of each row
         self._keepers: list[tuple[int, Row]] = []
 
     def update(self, change: Change | None) -> None:
@@ -98,16 +100,21 @@ class Batch:
             rows = self.map.rows
             self._order = [rows[index] for index in range(len(rows))]
             self._groups = group([row.calibrator for row in self._order], self._device)
+            self._slot_of = self._placed()
             self._keepers = [(index, row) for index, row in enumerate(self._order) if row.hidden is not None]
             if self._hidden is not None:
                 self._hidden.sweep()
+        self._mark(self._slot_of)  # one token per row, as in a pass that is replayed from a graph
         self._phase = Phase.STARTED
         self._pass = None
 
     def entering(self, starts: Callable[[], list[int]]) -> None:
         """The model is about to run; `starts` are the rows' first tokens."""
-        groups = self._groups if self._phase is Phase.STARTED else []
-        self.parts = [(blocks, self._tokens(one, starts)) for one in groups for blocks in blocks_of(one.calibrator)]
+        if self._phase is not Phase.STARTED:
+            self._mark([])
+        elif any(self._slot_of):
+            first = starts()
+            self._mark([slot for row, slot in enumerate(self._slot_of) for _ in range(first[row], first[row + 1])])
 
     def corrects_blocks(self, version: str) -> bool:
         """Whether a version that is not identity changes keys and values."""
@@ -190,13 +197,20 @@ class Batch:
         part = slice(start, start + count)
         return row, RowContext(self._pass.positions_T[part].long() + 1, self._pass.tokens_T[part].long())
 
-    def _tokens(self, one: Group, starts: Callable[[], list[int]]) -> torch.Tensor | None:
-        """The tokens of a group's rows in the pass, int64; None: all."""
-        if one.rows_G is None:
-            return None
-        first = starts()
-        tokens = [token for index in one.indices for token in range(first[index], first[index + 1])]
-        return torch.tensor(tokens, dtype=torch.int64, device=self._device)
+    def _placed(self) -> list[int]:
+        """The slot of each row's corrections within the layers."""
+        if self.slots is None:
+            return [0] * len(self._order)
+        wanted = [next(iter(blocks_of(row.calibrator)), None) if row.calibrator else None for row in self._order]
+        slots = self.slots.place(wanted)
+        for row, blocks, slot in zip(self._order, wanted, slots, strict=True):
+            if blocks is not None and not slot:
+                self._end(row, NO_SLOT)
+        return slots
+
+    def _mark(self, slots: list[int]) -> None:
+        if self.slots is not None:
+            self.slots.mark(slots)
 
     def _context(self, one: Group) -> RowContext:
         rows = [self._order[index] for index in one.indices]

@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 
+from app.contracts.blocks import RANK
 from app.contracts.deployment import IDENTITY
 from app.files import write_atomically
 from app.models.shapes import LAYOUTS
 from workers.engine import mending
 from workers.engine import vllm_names as vllm
+from workers.engine.blocks import Slots
 from workers.engine.serving.batch import VERSION, Batch
 from workers.engine.serving.config import ServingConfig
 from workers.engine.serving.counters import Counters
@@ -22,6 +24,7 @@ from workers.engine.serving.nonfinite import EndedRequests
 from workers.engine.serving.status import StatusServer
 from workers.engine.serving.steps import STEP
 from workers.engine.serving.versions import ServedModel, Versions, Watcher, load_profile
+from workers.engine.sizes import SLOTS
 
 logger = logging.getLogger(__name__)
 
@@ -143,10 +146,20 @@ def of(vllm_config: Any) -> Engine | None:
 
 
 def correctable_layers(vllm_config: Any) -> int:
-    """Decoder layers whose output can be corrected; 0 in a compiled engine, or if their output's form is not known."""
+    """Decoder layers whose output can be corrected; 0 if its form is not known."""
     model_config = vllm_config.model_config
-    known = model_config.architecture in LAYOUTS and model_config.enforce_eager
-    return int(model_config.hf_text_config.num_hidden_layers) if known else 0
+    return int(model_config.hf_text_config.num_hidden_layers) if model_config.architecture in LAYOUTS else 0
+
+
+def slots(model: Any, vllm_config: Any) -> Slots:
+    """Room for the corrections of served versions in the layers of a model that is not compiled yet."""
+    scheduler = vllm_config.scheduler_config
+    graph = vllm_config.compilation_config.max_cudagraph_capture_size or 0  # rows may be filled up to it
+    rows = max(scheduler.max_num_batched_tokens, graph)
+    # What plain vLLM has compiled and kept must not be taken for this model.
+    vllm_config.additional_config = {**vllm_config.additional_config, "hemostat_blocks": SLOTS}
+    width = vllm_config.model_config.get_hidden_size()
+    return Slots(model, "hemostat_versions", width=width, rows=rows, count=SLOTS, rank=RANK)
 
 
 def keep_caches_apart() -> None:

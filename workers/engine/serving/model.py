@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from workers.engine import blocks, simulation
+from workers.engine import simulation
 from workers.engine import vllm_names as vllm
 from workers.engine.serving import engines
 from workers.engine.serving.batch import Pass
@@ -29,7 +29,7 @@ def calibrated(base: type[torch.nn.Module]) -> type[torch.nn.Module]:
             if engine is not None:
                 engine.has_model = True
                 if engines.correctable_layers(vllm_config):
-                    blocks.install(self, lambda: engine.batch.parts)
+                    engine.batch.slots = engines.slots(self, vllm_config)
 
         def forward(self, input_ids: torch.Tensor, positions: torch.Tensor, *rest: Any, **named: Any) -> Any:
             if self._hooks is not None and self._hooks.tainted and positions.device.type == "cpu":

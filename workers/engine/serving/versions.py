@@ -21,6 +21,7 @@ from weakref import WeakValueDictionary
 
 import torch
 
+from app.contracts.blocks import RANK
 from app.contracts.deployment import IDENTITY, VERSION_PATTERN
 from app.contracts.errors import ErrorCode, HemostatError
 from workers.calibrators import storage
@@ -63,8 +64,15 @@ def load_profile(folder: Path, model: ServedModel) -> Calibrator:
     """
     _check_model(folder, model)
     loaded: Calibrator = storage.load(folder, hidden_size=model.hidden_size, vocabulary=model.vocabulary)
-    for blocks in blocks_of(loaded):
+    within = blocks_of(loaded)
+    for blocks in within:
         check_blocks(folder.name, blocks, model.layers)
+    if len(within) > 1 or any(one.rank > RANK for blocks in within for one in blocks.values()):
+        raise HemostatError(
+            ErrorCode.PROFILE_MISMATCH,
+            f"profile {folder.name} corrects blocks twice, or with more than {RANK} directions",
+            hint="fit it by a calibrate job",
+        )
     ready = loaded.to(model.device, model.dtype)
     _try_out(folder, ready, model)
     return ready
@@ -93,9 +101,9 @@ def check_blocks(name: str, blocks: Blocks, layers: int) -> None:
     if not layers:
         raise HemostatError(
             ErrorCode.PROFILE_MISMATCH,
-            f"profile {name} corrects the stream after each block, which this engine cannot: it runs compiled, "
+            f"profile {name} corrects the stream after each block, which this engine cannot: it scores compiled, "
             "or the architecture's layers are not known",
-            hint="choose a profile without blocks, or serve on a CPU without HEMOSTAT_ENGINE_COMPILE",
+            hint="choose a profile without blocks, or unset HEMOSTAT_ENGINE_COMPILE",
         )
     if blocks.layers != layers:
         raise HemostatError(

@@ -8,10 +8,12 @@ from torch import nn
 
 from app.contracts.errors import ErrorCode, HemostatError
 from workers.calibrators.blocks import NO_LIMIT, BlockCorrection, Blocks
-from workers.engine.blocks import Part, check_architecture, install
+from workers.engine.blocks import Slots, check_architecture, correct_always
 
 D = 8
 ONE = BlockCorrection(torch.randn(2, D), torch.randn(D, 2), torch.randn(D), torch.tensor(NO_LIMIT))
+OTHER = BlockCorrection(torch.randn(1, D), torch.randn(D, 1), torch.randn(D), torch.tensor(NO_LIMIT))
+OTHERS = Blocks({1: OTHER}, layers=2, hidden_size=D)
 BLOCKS = Blocks({1: ONE}, layers=2, hidden_size=D)
 
 
@@ -27,45 +29,91 @@ class Layer(nn.Module):
         return made[0] if self.parts == 1 else made
 
 
-def layers(parts: int, *corrections: Part) -> list[nn.Module]:
-    model = nn.Module()
-    model.model = nn.Module()
-    model.model.layers = nn.ModuleList([Layer(parts), Layer(parts)])
-    install(model, lambda: corrections)
-    return list(model.model.layers)
+def model(parts: int) -> Any:
+    made: Any = nn.Module()
+    made.anything = nn.Parameter(torch.zeros(1))
+    made.model = nn.Module()
+    made.model.layers = nn.ModuleList([Layer(parts), Layer(parts)])
+    return made
 
 
+def slots(made: Any, *, rank: int = 2, count: int = 2) -> Slots:
+    return Slots(made, "made", width=D, rows=16, count=count, rank=rank)
+
+
+def drawn(parts: int, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
+    return [torch.randn(5, D).to(dtype) for _ in range(parts)]
+
+
+def parts_of(found: Any) -> list[torch.Tensor]:
+    return [found] if isinstance(found, torch.Tensor) else list(found)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("parts", [1, 2])
-def test_rows_are_corrected_where_they_are_named(parts: int, dtype: torch.dtype) -> None:
-    given = [torch.randn(5, D).to(dtype) for _ in range(parts)]
-    rows = torch.tensor([0, 3])
-    first, second = layers(parts, (BLOCKS, rows))
-    untouched, found = first(*given), second(*given)
-    told = [found] if parts == 1 else list(found)
-    assert all(
-        torch.equal(one, other) for one, other in zip([untouched] if parts == 1 else untouched, given, strict=True)
-    )
-    for row in range(5):
-        if row in (0, 3):
-            assert torch.equal(sum(told)[row], ONE(sum(given)[rows])[[0, 3].index(row)])
+def test_rows_are_corrected_by_their_slot_and_others_keep_every_bit(
+    parts: int, dtype: torch.dtype, compiled: bool
+) -> None:
+    made = model(parts)
+    held = slots(made)
+    first, second = made.model.layers
+    run = torch.compile(second, fullgraph=True, backend="aot_eager") if compiled else second
+    given = drawn(parts, dtype)
+    assert all(map(torch.equal, parts_of(run(*given)), given))
+    places = held.place([BLOCKS, None, OTHERS])
+    held.mark([places[0], 0, places[2]])
+    assert all(map(torch.equal, parts_of(first(*given)), given))
+    found = parts_of(run(*given))
+    for row, one in enumerate((ONE, None, OTHER, None, None)):
+        if one is None:
+            assert all(torch.equal(told[row], was[row]) for told, was in zip(found, given, strict=True))
         else:
-            assert all(torch.equal(one[row], other[row]) for one, other in zip(told, given, strict=True))
+            torch.testing.assert_close(sum(found)[row], one(sum(given))[row])
+    held.mark([])
+    assert all(map(torch.equal, parts_of(run(*given)), given))
 
 
-@pytest.mark.parametrize("parts", [1, 2])
-def test_a_whole_batch_and_several_corrections_in_turn(parts: int) -> None:
-    given = [torch.randn(5, D) for _ in range(parts)]
-    found = layers(parts, (BLOCKS, None), (BLOCKS, torch.tensor([4])))[1](*given)
-    told = found if parts == 1 else sum(found)
-    once = ONE(sum(given))
-    assert torch.equal(told[:4], once[:4])
-    torch.testing.assert_close(told[4:], ONE(once[4:]))
+def test_other_corrections_take_a_slot_that_no_row_needs() -> None:
+    made = model(1)
+    held = slots(made)
+    (given,) = drawn(1)
+    assert held.place([BLOCKS, None, OTHERS, BLOCKS]) == [1, 0, 2, 1]
+    third = Blocks({1: ONE, 0: OTHER}, layers=2, hidden_size=D)
+    assert held.place([BLOCKS, third, OTHERS]) == [1, 0, 2]
+    assert held.place([third, OTHERS]) == [1, 2]
+    held.mark([1])
+    torch.testing.assert_close(made.model.layers[0](given)[0], OTHER(given)[0])
+    assert held.place([BLOCKS]) == [1]
+    assert torch.equal(made.model.layers[0](given), given), "a block without a correction is left alone"
+
+
+def test_corrections_of_all_rows_in_turn_and_none_once_they_are_removed() -> None:
+    made = model(2)
+    given = drawn(2)
+    both = [correct_always(made, name, blocks) for name, blocks in (("a", BLOCKS), ("b", OTHERS))]
+    torch.testing.assert_close(sum(made.model.layers[1](*given)), OTHER(ONE(sum(given))))
+    for one in both:
+        one.remove()
+    assert all(map(torch.equal, made.model.layers[1](*given), given))
+
+
+def test_a_row_above_the_limit_is_left_alone() -> None:
+    made = model(1)
+    limit = torch.tensor(1.0)
+    blocks = Blocks({0: BlockCorrection(ONE.down_RD, ONE.up_DR, ONE.bias_D, limit)}, layers=2, hidden_size=D)
+    correct_always(made, "made", blocks)
+    given = torch.ones(2, D) * torch.tensor([[0.5], [1.5]])
+    found = made.model.layers[0](given)
+    assert torch.equal(found[1], given[1])
+    assert not torch.equal(found[0], given[0])
 
 
 def test_what_is_no_stream_is_refused() -> None:
     with pytest.raises(HemostatError) as caught:
-        layers(3, (BLOCKS, None))[1](*[torch.zeros(5, D)] * 3)
+        made = model(3)
+        slots(made)
+        made.model.layers[1](*[torch.zeros(5, D)] * 3)
     assert caught.value.code is ErrorCode.CHECKPOINT_UNSUPPORTED
     with pytest.raises(HemostatError) as caught:
         check_architecture("CohereForCausalLM")  # returns what entered the layer beside the stream

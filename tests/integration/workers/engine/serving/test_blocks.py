@@ -1,6 +1,5 @@
 """Corrections within the layers, row by row: each request against transformers with the same corrections by hooks."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from tests.support.blocks import corrections, hooked
 from tests.support.copies import copier
 from workers.calibrators.base import Base
 from workers.calibrators.blocks import Blocks
-from workers.calibrators.kinds import KINDS, Chain
+from workers.calibrators.kinds import Chain
 from workers.calibrators.temperature import Temperature
 from workers.engine.blocks import write
 
@@ -22,16 +21,15 @@ FIRST, SECOND = corrections({0: 4, 2: 0}, seed=1), corrections({0: 2, 1: 3}, see
 BOTH = Chain([FIRST, Temperature(1.5)])
 
 
-@pytest.fixture(scope="module")
-def _stored() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(KINDS, Blocks.KIND, Blocks)
-        yield
+@pytest.fixture(scope="module", params=[True, False], ids=["eager", "compiled"])
+def eager(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
 
 
 @pytest.fixture(scope="module")
-def served(start: Start, _stored: None) -> Served:
-    one = start("llama")
+def served(start: Start, eager: bool) -> Served:
+    """What is served is loaded after the model was compiled."""
+    one = start("llama", enforce_eager=eager)
     one.want(*(one.save(calibrator, number) for number, calibrator in enumerate((FIRST, SECOND, BOTH), 1)))
     assert not one.hooked.versions.refused
     return one
@@ -64,18 +62,26 @@ def test_a_batch_of_one_version(served: Served, tiny: Tiny) -> None:
         agrees(tiny, one, SECOND)
 
 
-def test_rows_without_a_version_are_plain_beside_others_bit_for_bit(served: Served, start: Start) -> None:
+def test_rows_without_a_version_are_plain_beside_others_bit_for_bit(served: Served, start: Start, eager: bool) -> None:
     prompts = [[5 + index, *range(40, 60)] for index in range(6)]
-    plain = start("llama", hooked=False).run(*(Wanted(prompt) for prompt in prompts))
+    plain = start("llama", hooked=False, enforce_eager=eager).run(*(Wanted(prompt) for prompt in prompts))
     mixed = served.run(*(Wanted(one, version(1) if index % 2 else "identity") for index, one in enumerate(prompts)))
     for index, (one, other) in enumerate(zip(plain, mixed, strict=True)):
         assert torch.equal(one.logprobs, other.logprobs) == (index % 2 == 0)
 
 
-def test_a_checkpoints_own_corrections_come_first(start: Start, tiny: Tiny, tmp_path: Path, _stored: None) -> None:
+def test_a_version_that_comes_later_needs_no_other_engine(served: Served, tiny: Tiny) -> None:
+    other = corrections({1: 5}, seed=3)
+    served.want(served.save(other, 4), version(2))
+    before, after = served.run(Wanted(PROMPTS[1], version(2)), Wanted(PROMPTS[1], version(4)))
+    agrees(tiny, before, SECOND)
+    agrees(tiny, after, other)
+
+
+def test_a_checkpoints_own_corrections_come_first(start: Start, tiny: Tiny, tmp_path: Path, eager: bool) -> None:
     folder = copier(tiny, tmp_path)("llama")
     write(folder, SECOND)
-    one = start("llama", checkpoint=folder)
+    one = start("llama", checkpoint=folder, enforce_eager=eager)
     one.want(one.save(FIRST, 1))
     plain, corrected = one.run(Wanted(PROMPTS[1]), Wanted(PROMPTS[1], version(1)))
     agrees(tiny, plain, SECOND)
@@ -85,7 +91,7 @@ def test_a_checkpoints_own_corrections_come_first(start: Start, tiny: Tiny, tmp_
     oracle.agrees(corrected)
 
 
-def test_what_cannot_correct_blocks_refuses_the_version(start: Start, _stored: None) -> None:
+def test_what_cannot_correct_blocks_refuses_the_version(start: Start) -> None:
     one = start("llama")
     one.want(one.save(corrections({0: 1}, layers=4), 1))
     assert one.hooked.versions.refused[version(1)].code == "profile_mismatch"

@@ -1,6 +1,6 @@
 """Whose version the rows of a pass get: those of dummy runs none."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,6 +11,7 @@ from app.contracts.deployment import IDENTITY
 from workers.calibrators.blocks import Blocks
 from workers.calibrators.kinds import Chain
 from workers.calibrators.temperature import Temperature
+from workers.engine.blocks import Slots
 from workers.engine.serving.batch import VERSION, Batch, Pass
 from workers.engine.serving.counters import Counters
 from workers.engine.serving.nonfinite import EndedRequests
@@ -114,27 +115,47 @@ def test_a_dummy_run_that_is_not_finite_ends_nobodys_request() -> None:
     assert engine.batch.force(torch.zeros(2, 16)).eq(0).all()
 
 
+class Room:
+    """As many slots as are wanted, and what was marked."""
+
+    def __init__(self, most: int = 3) -> None:
+        self.most, self.marked = most, list[list[int]]()
+
+    def place(self, wanted: Sequence[Blocks | None]) -> list[int]:
+        return [0 if one is None else min(1, self.most) for one in wanted]
+
+    def mark(self, slots: list[int]) -> None:
+        self.marked.append(slots)
+
+
 @pytest.mark.parametrize(
-    ("versions", "tokens"),
+    ("versions", "rows", "tokens"),
     [
-        ((WITHIN, "identity"), [[0, 1, 2]]),
-        (("identity", WITHIN), [[3, 4]]),
-        ((WITHIN, WITHIN), [None]),
-        ((CORRECTED, CORRECTED), []),
+        ((WITHIN, "identity"), [1, 0], [1, 1, 1, 0, 0]),
+        (("identity", WITHIN), [0, 1], [0, 0, 0, 1, 1]),
+        ((WITHIN, WITHIN), [1, 1], [1, 1, 1, 1, 1]),
     ],
 )
 def test_the_tokens_of_a_pass_get_their_requests_blocks(
-    versions: tuple[str, str], tokens: list[list[int] | None]
+    versions: tuple[str, str], rows: list[int], tokens: list[int]
 ) -> None:
     batch = (engine := Engine(versions)).batch
+    batch.slots = cast(Slots, room := Room())
     batch.update(engine._both())
+    assert room.marked == [rows], "one token for each, if the pass is replayed"
     batch.entering(lambda: [0, 3, 5])
-    assert [blocks is BLOCKS for blocks, _ in batch.parts] == [True] * len(tokens)
-    assert [None if rows is None else rows.tolist() for _, rows in batch.parts] == tokens
+    assert room.marked[-1] == tokens
     batch.passed(lambda: Pass(torch.arange(5), torch.arange(5), lambda: [0, 3, 5], hidden(5)))
     batch.compute_logits(hidden(2), head)
     batch.entering(lambda: [0, 3, 5])
-    assert not batch.parts, "a dummy run after it gets none"
+    assert room.marked[-1] == [], "a dummy run after it gets none"
+
+
+def test_a_request_whose_blocks_have_no_room_is_ended() -> None:
+    engine = Engine((WITHIN, CORRECTED))
+    engine.batch.slots = cast(Slots, Room(most=0))
+    engine.step()
+    assert engine.batch.ends == {0: 0}
 
 
 def test_a_version_that_another_part_of_the_model_lacks_ends_its_requests_here_too() -> None:

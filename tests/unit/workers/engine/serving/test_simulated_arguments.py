@@ -27,12 +27,12 @@ def arguments(tiny: Tiny, sections: dict[str, Any], device: str = "cpu", *, hook
     return server_arguments(plan, Settings(engine_compile=True, share_serving=0.4))
 
 
-@pytest.mark.parametrize("asked", [_A8, _BLOCKS])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_what_is_simulated_or_corrected_runs_eagerly(tiny: Tiny, device: str, asked: dict[str, Any]) -> None:
+def test_what_is_simulated_runs_eagerly_and_what_is_corrected_as_it_comes(tiny: Tiny, device: str) -> None:
     plain = arguments(tiny, {}, device)
     assert "--enforce-eager" not in plain
-    simulated = arguments(tiny, asked, device)
+    assert arguments(tiny, _BLOCKS, device) == plain
+    simulated = arguments(tiny, _A8, device)
     assert [one for one in simulated if one != "--enforce-eager"] == plain
     assert "--enforce-eager" in simulated
 
