@@ -102,8 +102,8 @@ def test_which_card_holds_which_model(
 @pytest.mark.parametrize("name", MODELS)
 def test_a_replica_keeps_to_its_share_and_a_refusal_names_the_share_that_is_enough(tiny: Tiny, name: str) -> None:
     info, total = info_of(name, tiny), bytes_of(141)
-    parameters, layers, _, _, kv_heads, _, vocabulary = MODELS[name]
-    besides = 2 * parameters + 1024**3 + 3 * 4 * 256 * vocabulary
+    parameters, layers, hidden, _, kv_heads, _, vocabulary = MODELS[name]
+    besides = 2 * parameters + 1024**3 + 3 * 4 * 256 * vocabulary + 3 * 4 * layers * hidden * (2 * 64 + 1)
 
     def cache(share: float) -> int:
         return gpu_cache_bytes(info, Settings(share_serving=share), dtype="bfloat16", max_model_len=LENGTH, total=total)
