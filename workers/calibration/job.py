@@ -89,10 +89,7 @@ class _Calibrate(Attempt):
             sets, texts = self._sets(reference, entry.dtype)
         with watch.phase("modify"):
             sides = modify(request, reference, entry, origin, context, device=self._room.pool.device, calibration=texts)
-        compiled = context.settings.engine_compile or (
-            request.deployment is not None and self._room.pool.device != "cpu"
-        )
-        names = to_fit(request, sides.reference.info, sides.candidate.info, compiled=compiled)
+        names = to_fit(request, sides.reference.info, sides.candidate.info, compiled=context.settings.engine_compile)
         with sides.modified:
             pairs = self._hidden(sides, sets)
             floor = self._noise_floor(sides, sets.test, pairs["test"].reference)

@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from app.contracts.errors import ErrorCode, HemostatError
 from workers.calibrators.blocks import NO_LIMIT, BlockCorrection, Blocks
-from workers.engine.blocks import Slots, check_architecture, correct_always
+from workers.engine.blocks import Slots, _correct_blocks, check_architecture, correct_always
 
 D = 8
 ONE = BlockCorrection(torch.randn(2, D), torch.randn(D, 2), torch.randn(D), torch.tensor(NO_LIMIT))
@@ -72,6 +73,23 @@ def test_rows_are_corrected_by_their_slot_and_others_keep_every_bit(
             torch.testing.assert_close(sum(found)[row], one(sum(given))[row])
     held.mark([])
     assert all(map(torch.equal, parts_of(run(*given)), given))
+
+
+def test_operations_that_a_graph_recorded_make_the_corrections_that_come_later() -> None:
+    """Recorded as a CUDA graph records: on tensors at their addresses, all slots in use, no row corrected."""
+    made = model(2)
+    held = slots(made)
+    fixed = list(made.model.layers[1].made.buffers())
+    held.used_S.fill_(True)
+    recorded = make_fx(lambda kept_TD, emptied_TD: _correct_blocks(kept_TD, emptied_TD, *fixed))(*drawn(2))
+    held.mark(held.place([OTHERS, None, BLOCKS]))
+    emptied, kept = given = drawn(2)
+    told = emptied.clone(), kept.clone()
+    recorded(told[1], told[0])
+    torch.testing.assert_close(sum(told)[0], OTHER(sum(given))[0])
+    torch.testing.assert_close(sum(told)[2], ONE(sum(given))[2])
+    for row in (1, 3, 4):
+        assert all(torch.equal(one[row], other[row]) for one, other in zip(told, given, strict=True))
 
 
 def test_other_corrections_take_a_slot_that_no_row_needs() -> None:
