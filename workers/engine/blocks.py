@@ -244,7 +244,7 @@ def _made_before(*_: object) -> None:
     """Nothing is made: what there is is changed."""
 
 
-_LIBRARY: Final = torch.library.Library("hemostat", "FRAGMENT")
+_LIBRARY: Final[Any] = torch.library.Library("hemostat", "FRAGMENT")  # type: ignore[no-untyped-call]
 _LIBRARY.define(
     "correct_blocks(Tensor(a!) kept_TD, Tensor(b!)? emptied_TD, Tensor slot_T, Tensor used_S, Tensor down_SRD, "
     "Tensor up_SRD, Tensor bias_SD, Tensor limit_S) -> ()"
