@@ -6,9 +6,10 @@ Two bytes a number (bf16; four where the engine computes in float32), memory-map
     - hidden.bin      the rows of all windows, one after the other
     - NAME.json       sidecars: small results that belong to these states (the noise floor)
 
-While a pass runs, its rows stand in `partial.bin`, and `partial.json` says how many windows are safely on disk and what
-they hash to. The pass after a lost one goes on from there. The header appears last, by a rename, and so what has one is
-whole. A file that is damaged, or is of another key, counts as absent and is made again.
+While a pass runs, a thread writes its rows to `partial.bin`, and `partial.json` says how many windows are safely on
+disk and what they hash to. `recent.json` says it of windows that outlive their process, but maybe not a power cut. The
+pass after a lost one goes on from there. The header appears last, by a rename, and so what has one is whole. A file
+that is damaged, or is of another key, counts as absent and is made again.
 
 Locks (`.locks/KEY`): a reader holds a shared one, so that eviction leaves its folder alone; a writer holds an exclusive
 one on `KEY.writer`. A writer does not wait for readers: their mapped file lives on when its name goes to another.
@@ -21,7 +22,9 @@ import hashlib
 import json
 import os
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -40,15 +43,20 @@ FORMAT = "hemostat.hidden/2"
 _STATES = "hidden.bin"
 _PARTIAL = "partial.bin"
 _PROGRESS = "partial.json"
-_RESERVED = frozenset({_HEADER, _PROGRESS})
+_RECENT = "recent.json"
+_RESERVED = frozenset({_HEADER, _PROGRESS, _RECENT})
 # numpy knows no bf16; what is stored are bit patterns of that width.
 _DTYPES: dict[str, tuple[torch.dtype, torch.dtype, np.dtype[Any]]] = {
     "bfloat16": (torch.bfloat16, torch.int16, np.dtype(np.int16)),
     "float16": (torch.float16, torch.int16, np.dtype(np.int16)),
     "float32": (torch.float32, torch.int32, np.dtype(np.int32)),
 }
-# Rows are forced to disk at least every so many bytes: a lost attempt loses no more than that.
-_SYNC_BYTES = 8 * 1024 * 1024
+# Rows are forced to disk every so many bytes: a power cut loses no more than that.
+_SYNC_BYTES = 256 * 1024 * 1024
+# Every so many bytes `recent.json` is renewed: a process that is killed loses no more, and what waits to be written.
+_RECENT_BYTES = 8 * 1024 * 1024
+# Rows that wait to be written: two steps of the engine.
+_ROWS_AHEAD = 2 * 4096
 # Left free on the disk for everybody else.
 _SPARE_BYTES = 32 * 1024 * 1024
 
@@ -112,9 +120,9 @@ class StoredHidden:
 class Writer:
     """A pass on its way to disk; a context manager.
 
-    `windows_done` windows are there already from an earlier attempt: all of them, where another process finished the
-    same pass meanwhile. Left by an exception it keeps what is there for the next attempt, unless the disk was full:
-    then it keeps nothing.
+    `windows_done` windows have been given, those of an earlier attempt included: all of them, where another process
+    finished the same pass meanwhile. Left by an exception it keeps what is there for the next attempt, unless the disk
+    was full: then it keeps nothing.
     """
 
     def __init__(
@@ -136,10 +144,17 @@ class Writer:
         self._meta = meta
         self._check_cancelled = check_cancelled
         self._dtype: str | None = None
-        self._digest = hashlib.sha256()
-        self._unsynced = 0
-        self._full = False
         self.windows_done = 0
+        self._thread = ThreadPoolExecutor(1, "hidden-states")
+        self._waiting: deque[tuple[int, Future[None]]] = deque()
+        self._rows_waiting = 0
+        # The thread's, and after it has ended the caller's.
+        self._digest = hashlib.sha256()
+        self._written = 0
+        self._unsynced = 0
+        self._unnoted = 0
+        self._failed = False
+        self._full = False
 
     def __enter__(self) -> Self:
         self._lock = wait_lock(
@@ -157,9 +172,10 @@ class Writer:
         return self
 
     def append(self, hidden_TD: torch.Tensor) -> None:
-        """The states of the next window, on any device.
+        """The states of the next window, on any device, which do not change any more: they are written while the caller
+        goes on. Waits if two steps of the engine are not written yet.
 
-        ValueError if shape or dtype are not those of the pass, DISK_FULL if they do not fit.
+        ValueError if shape or dtype are not those of the pass, DISK_FULL if they, or those before them, do not fit.
         """
         if self.windows_done == len(self._lengths):
             raise ValueError(f"all {len(self._lengths)} windows are there")
@@ -171,15 +187,34 @@ class Writer:
             raise ValueError(f"hidden states are {dtype}, {self._dtype or ', '.join(_DTYPES)} is needed")
         self._dtype = dtype
         rows = hidden_TD.detach().cpu().contiguous().view(_DTYPES[dtype][1]).numpy()
-        left = rows.data.cast("B")
-        self._digest.update(left)
+        self.windows_done += 1
+        self._rows_waiting += len(rows)
+        self._waiting.append((len(rows), self._thread.submit(self._put, rows.data.cast("B"))))
+        self._wait(_ROWS_AHEAD)
+
+    def _wait(self, most: int) -> None:
+        """Until at most `most` rows wait to be written. Raises what writing raised."""
+        while self._waiting and (self._rows_waiting > most or self._waiting[0][1].done()):
+            rows, written = self._waiting.popleft()
+            self._rows_waiting -= rows
+            written.result()
+
+    def _put(self, rows: memoryview) -> None:
+        """The thread's work: writes a window. What comes after a window that failed has no place in the file."""
+        if self._failed:
+            return
         with self._on_disk():
+            left = rows
             while left:  # unbuffered writes may stop short, and do so where the disk gets full
                 left = left[self._file.write(left) :]
-            self.windows_done += 1
+            self._digest.update(rows)
+            self._written += 1
             self._unsynced += rows.nbytes
+            self._unnoted += rows.nbytes
             if self._unsynced >= _SYNC_BYTES:
                 self._sync()
+            elif self._unnoted >= _RECENT_BYTES:
+                self._note()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -189,10 +224,13 @@ class Writer:
                 return
             if kind is None:
                 self._commit()
-            elif not self._full and self.windows_done:
+                return
+            self._thread.shutdown()
+            if self._written and not self._failed:
                 with self._on_disk():
                     self._sync()
         finally:
+            self._thread.shutdown()
             if not self._complete:
                 self._file.close()
             if self._full:
@@ -213,40 +251,55 @@ class Writer:
 
     def _resume(self) -> int:
         """Bytes that are kept; sets how many windows they are, their dtype and their hash."""
-        try:
-            progress = json.loads((self._folder / _PROGRESS).read_bytes())
-            done, dtype = int(progress["windows_done"]), str(progress["dtype"])
-            if progress["plan"] != self._plan() or not 0 < done <= len(self._lengths):
-                return 0
-            size = sum(self._lengths[:done]) * self._size * _DTYPES[dtype][2].itemsize
-            digest = sha256(self._folder / _PARTIAL, size)
-            if digest.hexdigest() != progress["sha256"]:
-                return 0
-        except (OSError, ValueError, KeyError, TypeError):
-            return 0
-        self.windows_done, self._dtype, self._digest = done, dtype, digest
-        return size
+        for name in (_RECENT, _PROGRESS):
+            try:
+                progress = json.loads((self._folder / name).read_bytes())
+                done, dtype = int(progress["windows_done"]), str(progress["dtype"])
+                if progress["plan"] != self._plan() or not 0 < done <= len(self._lengths):
+                    continue
+                size = sum(self._lengths[:done]) * self._size * _DTYPES[dtype][2].itemsize
+                digest = sha256(self._folder / _PARTIAL, size)
+                if digest.hexdigest() != progress["sha256"]:
+                    continue
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+            self.windows_done = self._written = done
+            self._dtype, self._digest = dtype, digest
+            return size
+        return 0
 
     def _plan(self) -> dict[str, Any]:
         return {"format": FORMAT, "key": self._key, "lengths": self._lengths, "hidden_size": self._size}
 
+    def _progress(self) -> bytes:
+        written = {"windows_done": self._written, "dtype": self._dtype, "sha256": self._digest.hexdigest()}
+        return json.dumps({"plan": self._plan()} | written).encode()
+
+    def _note(self) -> None:
+        """Where a killed process was; the disk is not waited for."""
+        temporary = self._folder / f".{_RECENT}"
+        temporary.write_bytes(self._progress())
+        temporary.replace(self._folder / _RECENT)
+        self._unnoted = 0
+
     def _sync(self) -> None:
         os.fsync(self._file.fileno())
-        progress = {"plan": self._plan(), "windows_done": self.windows_done, "dtype": self._dtype}
-        progress |= {"sha256": self._digest.hexdigest()}
-        write_atomically(self._folder / _PROGRESS, json.dumps(progress).encode())
-        self._unsynced = 0
+        write_atomically(self._folder / _PROGRESS, self._progress())
+        (self._folder / _RECENT).unlink(missing_ok=True)
+        self._unsynced = self._unnoted = 0
 
     def _commit(self) -> None:
         if self.windows_done != len(self._lengths):
             raise ValueError(f"{self.windows_done} of {len(self._lengths)} windows were given")
+        self._wait(0)
         with self._on_disk():
             os.fsync(self._file.fileno())
             states = self._folder / _STATES
             (self._folder / _PARTIAL).replace(states)
             header = self._plan() | {"dtype": self._dtype, "sha256": self._digest.hexdigest(), "meta": self._meta}
             write_atomically(self._folder / _HEADER, json.dumps(header).encode())
-            (self._folder / _PROGRESS).unlink(missing_ok=True)
+            for name in (_PROGRESS, _RECENT):
+                (self._folder / name).unlink(missing_ok=True)
         _verified[states] = signature(states)
         self._store.evict(keep=self._folder)
 
@@ -255,8 +308,9 @@ class Writer:
         """A full disk is an error that a person can act on, and what is half-written would only keep it full."""
         try:
             yield
-        except OSError as error:
-            if error.errno not in DISK_FULL_ERRNOS:
+        except BaseException as error:
+            self._failed = True
+            if not isinstance(error, OSError) or error.errno not in DISK_FULL_ERRNOS:
                 raise
             self._full = True
             raise _disk_full("hidden states", self._store.root) from error
@@ -412,7 +466,7 @@ class ReferenceStore:
             return
         if self.header(key) is None:
             for file in list(self.folder(key).glob("*")):
-                if file.name not in (_PARTIAL, _PROGRESS):
+                if file.name not in (_PARTIAL, _PROGRESS, _RECENT):
                     file.unlink(missing_ok=True)
         writer.release()
 

@@ -18,7 +18,7 @@ from tests.support.distributions import hidden_states
 from tests.support.reference_stores import HUGE, LENGTHS, META, SIZE, assert_holds, fill, lose, windows
 from tests.support.stopping import StoppedError, stop_after
 from workers.distributions import reference_store
-from workers.distributions.reference_store import ReferenceStore
+from workers.distributions.reference_store import ReferenceStore, Writer
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
@@ -79,6 +79,144 @@ def test_progress_promises_nothing_that_is_not_forced_to_disk(
     assert promised == 3
     states = folder / reference_store._PARTIAL
     assert forced[states.stat().st_ino] == sum(LENGTHS[:promised]) * SIZE * 2
+
+
+WINDOW_BYTES = tuple(length * SIZE * 2 for length in LENGTHS)
+
+
+class LostError(BaseException):
+    """What a process that is killed, or a machine without power, does not do any more."""
+
+
+def kill_before(monkeypatch: pytest.MonkeyPatch, store: ReferenceStore, *, sync: int, note: int, after: int) -> None:
+    """A pass that is forced to disk every `sync` bytes and noted every `note`, and is killed after `after` windows."""
+
+    def killed(_: Writer) -> None:
+        raise LostError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reference_store, "_SYNC_BYTES", sync)
+        patch.setattr(reference_store, "_RECENT_BYTES", note)
+        with contextlib.suppress(LostError), store.write("key", LENGTHS, SIZE, META) as writer:
+            for hidden_TD in windows()[writer.windows_done : after]:
+                writer.append(hidden_TD)
+            writer._wait(0)
+            patch.setattr(Writer, "_sync", killed)
+            raise LostError
+
+
+def go_on(store: ReferenceStore) -> int:
+    """Finishes the pass; how many windows were there."""
+    with store.write("key", LENGTHS, SIZE, META) as writer:
+        done = writer.windows_done
+        for hidden_TD in windows()[done:]:
+            writer.append(hidden_TD)
+    assert_holds(store.open("key"))
+    return done
+
+
+def test_a_kill_loses_what_was_not_noted_and_a_power_cut_what_was_not_forced_to_disk(
+    store: ReferenceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forced to disk after two windows, noted after four; the disk without power has of the file what was forced."""
+    sync, note = sum(WINDOW_BYTES[:2]), sum(WINDOW_BYTES[2:4])
+    kill_before(monkeypatch, store, sync=sync, note=10**9, after=2)
+    kill_before(monkeypatch, store, sync=10**9, note=note, after=4)
+    whole = {file.name: file.read_bytes() for file in store.folder("key").iterdir()}
+    assert go_on(store) == 4
+    shutil.rmtree(store.folder("key"))
+    store.folder("key").mkdir()
+    for name, content in whole.items():
+        (store.folder("key") / name).write_bytes(content)
+    os.truncate(store.folder("key") / "partial.bin", sync)
+    assert go_on(store) == 2
+    assert {file.name for file in store.folder("key").iterdir()} == {"header.json", "hidden.bin"}
+
+
+def test_states_are_forced_to_disk_once_per_so_many_bytes_and_at_the_end(
+    store: ReferenceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reference_store, "_SYNC_BYTES", sum(WINDOW_BYTES[:3]))
+    sizes: list[int] = []
+    force = os.fsync
+
+    def noted(descriptor: int) -> None:
+        force(descriptor)
+        if Path(f"/proc/self/fd/{descriptor}").readlink().name == "partial.bin":
+            sizes.append(os.fstat(descriptor).st_size)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    fill(store, "key")
+    assert sizes == [sum(WINDOW_BYTES[:3]), sum(WINDOW_BYTES)]
+
+
+class SlowDisk:
+    """Writes of the thread wait for `gate`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.gate = threading.Event()
+        put = Writer._put
+
+        def waiting(writer: Writer, rows: memoryview) -> None:
+            assert self.gate.wait(60)
+            put(writer, rows)
+
+        monkeypatch.setattr(Writer, "_put", waiting)
+
+
+def test_a_pass_goes_on_while_its_states_are_written_two_steps_behind_at_most(
+    store: ReferenceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reference_store, "_ROWS_AHEAD", sum(LENGTHS[:4]))
+    disk = SlowDisk(monkeypatch)
+    with store.write("key", LENGTHS, SIZE, META) as writer, ThreadPoolExecutor() as pool:
+        for hidden_TD in windows()[:4]:
+            writer.append(hidden_TD)
+        assert (store.folder("key") / "partial.bin").stat().st_size == 0
+        fifth = pool.submit(writer.append, windows()[4])
+        with pytest.raises(TimeoutError):
+            fifth.result(0.1)
+        disk.gate.set()
+        fifth.result(60)
+    assert_holds(store.open("key"))
+
+
+def test_what_was_given_before_a_job_is_cancelled_is_written(
+    store: ReferenceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = SlowDisk(monkeypatch)
+    with contextlib.suppress(LostError), store.write("key", LENGTHS, SIZE, META) as writer:
+        for hidden_TD in windows()[:3]:
+            writer.append(hidden_TD)
+        disk.gate.set()
+        raise LostError
+    assert go_on(store) == 3
+
+
+def test_a_disk_that_fills_up_stops_the_pass_and_not_only_its_end(
+    store: ReferenceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reference_store, "_ROWS_AHEAD", 0)
+    given = 0
+    with pytest.raises(HemostatError) as caught, files_of_at_most(100), store.write("key", LENGTHS, SIZE, META) as one:
+        for hidden_TD in windows():
+            one.append(hidden_TD)
+            given += 1
+    assert caught.value.code == ErrorCode.DISK_FULL
+    assert given == 0
+    assert not store.folder("key").exists()
+
+
+def test_a_full_disk_does_not_hide_why_a_job_was_stopped(
+    store: ReferenceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = SlowDisk(monkeypatch)
+    with pytest.raises(LostError), files_of_at_most(100), store.write("key", LENGTHS, SIZE, META) as writer:
+        for hidden_TD in windows()[:3]:
+            writer.append(hidden_TD)
+        disk.gate.set()
+        raise LostError
+    assert not store.folder("key").exists()
 
 
 def flip(file: Path, at: int = 3) -> None:
