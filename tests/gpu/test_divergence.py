@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from tests.support.distributions import Case, case, logits64, make_head, oracle
 from tests.support.divergences import ALLOWED, DIVERGENCES, FLOATS, HEADS, PRECISIONS, moved
@@ -47,6 +48,21 @@ def test_no_mean_is_further_off_than_that_of_logits_rounded_to_bf16(device: str,
     for name in DIVERGENCES:
         off = abs(found[name] - right[name].mean())
         assert off <= abs(naive[name].mean() - right[name].mean()) + 5e-4 * right[name].mean(), name
+
+
+def test_the_host_waits_for_the_device_when_values_are_read_and_not_before(device: str) -> None:
+    given = case(WIDE, moved(WIDE, 0.05), 700, by=0.05)
+    states = given.reference_TD, given.candidate_TD, given.next_T
+    divergence = Divergence(given.reference, given.candidate, device=device)
+    right = divergence(*states)
+    forbid = torch.cuda.set_sync_debug_mode if device == "cuda" else lambda _: None
+    forbid("error")
+    try:
+        first, second = divergence.start(*states), divergence.start(*states)
+    finally:
+        forbid("default")
+    assert np.array_equal(first.values().kl, right.kl)
+    assert np.array_equal(second.values().kl, right.kl)
 
 
 def test_a_model_is_no_nat_away_from_itself(device: str) -> None:

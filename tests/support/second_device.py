@@ -2,7 +2,8 @@
 
 What torch refuses on a GPU is refused here: an operator over tensors of both devices, a generator of the host for
 numbers of the device, numpy of a tensor there. It is stricter than a GPU, where an index or a mask may be the host's.
-A host's number without dimensions is let through, as there.
+A host's number without dimensions is let through, as there. `WAITED` lists the operators for which the host of a GPU
+waits until it has done all its work.
 """
 
 from collections.abc import Iterator
@@ -30,6 +31,12 @@ _HOST: Final = torch.device("cpu")
 # What was refused on the way backward.
 _BACKWARD: Final[list[str]] = []
 _COPIES: Final = ("aten::_to_copy", "aten::copy_")
+# Their results, or how many there are, are read by the host.
+_READS: Final = frozenset(
+    f"aten::{name}" for name in ("_local_scalar_dense", "equal", "is_nonzero", "masked_select", "nonzero", "_unique2")
+)
+# Of the operators since the last context began.
+WAITED: Final[list[str]] = []
 
 
 class MixedError(RuntimeError):
@@ -93,6 +100,7 @@ class _Operators(TorchDispatchMode):
 @contextmanager
 def second_device() -> Iterator[torch.device]:
     """The device; inside of this context alone tensors can be made on it."""
+    WAITED.clear()
     # torch.tensor makes its numbers on the host, and asks this device for a copy.
     torch._C._set_only_lift_cpu_tensors(True)
     try:
@@ -115,6 +123,8 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         _check(func, flat, there=there)
     elif func._schema.name == "aten::copy_":
         there = isinstance(args[0], OnSecond)
+    if _waits(func._schema.name, args, kwargs, inside=bool(inside), there=there):
+        WAITED.append(func._schema.name)
     plain = [one.held if isinstance(one, OnSecond) else one for one in flat]
     plain_args, plain_kwargs = tree_unflatten(plain, form)
     if there and asked is not None:
@@ -128,6 +138,18 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return known[id(one)] if id(one) in known else OnSecond(one)
 
     return tree_map(placed, found)
+
+
+def _waits(name: str, args: Any, kwargs: dict[str, Any], *, inside: bool, there: bool) -> bool:
+    """A copy between the devices waits unless it is asked not to; so does an index of which True is counted."""
+    if name in _COPIES:
+        source, blocks = args[0], not kwargs.get("non_blocking", False)
+        if name == "aten::copy_":
+            source, blocks = args[1], not (args[2] if len(args) > 2 else not blocks)
+        return blocks and isinstance(source, OnSecond) != there
+    if name == "aten::index":
+        return inside and any(one is not None and one.dtype == torch.bool for one in args[1])
+    return inside and name in _READS
 
 
 def _check(func: Any, flat: list[Any], *, there: bool) -> None:

@@ -14,6 +14,7 @@ the rounded row. Top-1 and overlaps are found among the refined; ranks count ref
 rounded ones for the rest.
 
 Positions go through in chunks of one size, the last one padded: one compiled graph, memory that does not grow with T.
+From hidden states to values nothing waits for the device: `start` asks for values that are read later.
 
 Names: T positions, C positions of a chunk, D hidden size, V vocabulary (P: padded to whole blocks), R refined tokens.
 """
@@ -90,6 +91,29 @@ def _sums_in_float32() -> Iterator[None]:
         torch.set_float32_matmul_precision(precision)
         if reduced:
             torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = True
+
+
+class Started:
+    """Values of positions that a device may still be computing."""
+
+    def __init__(self, parts: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
+        device = parts[0].device
+        # Memory of the host that a GPU writes to while the host goes on.
+        self._parts = tuple(part.to("cpu", non_blocking=True) for part in parts)
+        self._done = None if device.type == "cpu" else torch.Event(device)
+        if self._done is not None:
+            self._done.record()
+
+    @property
+    def ready(self) -> bool:
+        """Whether reading them does not wait; always so on a CPU."""
+        return self._done is None or self._done.query()
+
+    def values(self) -> TokenValues:
+        """The values; waits for the device."""
+        if self._done is not None:
+            self._done.synchronize()
+        return _token_values(*self._parts)
 
 
 class Divergence:
@@ -191,18 +215,48 @@ class Divergence:
         Hidden states may be of any float dtype; in fast precision the products round them, and their difference, to
         bf16. ValueError for shapes that do not fit and for token ids outside the vocabulary.
         """
+        return self.start(reference_TD, candidate_TD, next_T, check_cancelled=check_cancelled).values()
+
+    def start(
+        self,
+        reference_TD: torch.Tensor,
+        candidate_TD: torch.Tensor,
+        next_T: torch.Tensor | NDArray[np.integer[Any]],
+        *,
+        check_cancelled: Callable[[], None] = lambda: None,
+    ) -> Started:
+        """The same, to be read later: on a GPU the host has not waited for it. What is given must not change."""
         tokens_T = torch.as_tensor(next_T).to(torch.int64)
         self._check(reference_TD, candidate_TD, tokens_T)
-        if not len(tokens_T):
-            return TokenValues.concat([])
-        parts = []
+        return Started(self._parts(reference_TD, candidate_TD, tokens_T, check_cancelled))
+
+    def _parts(
+        self,
+        reference_TD: torch.Tensor,
+        candidate_TD: torch.Tensor,
+        tokens_T: torch.Tensor,
+        check_cancelled: Callable[[], None],
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What `_token_values` takes, on the device; no step of it reads a number there."""
+        given = [self._sent(part) for part in (reference_TD, candidate_TD, tokens_T)]
+        found = (
+            torch.empty(len(_VALUES), 0, device=self.device),
+            torch.empty(len(_COUNTS), 0, device=self.device, dtype=torch.int32),
+            torch.empty(2, 0, device=self.device, dtype=torch.bool),
+        )
+        parts = [found]
         with _sums_in_float32(), torch.inference_mode():
             for start in range(0, tokens_T.shape[0], self.chunk):
                 check_cancelled()
-                rows = slice(start, start + self.chunk)
-                parts.append(self._chunk(reference_TD[rows], candidate_TD[rows], tokens_T[rows]))
-            # Read once a call: the host waits for a GPU at each reading.
-            return _token_values(*(torch.cat(part, dim=1) for part in zip(*parts, strict=True)))
+                parts.append(self._chunk(*(part[start : start + self.chunk] for part in given)))
+            values, counts, sound = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
+        return values, counts, sound
+
+    def _sent(self, given: torch.Tensor) -> torch.Tensor:
+        """On the device, which takes it from the host while the host goes on."""
+        if self.device.type == "cuda" and given.device.type == "cpu":
+            given = given.pin_memory()
+        return given.to(self.device, non_blocking=True)
 
     def warm_up(self) -> None:
         """Compile now, not in the first call: some fifteen seconds, three where the cache on disk knows the graphs."""
@@ -229,11 +283,10 @@ class Divergence:
         count = tokens_T.shape[0]
         h, k = self._rows(reference_TD), self._rows(candidate_TD)
         sound_2C = torch.stack([self._bounded(h, self.reference), self._bounded(k, self.candidate)])
-        if not sound_2C.all():
-            h, k = _replaced(h, k, sound_2C)
-            # The candidate's logits come by way of the reference's matrix, which has to take what replaces its state.
-            sound_2C[1] &= self._bounded(h, self.reference)
-        next_C = pad(tokens_T.to(self.device), (0, self.chunk - count))
+        h, k = _replaced(h, k, sound_2C)
+        # The candidate's logits come by way of the reference's matrix, which has to take what replaces its state.
+        sound_2C[1] &= self._bounded(h, self.reference)
+        next_C = pad(tokens_T, (0, self.chunk - count))
         a_CP, d_CP = self._products(h, k)
         R_CR = self._largest(a_CP, d_CP, next_C)
         valid_CR = pad(R_CR[:, 1:] != R_CR[:, :-1], (1, 0), value=True)
@@ -261,8 +314,8 @@ class Divergence:
         return values[:, :count], torch.cat([counts, tops])[:, :count], sound_2C[:, :count]
 
     def _rows(self, hidden_TD: torch.Tensor) -> torch.Tensor:
-        """A chunk's hidden states on the device in float32, padded to the chunk's size."""
-        placed = hidden_TD.to(device=self.device).float()
+        """A chunk's hidden states in float32, padded to the chunk's size."""
+        placed = hidden_TD.float()
         return pad(placed, (0, 0, 0, self.chunk - placed.shape[0]))
 
     def _bounded(self, hidden_CD: torch.Tensor, head: Head) -> torch.Tensor:
@@ -318,8 +371,8 @@ def _replaced(h: torch.Tensor, k: torch.Tensor, sound_2C: torch.Tensor) -> tuple
 
 
 def _token_values(values: torch.Tensor, counts: torch.Tensor, sound_2T: torch.Tensor) -> TokenValues:
-    """`sound_2T`: whether the reference's state is sound, and the candidate's."""
-    numbers, whole, (reference, candidate) = values.cpu().numpy(), counts.cpu().numpy(), sound_2T.cpu().numpy()
+    """Of tensors of the host. `sound_2T`: whether the reference's state is sound, and the candidate's."""
+    numbers, whole, (reference, candidate) = values.numpy(), counts.numpy(), sound_2T.numpy()
     finite = reference & candidate
     known = dict.fromkeys(_OF_REFERENCE, reference) | dict.fromkeys(_OF_CANDIDATE, candidate)
     columns = {

@@ -3,20 +3,27 @@
 Windows stream through: a batch of the engine's is in memory, never the corpus. What is done is kept as it comes, and
 between steps of the engine the job can be cancelled.
 
+A GPU computes the values of one step while the host prepares the next and the engine scores it: they are read one step
+late, and kept while it computes those of the next. On a CPU they are there at once. Meanwhile a thread reads the
+reference's hidden states of the next step from the disk.
+
 Names: T positions, D hidden size.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import torch
 
-from workers.distributions.divergence import Divergence
+from workers.distributions.divergence import Divergence, Started
 from workers.distributions.reference_store import ReferenceStore, StoredHidden
 from workers.distributions.token_values import TokenValues
 from workers.engine.launch import never
@@ -85,10 +92,10 @@ class _Batch:
         self.following.append(torch.from_numpy(window.tokens[scored + 1].astype(np.int64)))
         self.positions += scored.size
 
-    def values(self, divergence: Divergence, check_cancelled: Callable[[], None]) -> TokenValues:
-        """Their values."""
+    def start(self, divergence: Divergence, check_cancelled: Callable[[], None]) -> Started:
+        """Asks for their values."""
         states = torch.cat(self.reference), torch.cat(self.candidate)
-        return divergence(*states, torch.cat(self.following), check_cancelled=check_cancelled)
+        return divergence.start(*states, torch.cat(self.following), check_cancelled=check_cancelled)
 
 
 class States(Protocol):
@@ -116,6 +123,24 @@ class StoredStates:
             yield index, self._stored.window(first + index)
 
 
+def _read_ahead(
+    read: Callable[[int], torch.Tensor], lengths: Sequence[int], first: int
+) -> Generator[torch.Tensor, None, None]:
+    """What `read` gives for each window from `first` on, read in a thread, a step ahead of who takes it."""
+    waiting: deque[tuple[int, Future[torch.Tensor]]] = deque()
+    ahead = 0
+    with ThreadPoolExecutor(1, "read-ahead") as thread:
+        for number in range(first, len(lengths)):
+            waiting.append((lengths[number], thread.submit(read, number)))
+            ahead += lengths[number]
+            while ahead > POSITIONS_AT_ONCE:
+                rows, found = waiting.popleft()
+                yield found.result()
+                ahead -= rows
+        for _, found in waiting:
+            yield found.result()
+
+
 def divergence_of(
     engine: States,
     windows: Sequence[Window],
@@ -130,32 +155,42 @@ def divergence_of(
 ) -> tuple[TokenValues, int]:
     """Values of every scored position of `windows`, and how many windows were found in `scratch` from before.
 
-    `reference(i)` gives the reference's hidden_TD of window i; `batch` limits the windows of an engine step; `counted`
-    is whether the tokens go through a model now, and are counted.
+    `reference(i)` gives the reference's hidden_TD of window i, to a thread; `batch` limits the windows of an engine
+    step; `counted` is whether the tokens go through a model now, and are counted.
     """
     found = scratch.parts() if scratch else []
     parts = [values for _, _, values in found]
     resumed = found[-1][1] if found else 0
     context.progress(phase, resumed, len(windows))
     first, pending = resumed, _Batch()
+    started: list[tuple[int, int, Started]] = []  # windows [first, last) of steps that are not kept
+
+    def keep() -> None:
+        begin, end, found = started.pop(0)
+        values = found.values()
+        if scratch:
+            scratch.add(begin, end, values)
+        parts.append(values)
+        context.progress(phase, end, len(windows))
 
     def flush(last: int) -> None:
         nonlocal first, pending
         if pending.positions:
-            values = pending.values(divergence, context.check_cancelled)
-            if scratch:
-                scratch.add(first, last, values)
-            parts.append(values)
-            context.progress(phase, last, len(windows))
+            started.append((first, last, pending.start(divergence, context.check_cancelled)))
+        while len(started) > 1 or (started and started[0][2].ready):
+            keep()
         first, pending = last, _Batch()
 
-    remaining = tokens_of(windows[resumed:])
-    for index, hidden_TD in engine.score(remaining, batch=batch, check_cancelled=context.check_cancelled):
-        number = resumed + index
-        pending.add(windows[number], reference(number), hidden_TD)
-        if counted:
-            context.observe("tokens_scored", len(hidden_TD), role=phase)
-        if pending.positions >= POSITIONS_AT_ONCE:
-            flush(number + 1)
+    tokens = tokens_of(windows)
+    with closing(_read_ahead(reference, [*map(len, tokens)], resumed)) as references:
+        for index, hidden_TD in engine.score(tokens[resumed:], batch=batch, check_cancelled=context.check_cancelled):
+            number = resumed + index
+            pending.add(windows[number], next(references), hidden_TD)
+            if counted:
+                context.observe("tokens_scored", len(hidden_TD), role=phase)
+            if pending.positions >= POSITIONS_AT_ONCE:
+                flush(number + 1)
     flush(len(windows))
+    while started:
+        keep()
     return TokenValues.concat(parts), resumed
