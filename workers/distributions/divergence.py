@@ -282,10 +282,12 @@ class Divergence:
         """What `_token_values` takes, of one chunk, on the device."""
         count = tokens_T.shape[0]
         h, k = self._rows(reference_TD), self._rows(candidate_TD)
-        sound_2C = torch.stack([self._bounded(h, self.reference), self._bounded(k, self.candidate)])
-        h, k = _replaced(h, k, sound_2C)
+        size_h, size_k = h.abs().sum(1), k.abs().sum(1)
+        sound_h, sound_k = _bounded(size_h, self.reference), _bounded(size_k, self.candidate)
         # The candidate's logits come by way of the reference's matrix, which has to take what replaces its state.
-        sound_2C[1] &= self._bounded(h, self.reference)
+        replacing = size_k if h.shape == k.shape else torch.zeros_like(size_k)
+        sound_2C = torch.stack([sound_h, sound_k & (sound_h | _bounded(replacing, self.reference))])
+        h, k = _replaced(h, k, sound_h[:, None], sound_k[:, None])
         next_C = pad(tokens_T, (0, self.chunk - count))
         a_CP, d_CP = self._products(h, k)
         R_CR = self._largest(a_CP, d_CP, next_C)
@@ -317,11 +319,6 @@ class Divergence:
         """A chunk's hidden states in float32, padded to the chunk's size."""
         placed = hidden_TD.float()
         return pad(placed, (0, 0, 0, self.chunk - placed.shape[0]))
-
-    def _bounded(self, hidden_CD: torch.Tensor, head: Head) -> torch.Tensor:
-        """Rows whose logits are surely finite, since Σ|h|·max|W| bounds them. False for NaN and infinity."""
-        bound_C = hidden_CD.abs().sum(1) * head.largest_weight + head.largest_bias
-        return bound_C * max(1.0, abs(head.scale)) < LARGEST
 
     def _products(self, h: torch.Tensor, k: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """W·h of the reference and its difference to the candidate's, [C, P] each; columns of padding are taken out."""
@@ -357,13 +354,20 @@ class Divergence:
         return torch.cat([*torch.split(ids, self.chunk), next_C[:, None]], dim=1).sort(1).values
 
 
-def _replaced(h: torch.Tensor, k: torch.Tensor, sound_2C: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _bounded(size_C: torch.Tensor, head: Head) -> torch.Tensor:
+    """Rows whose logits are surely finite, since Σ|h|·max|W| bounds them, `size_C` being Σ|h|. False for NaN and
+    infinity."""
+    return (size_C * head.largest_weight + head.largest_bias) * max(1.0, abs(head.scale)) < LARGEST
+
+
+def _replaced(
+    h: torch.Tensor, k: torch.Tensor, sound_h: torch.Tensor, sound_k: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """States without those that are not sound: nothing after this has to think of NaN.
 
     In their place is the other model's state, so that the difference, and with it what is the other's alone, is as
     exact as anywhere. It is 0 if neither is sound, or widths differ. A product does not mix rows.
     """
-    sound_h, sound_k = sound_2C[:, :, None]
     h, k = h.masked_fill(~sound_h, 0), k.masked_fill(~sound_k, 0)
     if h.shape[1] != k.shape[1]:
         return h, k

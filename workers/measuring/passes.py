@@ -3,9 +3,9 @@
 Windows stream through: a batch of the engine's is in memory, never the corpus. What is done is kept as it comes, and
 between steps of the engine the job can be cancelled.
 
-A GPU computes the values of one step while the host prepares the next and the engine scores it: they are read one step
-late, and kept while it computes those of the next. On a CPU they are there at once. Meanwhile a thread reads the
-reference's hidden states of the next step from the disk.
+A GPU computes the values of a step while the host prepares the next one for the engine. They are read one step late,
+and kept while it computes those of the next step. On a CPU they are there at once. A thread reads the reference's
+hidden states a step ahead.
 
 Names: T positions, D hidden size.
 """
@@ -155,7 +155,7 @@ def divergence_of(
 ) -> tuple[TokenValues, int]:
     """Values of every scored position of `windows`, and how many windows were found in `scratch` from before.
 
-    `reference(i)` gives the reference's hidden_TD of window i, to a thread; `batch` limits the windows of an engine
+    `reference(i)` gives the reference's hidden_TD of window i, to a thread. `batch` limits the windows of an engine
     step; `counted` is whether the tokens go through a model now, and are counted.
     """
     found = scratch.parts() if scratch else []
