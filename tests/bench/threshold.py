@@ -1,17 +1,18 @@
 """`python -m tests.bench.threshold [CURVES [ANSWERS]]`: intervals and answers where the truth is known; writes
-tests/bench/threshold.csv. `python -m tests.bench.threshold again [TEXTS]` draws one cell anew, and its rows alone.
+tests/bench/threshold.csv. `python -m tests.bench.threshold again [TEXTS]` draws one cell anew, and its rows alone;
+`python -m tests.bench.threshold published` fits the published curves, and writes their rows alone.
 
 `coverage`: the share of 95 % intervals of s0 that hold the true knee, over CURVES curves a case (default 400), of bare
 curves and of documents; `other texts` is the cell that was furthest from 95 %, over four times as many texts, none of
 them among those of the cell itself. `straight` and `knee`: what `fit_threshold` answers, whole as a sweep and
 `hemostat threshold` ask it, over ANSWERS curves a case (default 20), bare ones and such whose documents are known and
 have errors that may hang together. Of curves without a knee, *no transition in range* is right; of others it is
-*transition*.
+*transition*. `published`: the ten published curves under their own bounds, and what was published of them.
 """
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -21,6 +22,7 @@ import numpy as np
 from tests.bench.rows import Row, read, replaced, write
 from tests.support.knee_documents import Errors, around, curve_of, simulated
 from tests.support.knees import RISING, SCENARIOS, Array, Scenario, coverage
+from tests.unit.workers.analysis.threshold.curves import CURVES, Published
 from workers.analysis.threshold.answer import fit_threshold
 from workers.analysis.threshold.bounds import Bounds
 from workers.analysis.threshold.curve import Curve
@@ -108,7 +110,7 @@ def coverage_rows(case: str, share: float, width: float, curves: int) -> list[Ro
 
 def main(curves: int, asked: int) -> None:
     """Draws the curves and writes the CSV."""
-    rows = bare(curves, asked) + over_documents(curves, asked)
+    rows = bare(curves, asked) + over_documents(curves, asked) + list(published())
     write(RESULTS, rows)
 
 
@@ -172,7 +174,27 @@ def again(texts: int) -> list[Row]:
     return document_coverage(case, SCENARIOS[name], documents, texts, OTHER_TEXTS)
 
 
+def published(curves: Mapping[str, Published] = CURVES) -> Iterator[Row]:
+    """Each published curve: its knee and error, those of our fit, the interval, and 1 beside the answer."""
+    for name, curve in curves.items():
+        found = fit_threshold(curve.curve, curve.bounds)
+        numbers = {
+            "published_s0": curve.params["s0"],
+            "published_log_sse": curve.log_sse,
+            "s0": found.fit.s0,
+            "log_sse": found.fit.log_sse,
+            "s0_low": found.interval.low,
+            "s0_high": found.interval.high,
+        }
+        yield Row("published", name, "points", len(curve.curve), "count")
+        yield from (Row("published", name, metric, value, "ratio") for metric, value in numbers.items())
+        yield Row("published", name, f"answer_{found.answer.replace(' ', '_')}", 1, "count")
+
+
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["published"]:
+        write(RESULTS, replaced(read(RESULTS), list(published())))
+        sys.exit()
     if sys.argv[1:2] == ["again"]:
         fresh = again(int(sys.argv[2]) if len(sys.argv) > 2 else TIMES * 400)
         write(RESULTS, replaced(read(RESULTS), fresh))

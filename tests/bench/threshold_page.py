@@ -1,5 +1,6 @@
-"""The table of coverage in docs/results/threshold.md, from tests/bench/threshold.csv."""
+"""The tables of docs/results/threshold.md, from tests/bench/threshold.csv."""
 
+from collections.abc import Mapping
 from typing import Final
 
 from tests.bench import threshold
@@ -15,6 +16,19 @@ CURVES: Final = {
     "20 points, 0.05": ("20 points", "0.05"),
     "30 points, 0.05, knee on a point": ("30 points, the knee on one of them", "0.05"),
 }
+PUBLISHED: Final = {
+    "LLM_Pruner w/o": "LLM-Pruner, not tuned",
+    "LLM_Pruner": "LLM-Pruner",
+    "SLEB": "SLEB",
+    "slicegpt": "SliceGPT",
+    "wanda": "Wanda",
+    "RIA": "RIA",
+    "w.DSnoT": "Wanda + DSnoT",
+    "admm": "ADMM",
+    "sparsegpt_owl": "SparseGPT + OWL",
+    "ASVD": "ASVD",
+}
+ANSWER: Final = "answer_"
 NOISES: Final = {
     "even noise": "noise the same everywhere, %",
     "noise growing threefold": "growing threefold along s, %",
@@ -34,4 +48,18 @@ def coverage() -> str:
     return table(["curve", "noise", *NOISES.values()], lines)
 
 
-PARTS: Final = {"threshold-coverage": coverage}
+def published() -> str:
+    """The published knees and errors beside those of our fit."""
+    of = by_case(row for row in read(threshold.RESULTS) if row.bench == "published")
+    head = ["curve", "points", "published s0", "its log SSE", "s0 here", "log SSE", "95 % interval", "answer"]
+    return table(head, (_fitted(words, of[case]) for case, words in PUBLISHED.items()))
+
+
+def _fitted(words: str, of: Mapping[str, float]) -> list[str]:
+    (answer,) = (metric.removeprefix(ANSWER) for metric in of if metric.startswith(ANSWER))
+    knees = (f"{of[metric]:.4f}" for metric in ("published_s0", "published_log_sse", "s0", "log_sse"))
+    between = f"{of['s0_low']:.3f} to {of['s0_high']:.3f}"
+    return [words, f"{of['points']:.0f}", *knees, between, answer.replace("_", " ")]
+
+
+PARTS: Final = {"threshold-coverage": coverage, "threshold-published": published}
