@@ -103,7 +103,8 @@ bench: setup ## measure; writes tests/bench/results/PROCESSOR.csv
 bench-serve: setup ## measure our server against plain vLLM; writes tests/bench/serve.csv
 	@$(BIN)/python -m tests.bench.serve
 
-bench-statistics: setup ## intervals and choices where the truth is drawn, and flips of stored runs; writes tests/bench/{threshold,flips,adaptive,online,classes}.csv
+bench-statistics: setup ## intervals and choices where the truth is drawn, and flips of stored runs; writes tests/bench/{intervals,threshold,flips,adaptive,online,classes}.csv
+	@$(BIN)/python -m tests.bench.intervals
 	@$(BIN)/python -m tests.bench.threshold
 	@$(BIN)/python -m tests.bench.flips
 	@$(BIN)/python -m tests.bench.flips_real

@@ -39,14 +39,14 @@ MOST_WORDS: Final = 1000  # of a page for users
 MOST_WORDS_OF: Final = {"README.md": 900}
 MOST_WORDS_IN_ALL: Final = 30_000
 MOST_WORDS_A_SENTENCE: Final = 30
+RESULTS: Final = "docs/results/"
+# Every number on them is from a committed file or from the code.
+MADE_BY_CODE: Final = ("docs/reference/", "docs/paper.md", "docs/paper/", "docs/recipes/measured.md")
 # Not counted: made from code, tables of results, pages for contributors.
 UNCOUNTED: Final = (
-    "docs/reference/",
-    "docs/results/",
+    *MADE_BY_CODE,
+    RESULTS,
     "docs/contributors/",
-    "docs/paper.md",
-    "docs/paper/",
-    "docs/recipes/measured.md",
     "deploy/runbooks/",
 )
 
@@ -57,11 +57,25 @@ BANNED: Final = re.compile(
     re.IGNORECASE,
 )
 GLOSSARY: Final = "docs/glossary.md"
+_MADE: Final = re.compile(r"<!-- made: [\w-]+ -->.*?<!-- end -->", re.DOTALL)
+_MEASURED: Final = re.compile(r"\bdemo model\b|\bsimulat", re.IGNORECASE)
+_DECIMAL: Final = re.compile(r"(?<![\d.-])\d+\.\d+(?![.\d])")
+# A level of an interval is no measured number.
+_WITH_UNIT: Final = re.compile(
+    r"\d\s?(?:%|(?:nats?|points|s|seconds|minutes|hours|tokens per second|times|GB|MB)\b)(?! (?:intervals?|quantile)\b)"
+)
+_COMMENT: Final = re.compile(r"<!--.*?-->", re.DOTALL)
 _FENCE: Final = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 _LINK: Final = re.compile(r"(?<!\\)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 _IMAGE: Final = re.compile(r"""(?:src|srcset)=["']([^"']+)["']""")
 _QUOTE: Final = re.compile(r"^```\w+ quote=(\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _BODY: Final = re.compile(r"-d\s+'(.*?)'", re.DOTALL)
+
+
+def _prose(text: str) -> str:
+    """Without code, comments and pictures."""
+    without = re.sub(r"(?<=\n\n)(?: {4,}\S[^\n]*\n)+", "", _FENCE.sub("", text))
+    return re.sub(r"<!--.*?-->|<[a-z/][^>]*>", "", without, flags=re.DOTALL)
 
 
 def split(prose: str) -> list[str]:
@@ -92,8 +106,7 @@ class Page:
     @cached_property
     def prose(self) -> str:
         """Without code, comments and pictures."""
-        without = re.sub(r"(?<=\n\n)(?: {4,}\S[^\n]*\n)+", "", _FENCE.sub("", self.text))
-        return re.sub(r"<!--.*?-->|<[a-z/][^>]*>", "", without, flags=re.DOTALL)
+        return _prose(self.text)
 
     @cached_property
     def sentences(self) -> list[str]:
@@ -131,8 +144,8 @@ def pages() -> tuple[Page, ...]:
 
 
 def words(page: Page) -> int:
-    """As `wc -w` counts; 0 of a page that is not for users."""
-    return 0 if page.path.startswith(UNCOUNTED) else len(page.text.split())
+    """As `wc -w` counts, without comments; 0 of a page that is not for users."""
+    return 0 if page.path.startswith(UNCOUNTED) else len(_COMMENT.sub("", page.text).split())
 
 
 def length(page: Page) -> Iterator[str]:
@@ -181,6 +194,19 @@ def glossary(page: Page) -> Iterator[str]:
     if page.path == GLOSSARY:
         known = set(re.findall(r"^\| \*\*(.+?)\*\* \|", page.text, re.MULTILINE))
         yield from (f"{term!r} is not explained" for term in sorted(set(_rules()["terms"]) - known))
+
+
+def measured(page: Page) -> Iterator[str]:
+    """Numbers typed by hand that a bench gives (`tests.bench.pages`): those with a unit on a page of results, and all
+    of sentences about the demo model or a simulation."""
+    if page.path.startswith(MADE_BY_CODE):
+        return
+    typed = re.sub(r"`[^`]*`", "", _prose(_MADE.sub("", page.text)))
+    for sentence in split(typed):
+        unit = _WITH_UNIT.search(sentence)
+        about = _MEASURED.search(sentence) and (unit or _DECIMAL.search(sentence))
+        if about or (unit and page.path.startswith(RESULTS)):
+            yield f"a number typed by hand: {sentence}"
 
 
 def links(page: Page) -> Iterator[str]:
@@ -317,7 +343,7 @@ def unnamed() -> list[str]:
 
 Check = Callable[[Page], Iterator[str]]
 CHECKS: Final[tuple[Check, ...]] = (
-    *(length, sentences, phrases, terms, glossary, links, listed, quotes, commands, targets, examples, names),
+    *(length, sentences, phrases, terms, glossary, measured, links, listed, quotes, commands, targets, examples, names),
 )
 
 

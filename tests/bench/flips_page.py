@@ -1,20 +1,41 @@
-"""The tables of docs/results/flips.md, of tests/bench/flips_runs.jsonl.
+"""The tables of docs/results/flips.md.
 
-What was run and what flipped, how often predictions held it, and a line for each that did not."""
+Of tests/bench/flips_runs.jsonl: what was run and what flipped, how often predictions held it, and a line for each that
+did not. Of tests/bench/flips.csv: how often predictions held runs of drawn worlds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
+from tests.bench import flips
 from tests.bench.flips_real import LEFT_OUT, Predicted, by_case, predicted, rows_of
 from tests.bench.flips_runs import Told
+from tests.bench.rows import Row, table
+from workers.analysis.flips.model import INTERCEPT_SD, SLOPE_SD
 
 CASES: Final = {
     "recipe_left_out": "its recipe, on every task",
     "task_left_out": "its task",
     "both_left_out": "both",
 }
+
+WORLDS: Final = {
+    "priors": "the model's own form, α and β nearer to the centres of their priors (spread "
+    f"{flips.SPREADS[0]:g} and {flips.SPREADS[1]:g}, not {INTERCEPT_SD:g} and {SLOPE_SD:g})",
+    "levelling_off": "flip rates that level off",
+    "proportional": "flip rates that rise with KL, not with its root",
+}
+
+
+def worlds(rows: Iterable[Row]) -> str:
+    """The least and the largest coverage of 95 % intervals in each drawn world."""
+    shares = [(row.case, 100 * row.value) for row in rows if (row.bench, row.metric) == ("flips", "coverage_of_95")]
+    lines = []
+    for world, words in WORLDS.items():
+        found = [share for case, share in shares if case.startswith(f"{world}_")]
+        lines.append([words, f"{min(found):.1f} %", f"{max(found):.1f} %"])
+    return table(["worlds", "least", "most"], lines)
 
 
 def section(told: Sequence[Told]) -> str:

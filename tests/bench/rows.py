@@ -47,6 +47,12 @@ def by_case(rows: Iterable[Row]) -> dict[str, dict[str, float]]:
     return found
 
 
+def span(shares: Iterable[float], digits: int = 0) -> str:
+    """The least and the largest share, in percent."""
+    found = sorted(100 * share for share in shares)
+    return f"{found[0]:.{digits}f} to {found[-1]:.{digits}f} %"
+
+
 def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     """A table of Markdown, without an end of line after the last row."""
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines))

@@ -11,7 +11,7 @@ Whole clusters are drawn with replacement, each draw gives t* = (r* - r)/se*, an
 [r - t*(1-α/2) se, r - t*(α/2) se]. Divergences are skewed, and unlike the percentile bootstrap this one follows the
 skew.
 
-Two additions, both measured by the simulation in the tests and told in docs/statistics.md:
+Two additions (coverage: `tests.bench.intervals`, docs/results/statistics.md):
 
 - With few, skewed clusters even bootstrap-t covers too little: its error is of order 1/N, and the sample's own tail is
   shorter than the population's. So α = 5 % is lowered by min(2 %, 0.3 γ²/N), γ the skewness of the residuals. The

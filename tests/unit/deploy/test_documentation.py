@@ -13,6 +13,7 @@ WRONG = {
     "phrases": "The report tells how much it loses.",
     "terms": "The drift threshold is low.",
     "glossary": "| word | meaning |\n| **knee** | Where a curve breaks. |",
+    "measured": "The demo model loses 0.39 nats per token.",
     "targets": "```\nmake nothing-known\n```",
     "links": "See [a page](nowhere.md).",
     "listed": "See the [index](docs/README.md).",
@@ -128,6 +129,26 @@ def test_a_body_of_another_model_is_checked_by_it(body: str, tmp_path: Path, mon
     monkeypatch.setattr(documentation, "ROOT", tmp_path)
     (tmp_path / "page.md").write_text(f"```\ncurl -d '{body}'\n```", encoding="utf-8")
     assert list(documentation.examples(Page("page.md")))
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "typed"),
+    [
+        ("docs/results/page.md", "The job took 40 s.", True),
+        ("docs/results/page.md", "Brackets are 95 % intervals.", False),
+        ("docs/results/page.md", "<!-- made: serve -->\n\nIt took 40 s.\n\n<!-- end -->", False),
+        ("docs/page.md", "A request waits at most 40 s.", False),
+        ("docs/page.md", "[Simulated](page.md) delays are 3 times as long.", True),
+        ("docs/page.md", "The demo model loses <!-- made: loss-4-bits -->0.37<!-- end --> nats.", False),
+    ],
+)
+def test_a_measured_number_must_not_be_typed(
+    path: str, text: str, typed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(documentation, "ROOT", tmp_path)
+    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / path).write_text(text, encoding="utf-8")
+    assert bool(list(documentation.measured(Page(path)))) is typed
 
 
 def test_what_no_page_names_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

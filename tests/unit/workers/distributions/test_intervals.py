@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
+from tests.support.token_sums import lengths, token_sums
 from workers.distributions.intervals import FEWEST_CLUSTERS, T_LIMIT, Clusters, Estimate, Ratios, ratio_intervals
 
 Array = NDArray[np.float64]
@@ -42,24 +43,12 @@ def test_the_level_is_lowered_by_the_squared_skewness_over_the_number_of_cluster
 # --- the simulation
 
 
-def simulated_token_sums(repeats: int, clusters: int, seed: int) -> tuple[Array, Array]:
-    """Sums and lengths of documents of 20 to 160 correlated tokens (an AR(1), exponentiated), of mean 1 a token."""
-    rng = np.random.default_rng(seed)
-    lengths = rng.integers(20, 161, (repeats, clusters))
-    rho, sigma = 0.6, 1.0
-    state = rng.standard_normal((repeats, clusters), dtype=np.float32)
-    sums = np.zeros((repeats, clusters))
-    for position in range(160):
-        sums += np.where(position < lengths, np.exp(sigma * state - sigma**2 / 2), 0)
-        state *= rho
-        state += np.float32(np.sqrt(1 - rho**2)) * rng.standard_normal(state.shape, dtype=np.float32)
-    return sums, lengths.astype(np.float64)
-
-
 def test_coverage_with_lognormal_document_effects_unequal_lengths_and_correlated_tokens() -> None:
     """At 30 documents at least 91.5 % of the intervals hold the true mean, at 60 and 120 from 93 to 97 %."""
     repeats, block = 2000, 250
-    sums_RN, lengths_RN = simulated_token_sums(repeats, 120, seed=20)
+    rng = np.random.default_rng(20)
+    lengths_RN = lengths((repeats, 120), rng)
+    sums_RN = token_sums(lengths_RN, rng)
     effects_RN = np.random.default_rng(21).standard_normal((repeats, 120))
     coverage: dict[tuple[float, int], float] = {}
     misses_above: dict[tuple[float, int], float] = {}
