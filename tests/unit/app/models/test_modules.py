@@ -186,4 +186,4 @@ def test_places_that_are_not_there_are_refused(tiny):
 
 def test_tensors_are_in_the_model_s_order_whatever_their_names():
     order = ["layers.2.w", "layers.10.w", "layers.b.w", "layers.².w"]
-    assert sorted(order[::-1], key=natural_key) == order
+    assert sorted(set(order), key=natural_key) == order
