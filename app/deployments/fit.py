@@ -111,7 +111,7 @@ def _changed_at(path: Path) -> float:
 
 
 def calibrate_request(deployment: Deployment) -> CalibrateRequest:
-    """The job that fits a deployment's profile: shipped text, every calibrator."""
+    """The job that fits a deployment's profile: shipped text, the usual calibrators."""
     return CalibrateRequest(
         kind="calibrate",
         reference=deployment.reference,

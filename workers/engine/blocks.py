@@ -222,20 +222,22 @@ def _correct_blocks(
     slots = slice(used[0], used[-1] + 1)
     with on_one_thread(kept_TD.device, len(kept_TD)):
         slot_T1 = slot_T[: len(kept_TD), None]
-        at_T = (slot_T1[:, 0] - 1).clamp_min(0)
-        limit_T1 = limit_S[at_T, None]
-        own_TS = slot_T1 == torch.arange(slots.start + 1, slots.stop + 1, device=slot_T.device)
-        stream_TD = kept_TD if emptied_TD is None else emptied_TD + kept_TD
+        at, own_TR = slots.start, None  # where rows are for one slot nothing is gathered
+        if len(used) > 1:
+            at = (slot_T1[:, 0] - 1).clamp_min(0)
+            own_TS = slot_T1 == torch.arange(slots.start + 1, slots.stop + 1, device=slot_T.device)
+            own_TR = own_TS.repeat_interleave(down_SRD.shape[1], 1)
+        limit_T1 = limit_S[:, None][at]
         corrected_TD = corrected(
-            stream_TD,
+            kept_TD if emptied_TD is None else emptied_TD + kept_TD,
             down_SRD[slots].flatten(0, 1),
             up_SRD[slots].flatten(0, 1),
-            bias_SD[at_T],
+            bias_SD[at],
             limit_T1,
-            own_TS.repeat_interleave(down_SRD.shape[1], 1),
+            own_TR,
         )
         left_T1 = (slot_T1 == 0) | (limit_T1 == 0)
-        kept_TD.copy_(torch.where(left_T1, kept_TD, corrected_TD))
+        torch.where(left_T1, kept_TD, corrected_TD, out=kept_TD)
         if emptied_TD is not None:
             emptied_TD.masked_fill_(~left_T1, 0)
 
