@@ -222,7 +222,8 @@ def _correct_blocks(
     slots = slice(used[0], used[-1] + 1)
     with on_one_thread(kept_TD.device, len(kept_TD)):
         slot_T1 = slot_T[: len(kept_TD), None]
-        at, own_TR = slots.start, None  # where rows are for one slot nothing is gathered
+        at: int | torch.Tensor = slots.start  # rows of one slot gather nothing
+        own_TR: torch.Tensor | None = None
         if len(used) > 1:
             at = (slot_T1[:, 0] - 1).clamp_min(0)
             own_TS = slot_T1 == torch.arange(slots.start + 1, slots.stop + 1, device=slot_T.device)
