@@ -36,6 +36,7 @@ from app.jobs.connection import connect
 from app.jobs.queue import TASK_NAME, make_docket
 from app.jobs.store import JobStore
 from app.jobs.workers import HEARTBEAT_S, WorkerInfo, announce, leave
+from app.models.processor import card_name
 from app.secrets import hide_memory
 from app.settings import Settings
 from workers.process.drain import Drain
@@ -137,6 +138,7 @@ def describe(settings: Settings, metrics_port: int) -> WorkerInfo:
         version=_version("hemostat"),
         engine=engine,
         device=device,
+        card=(card_name() or "GPU")[:200] if device == "cuda" else "",
         metrics_url=f"{url_of(settings.host, metrics_port)}/metrics",
         started_at=time.time(),
     )

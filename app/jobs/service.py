@@ -99,7 +99,7 @@ async def dry_run(client: Redis, request: Submission, settings: Settings, owner:
     """Checks as a submission does, and estimates instead of running, by how fast the living workers were."""
     here: Pace | None = None
     with contextlib.suppress(RedisError, OSError):  # nothing is queued, so that Redis may be away
-        here = measured((worker.scoring_rate, worker.device == "cuda") for worker in await living(client))
+        here = measured((worker.scoring_rate, worker.card) for worker in await living(client))
     return await looking.estimate(request, settings, owner, here)
 
 

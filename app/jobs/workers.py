@@ -27,6 +27,7 @@ class WorkerInfo(Contract):
     version: Short = ""
     engine: Short = ""
     device: Short = ""
+    card: Short = Field(default="", description="its GPU, as the driver calls it")
     job: str | None = Field(default=None, description="the job that it runs")
     helping: str | None = Field(default=None, description="the job of another worker that it measures points of")
     draining: bool = False

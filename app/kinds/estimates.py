@@ -25,8 +25,8 @@ SHIPPED = Path(__file__).resolve().parents[2] / "workers" / "text" / "data"
 class Cost:
     """What a job takes; its kind changes what it takes beside one pass of both models over its text.
 
-    Bytes are those of hidden states (`store`) and of checkpoints that are made. `seconds` are those of the machine that
-    everything was measured on, `starts` those of starting engines on any machine.
+    Bytes are those of hidden states (`store`) and of checkpoints that are made. `seconds` are those of work `here`,
+    `starts` those of starting engines.
     """
 
     registry: Registry
@@ -48,25 +48,33 @@ class Cost:
         """Reference and candidate."""
         return self.reference, self.candidate
 
+    def passes(self, tokens: float, *infos: CheckpointInfo) -> float:
+        """Seconds of one pass of each model over so many tokens, with what becomes of its hidden states."""
+        return sum(
+            self.here.seconds(pace.SCORED, tokens * info.parameters)
+            + self.here.seconds(pace.DIVERGED, tokens * info.vocabulary * info.hidden_size)
+            for info in infos
+        )
+
     def add_checkpoints(self, count: int) -> None:
         """So many checkpoints are made, within the budget that the operator gives them; one is there in any case."""
         self.made = max(self.candidate.bytes, min(self.settings.checkpoint_budget_bytes, count * self.candidate.bytes))
 
     def add_settings(self, planned: int) -> None:
         """So many recipes are made and run over the text, the candidate's own among them."""
-        self.seconds += (planned - 1) * (passes(self.tokens, self.candidate) + self.making)
+        self.seconds += (planned - 1) * (self.passes(self.tokens, self.candidate) + self.making)
         self.add_checkpoints(planned)
         self.assumptions += [
             f"{planned} settings, each made and run over the text once",
             "checkpoints of settings are kept within the checkpoint budget, the least recently used go first",
         ]
 
-    def add_answers(self, tokens: int, drawing: float) -> None:
-        """Both models read so many tokens more, and generate for `drawing` seconds together at the usual size."""
+    def add_answers(self, tokens: int, drawn: float, rate: float) -> None:
+        """Both models read so many tokens more, and each generates `drawn`, at `rate` per second at the usual size."""
         self.store += 2 * self.reference.hidden_size * tokens
         self.tokens += tokens
-        drawn = sum(drawing / 2 * info.parameters / pace.PARAMETERS for info in self.models)
-        self.seconds += passes(tokens, *self.models) + drawn
+        self.seconds += self.passes(tokens, *self.models)
+        self.seconds += sum(self.here.seconds(pace.drawn(rate), drawn * info.parameters) for info in self.models)
 
 
 def estimate(request: JobRequest, registry: Registry, settings: Settings, measured: Pace | None = None) -> Estimate:
@@ -87,7 +95,7 @@ def estimate(request: JobRequest, registry: Registry, settings: Settings, measur
     cost.store = 2 * reference.hidden_size * tokens
     # The modified checkpoint has the size of its source: its weights are simulated in the source's dtype.
     cost.made = candidate.bytes if request.candidate.recipe else 0
-    cost.seconds = making + passes(tokens, reference, candidate)
+    cost.seconds = making + cost.passes(tokens, reference, candidate)
     cost.assumptions = [
         *dict.fromkeys(how for _, _, how in texts),
         f"both models run over the text at {here.tokens_per_second:.0f} tokens/s for "
@@ -103,26 +111,8 @@ def estimate(request: JobRequest, registry: Registry, settings: Settings, measur
         tokens=cost.tokens,
         reference_store_bytes=cost.store,
         checkpoint_bytes=cost.made,
-        seconds=round(cost.starts + here.slower * cost.seconds, 1),
-        assumptions=tuple(dict.fromkeys([*cost.assumptions, *of_steps, *_told(here)])),
-    )
-
-
-def passes(tokens: float, *infos: CheckpointInfo) -> float:
-    """Seconds of one pass of each model, on the machine that everything was measured on."""
-    return sum(tokens * info.parameters / (pace.TOKENS_PER_SECOND * pace.PARAMETERS) for info in infos)
-
-
-def _told(here: Pace) -> tuple[str, ...]:
-    """How rates that were measured elsewhere become seconds here."""
-    if here.slower == 1:
-        return ("rates were measured on a 2-core CPU",)
-    times = here.slower if here.slower > 1 else 1 / here.slower
-    than = "slower" if here.slower > 1 else "faster"
-    what = "passes over text are" if here.gpu else "all work is"
-    return (
-        f"{what} taken to be {times:.2g} times {than} here than on the 2-core CPU that rates were measured on "
-        f"({pace.TOKENS_PER_SECOND:.0f} tokens/s over a text)",
+        seconds=round(cost.starts + cost.seconds, 1),
+        assumptions=tuple(dict.fromkeys([*cost.assumptions, *of_steps, *here.assumptions()])),
     )
 
 

@@ -41,7 +41,16 @@ def has_bf16() -> bool:
 
 def driver_version() -> str | None:
     """NVIDIA's driver on this machine, such as `580.95.05`; None if no driver answers."""
-    question = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    return _of_first_gpu("driver_version")
+
+
+def card_name() -> str | None:
+    """The first GPU of this machine, such as `NVIDIA A100-SXM4-80GB`; None if no driver answers."""
+    return _of_first_gpu("name")
+
+
+def _of_first_gpu(what: str) -> str | None:
+    question = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader"]
     try:
         done = subprocess.run(question, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):

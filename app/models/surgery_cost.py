@@ -6,12 +6,7 @@ from app.models import pace
 from app.models.checkpoint import CheckpointInfo
 from app.models.pace import Pace
 from app.models.steps import check_recipe
-from app.models.training import (
-    CPU_MEASURED_PARAMETER_TOKENS_PER_SECOND,
-    CPU_TRAINED_PARAMETER_TOKENS_PER_SECOND,
-    CPU_WRITTEN_PARAMETER_TOKENS_PER_SECOND,
-    measured_tokens,
-)
+from app.models.training import measured_tokens
 from app.recipes.base import Calibrated, Step
 from app.recipes.recipe import Recipe
 
@@ -19,14 +14,13 @@ from app.recipes.recipe import Recipe
 def surgery_cost(
     info: CheckpointInfo, recipe: Recipe, here: Pace, reference: CheckpointInfo
 ) -> tuple[float, tuple[str, ...]]:
-    """(seconds in which a recipe makes its checkpoint, to be multiplied by `here.slower`; what is assumed of them)."""
+    """(seconds in which a recipe makes its checkpoint, what is assumed of them)."""
     if not recipe:
         return 0.0, ()
-    seconds = here.of_steps * info.parameters / pace.SURGERY_PARAMETERS_PER_SECOND
-    told_of_gpu = ("steps run on the processor, not on the GPU",) if here.gpu else ()
+    seconds = here.seconds(pace.CHANGED, info.parameters)
     looking = [step for step in recipe if isinstance(step, Calibrated) and step.reads_text]
     if not looking:
-        return seconds, told_of_gpu
+        return seconds, ()
     tokens = sum(step.calibration_windows * step.calibration_window for step in looking)
     written = sum(step.written_tokens for step in looking)
     trained = sum(step.trained_tokens for step in looking)
@@ -39,18 +33,14 @@ def surgery_cost(
         told += f", trained on {trained:,} of them forward and backward, each as often as it comes"
     if run:
         told += f"; what units cost at each width is measured, which is as much as {run:,.0f} tokens through the model"
-    work = (
-        written * reference.parameters / CPU_WRITTEN_PARAMETER_TOKENS_PER_SECOND
-        + (tokens + written) * info.parameters / pace.TREATED_PARAMETER_TOKENS_PER_SECOND
-        + trained * info.parameters / CPU_TRAINED_PARAMETER_TOKENS_PER_SECOND
-        + run * info.parameters / CPU_MEASURED_PARAMETER_TOKENS_PER_SECOND
-    )
-    # these are the same on every machine
-    limited = sum(step.trained_seconds for step in looking) / here.slower
-    return (
-        seconds + here.of_steps * work + limited,
-        (f"{told}, in proportion to tokens and parameters, as measured on a 2-core CPU", *told_of_gpu),
-    )
+    seconds += here.seconds(pace.WRITTEN, written * reference.parameters)
+    seconds += here.seconds(pace.TREATED, (tokens + written) * info.parameters)
+    seconds += here.seconds(pace.MEASURED, run * info.parameters)
+    for step in looking:
+        seconds += here.seconds(pace.TRAINED[step.trained_in], step.trained_tokens * info.parameters)
+        seconds += step.trained_seconds
+    how = "computed" if here.card else "measured on a 2-core CPU"
+    return seconds, (f"{told}, in proportion to tokens and parameters, as {how}",)
 
 
 def _measured(info: CheckpointInfo, recipe: Recipe, reference: CheckpointInfo) -> float:

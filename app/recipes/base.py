@@ -85,6 +85,8 @@ class Step(Contract):
     # Whether it keeps the states of its text at every border of blocks, and bytes per weight of its working files.
     taped: ClassVar[bool] = False
     kept_bytes: ClassVar[int] = 0
+    # What it multiplies in while it trains.
+    trained_in: ClassVar[Literal["bf16", "float32"]] = "bf16"
     variants: ClassVar[Mapping[str, str]] = {}
 
     type: str

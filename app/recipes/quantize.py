@@ -220,6 +220,7 @@ class QuantizeDynamic(Calibrated):
     role = "quantizer"
     graded_by = "bits"
     taped = True
+    trained_in = "float32"
     runner = "workers.mitigation.dynamic_scaling.step:DynamicScaling"
     rules = "dynamic"
     type: Literal["quantize.dynamic"]

@@ -18,6 +18,8 @@ from app.models.packing import kept_packed
 from app.models.shapes import LAYOUTS
 from app.models.steps import check_recipe
 
+# Seconds of two cores: both models run on the host.
+ON_HOST: Final = pace.Part(1.0)
 # Passes over the subset for each part that is looked into, and for all of them together: control, twin, restoring.
 LOOKS, TOGETHER = 1.5, 3.0
 # What goes on inside is measured on so much of the subset: attention of every head is computed for it.
@@ -45,7 +47,7 @@ def cost(request: AttributeRequest, cost: Cost) -> None:
     """Adds the swaps, and what is measured inside."""
     made = check_recipe(cost.candidate, request.candidate.recipe, pointer="/candidate/recipe", reference=cost.reference)
     found = attribution_cost(request, (cost.reference, made), cost.tokens, reference_parameters=pace.PARAMETERS)
-    cost.seconds += found.seconds
+    cost.seconds += cost.here.seconds(ON_HOST, found.seconds)
     cost.assumptions += found.assumptions
 
 

@@ -9,13 +9,14 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.text import InlineText, ShippedText
 from app.kinds.calibrate.calibrators import walks
 from app.kinds.calibrate.request import CALIBRATORS, WITH_BLOCKS, CalibrateRequest
-from app.kinds.estimates import ENGINE_START_S, SHIPPED, Cost, passes
+from app.kinds.estimates import ENGINE_START_S, SHIPPED, Cost
 from app.kinds.preflight import Checked
 from app.models.checkpoint import CheckpointInfo
+from app.models.pace import Part
 from app.models.shapes import LAYOUTS
 
 # Products of a token's hidden state with the head, that fitting and testing one calibrator take.
-CPU_FIT_PER_SECOND: Final = 4e9
+FITTED: Final = Part(4e9)
 
 
 def check(request: CalibrateRequest, checked: Checked) -> None:
@@ -88,10 +89,10 @@ def cost(request: CalibrateRequest, cost: Cost) -> None:
     names = to_fit(request, info, cost.candidate, compiled=cost.settings.engine_compile)
     count = len(names)
     cost.store *= 3 if walks(names) else 2
-    cost.seconds += cost.tokens * count * info.vocabulary * info.hidden_size / CPU_FIT_PER_SECOND
+    cost.seconds += cost.here.seconds(FITTED, cost.tokens * count * info.vocabulary * info.hidden_size)
     if walks(names):
         # A walk through both models, and a pass of the corrected candidate over the text in an engine of its own.
-        cost.seconds += passes(cost.tokens, info, info, info)
+        cost.seconds += cost.passes(cost.tokens, info, info, info)
         cost.starts += ENGINE_START_S
         cost.assumptions.append("blocks: a walk through both models, and hidden states of the corrected candidate")
     cost.assumptions += [

@@ -7,12 +7,13 @@ from app.contracts.text import FileText, InlineText, ShippedText
 from app.kinds.compare.request import CompareRequest, ToolCallRun
 from app.kinds.estimates import ENGINE_START_S, Cost
 from app.kinds.preflight import Checked
+from app.models import pace
 from app.models.texts import check_text
 from app.models.tokenizers import has_chat_template
 
 POINTER = "/generate_tool_calls"
 # Answers that run together, and tokens per second that they then write, as measured on two cores (SmolLM2, vLLM).
-TOGETHER, CPU_TOKENS_PER_SECOND, CPU_PARAMETERS = 16, 240.0, 134.5e6
+TOGETHER, CPU_TOKENS_PER_SECOND = 16, 240.0
 
 
 def check(request: CompareRequest, checked: Checked) -> None:
@@ -28,7 +29,9 @@ def cost(request: CompareRequest, cost: Cost) -> None:
     run = request.generate_tool_calls
     if run is not None:
         cost.starts += 2 * ENGINE_START_S
-        cost.seconds += seconds_of(run, [info.parameters for info in cost.models])
+        # At most: every answer at its full length.
+        tokens, written = run.prompts * run.max_tokens, pace.drawn(CPU_TOKENS_PER_SECOND)
+        cost.seconds += sum(cost.here.seconds(written, tokens * info.parameters) for info in cost.models)
         cost.assumptions.append(assumption(run))
 
 
@@ -69,15 +72,9 @@ def check_tool_calls(run: ToolCallRun, tokenizer: Path, context: int | None = No
         )
 
 
-def seconds_of(run: ToolCallRun, parameters: list[int]) -> float:
-    """What generating takes on two cores, at most: every answer at its full length."""
-    tokens = run.prompts * run.max_tokens
-    return sum(tokens / (CPU_TOKENS_PER_SECOND * CPU_PARAMETERS / one) for one in parameters)
-
-
 def assumption(run: ToolCallRun) -> str:
     """How that was found."""
     return (
         f"{run.prompts} prompts at most, answered with {run.max_tokens} tokens by both models at "
-        f"{CPU_TOKENS_PER_SECOND:.0f} tokens/s for {CPU_PARAMETERS / 1e6:.1f}M parameters, {TOGETHER} at a time"
+        f"{CPU_TOKENS_PER_SECOND:.0f} tokens/s for {pace.PARAMETERS / 1e6:.1f}M parameters, {TOGETHER} at a time"
     )

@@ -11,12 +11,7 @@ from app.kinds.preflight import Checked
 from app.models import pace
 from app.models.checkpoint import CheckpointInfo
 from app.models.contexts import check_calibration, shortest
-from app.models.training import (
-    CPU_MEASURED_PARAMETER_TOKENS_PER_SECOND,
-    CPU_TRAINED_PARAMETER_TOKENS_PER_SECOND,
-    CPU_WRITTEN_PARAMETER_TOKENS_PER_SECOND,
-    measured_tokens,
-)
+from app.models.training import measured_tokens
 from app.recipes.base import Step
 from app.recipes.prune import PruneGradient
 from app.recipes.quantize import QuantizeDynamic
@@ -46,8 +41,9 @@ def check(request: MitigateRequest, checked: Checked) -> None:
 
 def cost(request: MitigateRequest, cost: Cost) -> None:
     """Adds the search."""
-    seconds, told = search_cost(request, cost.tokens, cost.candidate, cost.reference, cost.here)
-    cost.seconds += seconds
+    seconds, told = search_cost(request, cost.candidate, cost.reference, cost.here)
+    # Candidate, parts of it, and trials over a part of the text; the front over the rest.
+    cost.seconds += cost.passes((PASSES + request.trials / 2) * cost.tokens, cost.candidate) + seconds
     cost.add_checkpoints(request.trials + 1)
     cost.assumptions += told
 
@@ -64,28 +60,25 @@ def own_windows(windows: int) -> int:
 
 
 def search_cost(
-    request: MitigateRequest, tokens: int, candidate: CheckpointInfo, reference: CheckpointInfo, here: pace.Pace
+    request: MitigateRequest, candidate: CheckpointInfo, reference: CheckpointInfo, here: pace.Pace
 ) -> tuple[float, tuple[str, ...]]:
-    """(seconds that a search takes beside the two passes of any job, to be multiplied by `here.slower`; what is assumed
-    of them)."""
-    # Candidate, parts of it, and trials over a part of the text; the front over the rest.
-    passes = (PASSES + request.trials / 2) * tokens
-    passed = passes * candidate.parameters / (pace.TOKENS_PER_SECOND * pace.PARAMETERS)
+    """(seconds that a search takes beside passes over the text, what is assumed of them)."""
     fitted = request.trials * request.calibration_windows * request.calibration_window / 2
-    seconds = request.trials * candidate.parameters / pace.SURGERY_PARAMETERS_PER_SECOND
-    seconds += fitted * candidate.parameters / pace.TREATED_PARAMETER_TOKENS_PER_SECOND
+    seconds = here.seconds(pace.CHANGED, request.trials * candidate.parameters)
+    seconds += here.seconds(pace.TREATED, fitted * candidate.parameters)
     told = (
         f"{request.trials} trials, a third of them in full: each makes a checkpoint and fits it on text, in proportion "
         "to parameters and tokens"
     )
     steps = _trained(request)
-    if trained := max((step.trained_tokens for step in steps), default=0):
-        run = FULL * request.trials * trained
-        seconds += run * candidate.parameters / CPU_TRAINED_PARAMETER_TOKENS_PER_SECOND
+    longest = max(steps, key=lambda step: step.trained_tokens, default=None)
+    if longest is not None and longest.trained_tokens:
+        run = FULL * request.trials * longest.trained_tokens
+        seconds += here.seconds(pace.TRAINED[longest.trained_in], run * candidate.parameters)
         told += "; in full, each is taken to train as the longest that may be tried does"
     if written := max((step.written_tokens for step in steps), default=0):
         run = FULL * request.trials * written
-        seconds += run * reference.parameters / CPU_WRITTEN_PARAMETER_TOKENS_PER_SECOND
+        seconds += here.seconds(pace.WRITTEN, run * reference.parameters)
         told += f", and to be fitted on {written:,} tokens that the reference writes itself, too"
     if _has_place(request, "quantize.dynamic"):
         mixed = QuantizeDynamic(
@@ -97,9 +90,9 @@ def search_cost(
         )
         with suppress(HemostatError):  # of weights that it cannot be done to, no trial is made
             run = MIXED * request.trials * measured_tokens(mixed, candidate)
-            seconds += run * candidate.parameters / CPU_MEASURED_PARAMETER_TOKENS_PER_SECOND
+            seconds += here.seconds(pace.MEASURED, run * candidate.parameters)
             told += "; a quarter measure what units cost at each width"
-    return passed + here.of_steps * seconds, (
+    return seconds, (
         told,
         "checkpoints of trials are kept within the checkpoint budget, the least recently used go first",
     )

@@ -3,7 +3,7 @@
 from app.kinds.estimates import Cost
 from app.kinds.preflight import Checked
 from app.kinds.tasks.request import TasksRequest
-from app.models.tasks.checks import check_answers, check_tasks, tasks_cost
+from app.models.tasks.checks import GENERATED_PER_SECOND, check_answers, check_tasks, tasks_cost
 
 
 def check(request: TasksRequest, checked: Checked) -> None:
@@ -14,6 +14,6 @@ def check(request: TasksRequest, checked: Checked) -> None:
 
 def cost(request: TasksRequest, cost: Cost) -> None:
     """Adds the answers."""
-    asked, drawing, told = tasks_cost(request.tasks, cost.settings, seed=request.seed)
-    cost.add_answers(asked, drawing)
+    asked, drawn, told = tasks_cost(request.tasks, cost.settings, seed=request.seed)
+    cost.add_answers(asked, drawn, GENERATED_PER_SECOND)
     cost.assumptions += told

@@ -9,7 +9,7 @@ from app.contracts.blocks import ENGINE_SECTIONS
 from app.contracts.decoding import rows_of, runs_in_vllm
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.text import InlineText, Message
-from app.kinds.estimates import ENGINE_START_S, Cost, passes
+from app.kinds.estimates import ENGINE_START_S, Cost
 from app.kinds.preflight import Checked, check_request
 from app.kinds.trajectory.request import TrajectoryRequest, pointer_of, pointing
 from app.models import pace
@@ -153,15 +153,14 @@ def cost(request: TrajectoryRequest, cost: Cost) -> None:
     length = request.prompt_tokens + request.tokens
     seconds, scored = 0.0, 0
     for index, info in enumerate(infos):
-        slower = info.parameters / pace.PARAMETERS
         for decoder in request.decoders:
             rows = rows_of(decoder) * prompts * request.tokens
-            fast = runs_in_vllm(decoder)
-            seconds += slower * rows / (CPU_VLLM_TOKENS_PER_SECOND if fast else CPU_LOOP_ROWS_PER_SECOND)
+            rate = CPU_VLLM_TOKENS_PER_SECOND if runs_in_vllm(decoder) else CPU_LOOP_ROWS_PER_SECOND
+            seconds += cost.here.seconds(pace.drawn(rate), rows * info.parameters)
         # The reference scores everybody's texts, a candidate its own and the reference's.
         own = texts * length * (len(infos) if index == 0 else 2)
         scored += own
-        seconds += passes(own, info)
+        seconds += cost.passes(own, info)
     candidates = list(zip(infos[1:], request.models(), strict=True))
     surgery = [surgery_cost(info, model.recipe, cost.here, cost.reference) for info, model in candidates]
     cost.documents, cost.tokens = prompts, texts * request.tokens * len(infos)

@@ -19,3 +19,15 @@ def test_a_worker_is_named_after_its_machine_whatever_that_is_called(
 
 def test_the_device_is_what_the_settings_say(tmp_path: Path) -> None:
     assert describe(Settings(home=tmp_path, engine_device="cuda"), 1).device == "cuda"
+
+
+@pytest.mark.parametrize(("answer", "card"), [("echo NVIDIA L4", "NVIDIA L4"), ("exit 9", "GPU")])
+def test_a_worker_names_its_gpu_as_the_driver_does(
+    answer: str, card: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text(f"#!/bin/sh\n{answer}\n")
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert describe(Settings(home=tmp_path, engine_device="cuda"), 1).card == card
+    assert describe(Settings(home=tmp_path, engine_device="cpu"), 1).card == ""
