@@ -12,13 +12,21 @@ from app.cli.fetching import fetch
 from app.contracts.errors import HemostatError
 from app.kinds.mitigate.onwards import CARD_FILE, RECIPE_FILE, commands, fetching
 from app.kinds.mitigate.report import MitigateReport
+from app.reports.reading import parse
 
 Json = dict[str, Any]
 
 
 def next_commands(found: Json, url: str | None) -> list[str]:
     """What to do with what the report recommends, from the files of its job."""
-    return fetching(MitigateReport.model_validate(found, extra="ignore"), options=_where(url))
+    return fetching(_report(found), options=_where(url))
+
+
+def _report(found: Json) -> MitigateReport:
+    """Raises as `parse`."""
+    report = parse(found)
+    assert isinstance(report, MitigateReport)  # noqa: S101 - the kind says so
+    return report
 
 
 def _where(url: str | None) -> str:
@@ -28,7 +36,7 @@ def _where(url: str | None) -> str:
 
 def onwards(client: Client, found: Json, page: Path, *, url: str | None) -> list[str]:
     """Saves the recommended recipe and its model card beside the page, and shows what to do with them."""
-    report = MitigateReport.model_validate(found, extra="ignore")
+    report = _report(found)
     if not report.recommended:
         return []
     where = _where(url)

@@ -145,7 +145,7 @@ CATALOGUE: dict[ErrorCode, ErrorKind] = {
     ErrorCode.JOB_NOT_FOUND: ErrorKind(404, "There is no such job"),
     ErrorCode.JOB_NOT_FINISHED: ErrorKind(409, "The job has no result yet"),
     ErrorCode.JOB_ACTIVE: ErrorKind(409, "The job is still active"),
-    ErrorCode.JOB_UNREADABLE: ErrorKind(409, "The job's record was written by another version"),
+    ErrorCode.JOB_UNREADABLE: ErrorKind(409, "The job's record or report was written by another version"),
     ErrorCode.ARTIFACT_NOT_FOUND: ErrorKind(404, "The job has no such artifact"),
     ErrorCode.REPORTS_NOT_COMPARABLE: ErrorKind(422, "The reports were not measured alike"),
     ErrorCode.INVALID_CURSOR: ErrorKind(422, "The cursor does not name a job or an event"),

@@ -12,7 +12,8 @@ from app.kinds.registry import kind_of
 def parse(report: object) -> Report:
     """The report as data. Fields that this version does not know are dropped: a newer one may have added them.
 
-    Raises `HemostatError(INVALID_REQUEST)` for anything that is not a report of schema `hemostat.report/1`.
+    Raises `HemostatError`: INVALID_REQUEST for anything that is not a report of schema `hemostat.report/1`,
+    JOB_UNREADABLE for one that does not fit it.
     """
     schema = report.get("schema") if isinstance(report, dict) else None
     if schema != SCHEMA:
@@ -37,8 +38,7 @@ def parse(report: object) -> Report:
         first = error.errors(include_url=False, include_input=False)[0]
         place = "/" + "/".join(map(str, first["loc"]))
         raise HemostatError(
-            ErrorCode.INVALID_REQUEST,
-            f"the report does not fit its schema {SCHEMA}: {place}: {first['msg']}",
-            hint="it may be damaged or edited: fetch it again",
-            pointer=place,
+            ErrorCode.JOB_UNREADABLE,
+            f"the report does not fit this version's schema {SCHEMA}: {place}: {first['msg']}",
+            hint="another version wrote it, or it was edited: show it with that version, or submit its job again",
         ) from None

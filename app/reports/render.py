@@ -15,8 +15,8 @@ from app.reports.reading import parse
 def blocks_of(report: dict[str, Any]) -> Sequence[Block]:
     """What a report shows (`hemostat.report/1` as JSON data).
 
-    Fields that this version does not know are left out, so that a report of a newer one still shows. Raises
-    `HemostatError(INVALID_REQUEST)` for anything that is not such a report.
+    Fields that this version does not know are left out, so that a report of a newer one still shows. Raises as
+    `parse`.
     """
     data = parse(report)
     blocks: Sequence[Block] = KINDS[data.kind].call("view", data)

@@ -129,6 +129,10 @@ async def test_jobs_that_cannot_be_compared_are_refused_by_their_own_codes(api: 
     assert (damaged.status_code, damaged.json()["code"]) == (422, "invalid_request")
     assert two in damaged.json()["detail"]
     assert str(api.state.settings.home) not in damaged.text
+    file = api.state.settings.job_dir(one) / "attempt-1" / "report.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"warnings": ["The text is short."]}))
+    other = await ask(api, one, two)
+    assert (other.status_code, other.json()["code"]) == (409, "job_unreadable")
 
 
 # Waits until a job's folder is gone, then does what is asked.

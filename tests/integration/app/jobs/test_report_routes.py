@@ -39,6 +39,21 @@ async def test_a_report_is_json_or_a_page_as_the_client_likes(api: Api, report: 
     assert (await api.http.get(url, params={"format": "pdf"})).status_code == 422
 
 
+async def test_a_report_of_another_version_is_refused_as_a_page_and_its_job_is_still_listed(
+    api: Api, report: bytes
+) -> None:
+    job_id = await api.submit()
+    await finish(api, job_id, json.dumps(json.loads(report) | {"warnings": ["The text is short."]}).encode())
+    url = f"{JOBS}/{job_id}/report"
+    page = await api.http.get(url, params={"format": "html"})
+    assert (page.status_code, page.json()["code"]) == (409, "job_unreadable")
+    assert "submit its job again" in page.json()["hint"]
+    assert (await api.http.get(url)).json()["warnings"] == ["The text is short."]
+    for accepted in ("application/json", "text/html"):
+        listed = await api.http.get(JOBS, headers={"accept": accepted})
+        assert listed.status_code == 200 and job_id in listed.text
+
+
 async def test_the_report_validates_against_the_published_schema(api: Api, report: bytes) -> None:
     schema = (await api.http.get("/v1/diagnosis/schemas/report")).json()
     assert schema["$id"] == "hemostat.report/1"

@@ -26,8 +26,17 @@ def test_anything_else_is_refused(wrong):
     assert raised.value.code == ErrorCode.INVALID_REQUEST
 
 
-def test_a_damaged_report_is_refused_with_the_place(report):
-    damaged = report | {"perplexity": report["perplexity"] | {"ratio": {"mean": "text", "ci": None}}}
+@pytest.mark.parametrize(
+    ("other", "place"),
+    [
+        ({"perplexity": {"reference": 8.0, "candidate": 9.0, "ratio": {"mean": "text"}}}, "/perplexity/ratio/mean"),
+        ({"warnings": ["The text is short."]}, "/warnings/0"),
+        ({"not_tested": ["sampling"]}, "/not_tested/0"),
+    ],
+)
+def test_a_report_of_another_version_is_refused_with_the_place_and_what_to_do(report, other, place):
     with pytest.raises(HemostatError) as raised:
-        parse(damaged)
-    assert raised.value.pointer == "/perplexity/ratio/mean"
+        parse(report | other)
+    assert raised.value.code is ErrorCode.JOB_UNREADABLE
+    assert place in raised.value.detail
+    assert "submit its job again" in raised.value.hint
