@@ -97,7 +97,7 @@ def _choice(report: SweepReport) -> str:
 
 def figures(report: SweepReport) -> tuple[Figure, ...]:
     """Where mild and near-lossless end, and where the curves turn."""
-    lossless = "ln perplexity rises by less than 0.218"
+    lossless = "ln perplexity rises by less than 0.218; the KL may be severe"
     return (
         _limit_figure("Stays mild up to", report, report.largest_mild, "excess KL, by its upper limit"),
         _limit_figure("Near-lossless by perplexity up to", report, report.near_lossless, lossless),
