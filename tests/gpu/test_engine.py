@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM
 from app.models.checkpoint import inspect
 from app.settings import Settings
 from tests.integration.workers.engine.conftest import same
+from tests.support.engines import residents
 from workers.engine.pool import EnginePool
 from workers.engine.resident import ResidentEngine
 from workers.engine.swap import Trust
@@ -22,18 +23,8 @@ MIB = 2**20
 def start(device: str, tmp_path: Path) -> Iterator[Callable[[Path], ResidentEngine]]:
     """`start(checkpoint)`: an engine of its own on the device, closed after the test."""
     pool = EnginePool(Settings(home=tmp_path, engine_device=device, engine_kv_cache_bytes=16 * MIB))
-    made: list[ResidentEngine] = []
-
-    def started(checkpoint: Path) -> ResidentEngine:
-        info = inspect(checkpoint)
-        engine = ResidentEngine(pool._options(info, 128, "bfloat16"), Trust(device))
-        made.append(engine)
-        engine.load(info)
-        return engine
-
-    yield started
-    for engine in made:
-        engine.close()
+    with residents(pool) as start:
+        yield lambda checkpoint: start(checkpoint, Trust(device))
     pool.close()
 
 

@@ -42,7 +42,7 @@ from workers.measuring.floor import Floor
 from workers.measuring.gauges import send
 from workers.measuring.plan import plan_fingerprint
 from workers.measuring.sealed import Opened, Sealed
-from workers.measuring.sides import Side, Sides, modify, resolve
+from workers.measuring.sides import Side, Sides, resolve
 from workers.process.handler import JobContext
 
 RAW_FILE: Final = "raw.parquet"
@@ -88,7 +88,7 @@ class _Calibrate(Attempt):
             reference, entry, origin = resolve(request, context)
             sets, texts = self._sets(reference, entry.dtype)
         with watch.phase("modify"):
-            sides = modify(request, reference, entry, origin, context, device=self._room.pool.device, calibration=texts)
+            sides = self._made(request, reference, entry, origin, texts)
         names = to_fit(request, sides.reference.info, sides.candidate.info, compiled=context.settings.engine_compile)
         with sides.modified:
             pairs = self._hidden(sides, sets)

@@ -34,7 +34,7 @@ from workers.measuring.long_context import Cut, cut, reference_limit
 from workers.measuring.passes import score_into_store
 from workers.measuring.positions import positions_of
 from workers.measuring.recipes import Bench
-from workers.measuring.sides import Side, Sides, folder_bytes, resolve
+from workers.measuring.sides import Side, Sides, folder_bytes, modify, resolve
 from workers.process.handler import JobContext
 from workers.text.documents import TextDocument
 from workers.text.sampler import DeferredSampler, ReferenceIdentity
@@ -148,6 +148,18 @@ class Attempt:
             scored, what = beside
             self._check_overlap(texts, recipe, scored(reference, entry.dtype), pointer="/candidate/recipe", what=what)
         return Text(reference, entry, origin, documents, corpus, texts)
+
+    def _made(
+        self,
+        request: JobRequest,
+        reference: Side,
+        entry: ModelEntry,
+        origin: CheckpointInfo,
+        texts: CalibrationLoader,
+    ) -> Sides:
+        """The candidate of `request` after its recipe, made where engines run. Raises what `modify` raises."""
+        device = self._room.pool.device
+        return modify(request, reference, entry, origin, self._context, device=device, calibration=texts)
 
     def _reference(self, sides: Sides, corpus: Corpus, precision: Precision) -> ReferenceRun:
         """The reference over a text: scored or found in the store, its head checked, its noise floor measured."""

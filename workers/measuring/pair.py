@@ -44,7 +44,7 @@ from workers.measuring.limitations import limits_of
 from workers.measuring.passes import divergence_of
 from workers.measuring.plan import Scratch, plan_fingerprint
 from workers.measuring.positions import positions_of
-from workers.measuring.sides import Sides, modify
+from workers.measuring.sides import Sides
 from workers.measuring.summary import Summary, summarize
 from workers.measuring.verdict import decide, sentence
 from workers.process.handler import JobContext
@@ -192,15 +192,7 @@ class PairAttempt(Attempt):
         with self._watch.phase("text"):
             text = self._read_text(beside)
         with self._watch.phase("modify"):
-            sides = modify(
-                self._shared,
-                text.reference,
-                text.entry,
-                text.origin,
-                self._context,
-                device=self._room.pool.device,
-                calibration=text.calibration,
-            )
+            sides = self._made(self._shared, text.reference, text.entry, text.origin, text.calibration)
         with sides.modified:
             asked = self._shared.candidate.recipe or self._shared.self_check
             if not asked and sides.candidate.weights == sides.reference.weights:

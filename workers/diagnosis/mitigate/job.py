@@ -41,7 +41,7 @@ from workers.measuring.plan import plan_fingerprint
 from workers.measuring.recipes import Bench, Measurement, RefusedError, estimate
 from workers.measuring.sealed import Sealed
 from workers.measuring.sets import Part, Sets, draw
-from workers.measuring.sides import Side, Sides, modify, resolve
+from workers.measuring.sides import Side, Sides, resolve
 from workers.measuring.subject import Fit, Subject
 from workers.process.handler import JobContext
 
@@ -96,7 +96,7 @@ class _Mitigate(Attempt):
             reference, entry, origin = resolve(request, context)
             sets, texts = self._sets(reference, entry)
         with watch.phase("modify"):
-            sides = modify(request, reference, entry, origin, context, device=self._room.pool.device, calibration=texts)
+            sides = self._made(request, reference, entry, origin, texts)
         bench = self._bench(reference, origin, entry.dtype, texts)
         with sides.modified:
             self._check_budget(sides, origin)

@@ -22,7 +22,7 @@ from workers.engine.room import EngineRoom
 from workers.measuring.attempt import Attempt, Scored, counted
 from workers.measuring.passes import StoredStates, divergence_of
 from workers.measuring.plan import Scratch, plan_fingerprint
-from workers.measuring.sides import Sides, modify, resolve
+from workers.measuring.sides import Sides, resolve
 from workers.process.handler import JobContext
 from workers.text.tokenization import bos_of, load_tokenizer
 from workers.text.windows import Corpus
@@ -119,9 +119,7 @@ class _Trajectory(Attempt):
         with self._watch.phase("modify"):
             for index, (one, own, own_entry, origin) in enumerate(resolved):
                 with pointing(index):
-                    sides = modify(
-                        one, own, own_entry, origin, context, device=self._room.pool.device, calibration=texts
-                    )
+                    sides = self._made(one, own, own_entry, origin, texts)
                 stack.enter_context(sides.modified)
                 check_context(prompts, request.tokens, sides.candidate.info.max_position, model=sides.candidate.alias)
                 every.append(sides)

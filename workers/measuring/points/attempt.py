@@ -18,7 +18,6 @@ from workers.measuring.points.record import PointRecord
 from workers.measuring.points.runner import PHASE, PointRunner, Setting
 from workers.measuring.recipes import PRECISION, Bench
 from workers.measuring.sets import Part
-from workers.measuring.sides import modify
 from workers.process.handler import JobContext
 
 
@@ -43,15 +42,7 @@ class PointsAttempt(Attempt):
                 self._check_overlap(text.calibration, recipe, text.documents, pointer="/candidate/recipe")
             part = Part.of(text.corpus)
         bare = request.model_copy(update={"candidate": request.candidate.model_copy(update={"recipe": ()})})
-        sides = modify(
-            bare,
-            text.reference,
-            text.entry,
-            text.origin,
-            self._context,
-            device=self._room.pool.device,
-            calibration=text.calibration,
-        )
+        sides = self._made(bare, text.reference, text.entry, text.origin, text.calibration)
         with sides.modified:
             run = self._reference(sides, text.corpus, PRECISION)
             yield Ground(sides, part, run, text.calibration, tuple(self._allowed()))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from app.models.checkpoint import inspect
+from tests.support.engines import residents
 from workers.engine.pool import EnginePool
 from workers.engine.resident import ResidentEngine
 from workers.engine.swap import Trust
@@ -19,18 +19,8 @@ Packed = Callable[..., Path]
 @pytest.fixture
 def resident(pool: EnginePool) -> Iterator[Callable[[Path, Trust], ResidentEngine]]:
     """`resident(checkpoint, trust)`: an engine of its own, outside the pool, closed after the test."""
-    made: list[ResidentEngine] = []
-
-    def start(checkpoint: Path, trust: Trust) -> ResidentEngine:
-        info = inspect(checkpoint)
-        engine = ResidentEngine(pool._options(info, 128, "bfloat16"), trust)
-        made.append(engine)
-        engine.load(info)
-        return engine
-
-    yield start
-    for engine in made:
-        engine.close()
+    with residents(pool) as start:
+        yield start
 
 
 @pytest.fixture(scope="session")
