@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(WORKER)
 
-.PHONY: setup demo up test test-all test-gpu lint size board pictures board-picture docs audit lock bench bench-serve bench-statistics bench-mitigation bench-decoders chaos soak mutants paper clean
+.PHONY: setup demo up test test-all test-gpu lint size board pictures board-picture docs wheel audit lock bench bench-serve bench-statistics bench-mitigation bench-decoders chaos soak mutants paper clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -87,6 +87,10 @@ board-picture: setup ## take the picture of the board over more than an hour of 
 docs: setup ## write docs/reference from the code, and the tables of results from committed numbers
 	@$(BIN)/python -m deploy.reference
 	@$(BIN)/python -m tests.bench.pages
+
+DIST := dist
+wheel: setup ## the wheel of app and workers, in DIST=dist, built by locked packages
+	@$(BIN)/pip wheel -q --no-deps --no-build-isolation --wheel-dir "$(DIST)" .
 
 audit: setup ## ask PyPI for known vulnerabilities of every locked package; fails where it does not answer for one
 	@$(BIN)/uv tool run pip-audit==2.10.1 --strict --disable-pip --require-hashes $(patsubst %,-r %,$(wildcard requirements/*.lock))
