@@ -243,8 +243,8 @@ class SweepReport(Report):
     threshold_kl: Threshold | None
     no_threshold: str = Field(default="", description="why a threshold is missing; empty if none is missing")
     near_lossless: Limit | None = Field(
-        description="by the published rule on perplexity. Its KL may be severe. Null: no finite perplexity, or no known "
-        "order of strength"
+        description="by the published rule on perplexity. Its KL may be severe. Null: no finite perplexity, or no "
+        "known order of strength"
     )
     largest_mild: Limit | None = Field(
         description=(
