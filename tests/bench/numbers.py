@@ -103,6 +103,13 @@ def dependence() -> str:
     return f"{found[0]:.0f} to {found[-1]:.0f}"
 
 
+def long_runs() -> str:
+    """The largest share of streams that ever raise a false quiet alarm in runs of 400 similar requests."""
+    of = by_case(read(online_page.FILE))
+    found = [one["false_alarm_ratio"] for case, one in of.items() if case.startswith("quiet_null_runs_400")]
+    return f"{100 * max(found):.1f} %"
+
+
 PARTS: Final[dict[str, Callable[[], str]]] = {
     "readme-dynamic": readme_dynamic,
     "order": order,
@@ -115,5 +122,6 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "drift-delays": lambda: delays(f"drift_x2.0_sigma_{sigma}_after_0" for sigma in online_page.SIGMAS),
     "quiet-delays": lambda: delays(f"quiet_x2.0_ar1_0.0_sigma_{sigma}_after_5000" for sigma in online_page.SIGMAS),
     "dependence": dependence,
+    "long-runs": long_runs,
     "rollback-delay": lambda: f"{by_case(read(online_page.FILE))['rollback_worse_0.3_after_0']['delay_median']:.0f}",
 }

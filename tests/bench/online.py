@@ -3,7 +3,7 @@
 Thousands of streams step at once through the very functions that the machines use one at a time
 (`workers.calibration.online.capital`); the tests hold both to each other. Nothing here depends on the machine's speed.
 
-Shapes: S streams, T requests.
+Shapes: S streams, T requests, L lengths of blocks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from workers.calibration.online.capital import advance, opening, spent, value
 from workers.calibration.online.drift import LEAST_LEVEL, DriftDetector
 from workers.calibration.online.promotion import REJECT_BOUND, PairedTrial
 from workers.calibration.online.quiet import (
-    BLOCK,
+    BLOCKS,
     CLIP,
     FEWEST,
     FIRST,
@@ -88,7 +88,8 @@ def _quiet_stakes(detector: QuietDetector, values: Iterable[Array]) -> Iterator[
         x_S = next(values)
         scale_S = scale_S + np.where(scale_S > 0, np.minimum(x_S, CLIP * scale_S / seen), x_S)
     bound_S = CLIP * np.maximum(scale_S / FIRST, LEAST_LEVEL)
-    total_S, spread_S, block_S, squares_S = (np.zeros(len(bound_S)) for _ in range(4))
+    total_S, spread_S = np.zeros(len(bound_S)), np.zeros(len(bound_S))
+    begun_LS, squares_LS = np.zeros((len(BLOCKS), len(bound_S))), np.zeros((len(BLOCKS), len(bound_S)))
     least_S, tau_S = np.full(len(bound_S), 0.5), np.ones(len(bound_S))
     for learned, x_S in enumerate(values):
         y_S = np.minimum(x_S / bound_S, 1.0)
@@ -97,13 +98,12 @@ def _quiet_stakes(detector: QuietDetector, values: Iterable[Array]) -> Iterator[
         if learned >= MOST:
             continue
         spread_S = spread_S + (y_S - (1 / CLIP + total_S) / (1 + learned)) ** 2
-        total_S, block_S = total_S + y_S, block_S + y_S
-        count = learned + 1
-        if count % BLOCK:
-            continue
-        squares_S, block_S = squares_S + block_S**2, np.zeros(len(bound_S))
-        if count >= FEWEST:
-            found_S = dependence(count, total_S, spread_S, squares_S)
+        total_S, begun_LS, count = total_S + y_S, begun_LS + y_S, learned + 1
+        full_L = count % np.asarray(BLOCKS) == 0
+        squares_LS[full_L] += begun_LS[full_L] ** 2
+        begun_LS[full_L] = 0.0
+        if count >= FEWEST and full_L[-1]:
+            found_S = dependence(count, total_S, spread_S, squares_LS)
             limit_S = upper_limit(count, total_S, spread_S, found_S, error)
             least_S, tau_S = np.where(limit_S < least_S, (limit_S, found_S), (least_S, tau_S))
 
@@ -162,6 +162,21 @@ def autocorrelated(mean: float, sigma: float, rho: float, *, streams: int, reque
     for _ in range(requests):
         yield mean * np.exp(sigma * log_S - sigma**2 / 2)
         log_S = rho * log_S + math.sqrt(1 - rho**2) * rng.standard_normal(streams)
+
+
+def runs(
+    mean: float, sigma: float, length: int, alike: float, *, streams: int, requests: int, seed: int
+) -> Iterator[Array]:
+    """Lognormal values in runs of `length`, the first of which has begun at any time before.
+
+    Within a run the share `alike` of the variance of their logarithms is common to all.
+    """
+    rng = np.random.default_rng(seed)
+    begun_S, common_S = rng.integers(length, size=streams), rng.standard_normal(streams)
+    for step in range(requests):
+        common_S = np.where((begun_S + step) % length == 0, rng.standard_normal(streams), common_S)
+        log_S = math.sqrt(alike) * common_S + math.sqrt(1 - alike) * rng.standard_normal(streams)
+        yield mean * np.exp(sigma * log_S - sigma**2 / 2)
 
 
 def paired(mean_gain: float, *, level: float, sigma: float, own: float) -> Draw:
@@ -238,8 +253,13 @@ def quiet_rows(streams: int = 1000, requests: int = 10_000) -> list[Row]:
             values = autocorrelated(1.0, sigma, rho, streams=streams, requests=requests, seed=32)
             share = _share(quiet_alarms(detector, values))
             rows.append(Row("online", f"quiet_null_ar1_{rho}_sigma_{sigma}", "false_alarm_ratio", share, "ratio"))
+        for length in (100, 200, 400):
+            for alike in (0.25, 1.0):
+                values = runs(1.0, sigma, length, alike, streams=streams, requests=requests, seed=34)
+                share, case = _share(quiet_alarms(detector, values)), f"quiet_null_runs_{length}_alike_{alike}"
+                rows.append(Row("online", f"{case}_sigma_{sigma}", "false_alarm_ratio", share, "ratio"))
         for factor in (1.2, 2.0):
-            for at in (500, 1000, 5000):
+            for at in (1000, 2500, 5000):
                 for rho in (0.0, 0.6):
                     like = autocorrelated(1.0, sigma, rho, streams=200, requests=at + 5000, seed=33)
                     values = (x_S * (1.0 if step < at else factor) for step, x_S in enumerate(like))

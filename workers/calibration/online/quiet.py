@@ -17,10 +17,11 @@ while the limit is learned cannot raise it. Sources: Fan, Grama and Liu, Exponen
 20, 2015; Waudby-Smith and Ramdas, JRSS B 86, 2024, §3.
 
 τ, the dependence, is 1 for independent requests. Where neighbours are alike, it says how many requests are worth one:
-the variance of sums over blocks of n requests is n τ times that of a request. It is estimated from blocks of `BLOCK`
-requests (batch means), with one standard error more. Evidence for a limit and against it is raised to the power 1/τ.
-By Jensen's inequality this keeps each bound if requests are independent. For clustered ones it makes the bound of their
-sums right to second order, if clusters are not much longer than a block. `tests/bench/online.csv` has what remains.
+the variance of sums over blocks of n requests is n τ times that of a request. It is estimated from blocks of each of
+`BLOCKS` (batch means), with two standard errors more; the largest counts. Evidence for a limit and against it is raised
+to the power 1/τ. By Jensen's inequality this keeps each bound if requests are independent. For clustered ones it makes
+the bound of their sums right to second order, if clusters are not longer than the longest block. Few clusters look like
+none, so there is no limit before ten of the longest blocks. `tests/bench/online.csv` has what remains.
 
 A request is tested against the limit that the requests before it gave, on the same clipped values. Learning and testing
 use half of α each, over all attempts to learn: attempt k uses the part 1/(k(k+1)) of its half. Another version is
@@ -30,7 +31,8 @@ learned again, but its limit only counts if it is lower: a worse version must no
 from __future__ import annotations
 
 import math
-from typing import Final
+from collections.abc import Iterable
+from typing import Annotated, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -45,10 +47,13 @@ Array = NDArray[np.float64]
 
 FIRST: Final = 20  # requests that give the scale
 CLIP: Final = 8.0  # scales; C above
-BLOCK: Final = 20  # requests; the limit is computed at the end of each block
-FEWEST: Final = 200  # learned requests, from which on there is a limit
+BLOCKS: Final = (20, 50, 100, 200)  # requests; each divides the longest, at whose ends the limit is computed
+FEWEST: Final = 10 * BLOCKS[-1]  # learned requests, from which on there is a limit
 MOST: Final = 5000  # learned requests
 RATES: Final = (0.9, 0.6, 0.4, 0.27, 0.18)
+
+Sums = Annotated[tuple[float, ...], Field(min_length=len(BLOCKS), max_length=len(BLOCKS))]
+NOTHING: Final = (0.0,) * len(BLOCKS)
 
 
 class QuietMemory(Contract):
@@ -60,8 +65,8 @@ class QuietMemory(Contract):
     learned: int = Field(default=0, ge=0)
     total: float = Field(default=0.0, ge=0, description="Σ y")
     spread: float = Field(default=0.0, ge=0, description="Σ (y - g)²")
-    block: float = Field(default=0.0, ge=0, description="Σ y of the block that has begun")
-    squares: float = Field(default=0.0, ge=0, description="Σ (Σ y)² of the blocks that are full")
+    begun: Sums = Field(default=NOTHING, description="Σ y of the block of each length that has begun")
+    squares: Sums = Field(default=NOTHING, description="Σ (Σ y)² of the blocks that are full")
     rule: DriftDetector | None = Field(default=None, description="of the least limit so far; null: not learned yet")
     drift: DriftMemory = Field(default_factory=lambda: DriftDetector.new(1.0).start())
 
@@ -114,19 +119,24 @@ class QuietDetector(Contract):
             usual = min(value, CLIP * memory.first_total / memory.first) if memory.first_total else value
             usual = usual if math.isfinite(usual) else 0.0
             return memory.model_copy(update={"first": memory.first + 1, "first_total": memory.first_total + usual})
-        y = min(value / memory.bound, 1.0)
-        guess = (1 / CLIP + memory.total) / (1 + memory.learned)
+        y, learned = min(value / memory.bound, 1.0), memory.learned + 1
+        guess = (1 / CLIP + memory.total) / learned
+        begun, squares = [one + y for one in memory.begun], list(memory.squares)
+        for place, length in enumerate(BLOCKS):
+            if learned % length == 0:
+                squares[place] += begun[place] ** 2
+                begun[place] = 0.0
         update = {
-            "learned": memory.learned + 1,
+            "learned": learned,
             "total": memory.total + y,
             "spread": memory.spread + (y - guess) ** 2,
-            "block": memory.block + y,
+            "begun": tuple(begun),
+            "squares": tuple(squares),
         }
-        if update["learned"] % BLOCK:
-            return memory.model_copy(update=update)
-        update |= {"block": 0.0, "squares": memory.squares + update["block"] ** 2}
         after = memory.model_copy(update=update)
-        return after if after.learned < FEWEST else after.model_copy(update={"rule": self._least(after)})
+        if learned < FEWEST or learned % BLOCKS[-1]:
+            return after
+        return after.model_copy(update={"rule": self._least(after)})
 
     def _least(self, memory: QuietMemory) -> DriftDetector | None:
         """The rule of the lower limit: of the one in force, or of what has been learned."""
@@ -145,12 +155,18 @@ class QuietDetector(Contract):
         )
 
 
-def dependence(count: int, total: ArrayLike, spread: ArrayLike, squares: ArrayLike) -> Array:
-    """τ of `count` requests in full blocks, two at least: 1 or more. Arguments as in `QuietMemory`, of any shape."""
-    blocks, total, spread = count // BLOCK, np.asarray(total), np.asarray(spread)
-    variance = np.maximum(np.asarray(squares) - total**2 / blocks, 0.0) / (blocks - 1)
-    usual = BLOCK * np.maximum(spread, 1e-12) / count
-    return np.asarray(np.maximum(variance / usual * (1 + math.sqrt(2 / (blocks - 1))), 1.0))
+def dependence(count: int, total: ArrayLike, spread: ArrayLike, squares: Iterable[ArrayLike]) -> Array:
+    """τ of `count` requests in full blocks, two at least of each of `BLOCKS`: 1 or more.
+
+    Arguments as in `QuietMemory`, of any shape; `squares` has one of each length.
+    """
+    total, usual = np.asarray(total), np.maximum(np.asarray(spread), 1e-12) / count
+    found = np.ones_like(usual)
+    for length, square in zip(BLOCKS, squares, strict=True):
+        blocks = count // length
+        variance = np.maximum(np.asarray(square) - total**2 / blocks, 0.0) / (blocks - 1)
+        found = np.maximum(found, variance / (length * usual) * (1 + 2 * math.sqrt(2 / (blocks - 1))))
+    return np.asarray(found)
 
 
 def upper_limit(count: int, total: ArrayLike, spread: ArrayLike, tau: ArrayLike, error: float) -> Array:

@@ -41,6 +41,7 @@ RNG = np.random.default_rng(0)
 COUNT = iter(range(10**6))
 # Pushed at once where a verdict takes hundreds: after each push the status is waited for, which comes once a second.
 MANY = 48
+SHORT = {"prompt": 4, "output": 8}  # for the many that a quiet limit is learned from
 
 
 def samples(count: int, *, version: str = "identity", prompt: int = 12, output: int = 24) -> list[ShadowSample]:
@@ -389,9 +390,9 @@ def test_steady_traffic_is_quiet_and_a_bad_version_far_below_the_drift_limit_rai
     patch = DeploymentPatch(drift_threshold=49.0, calibration=CalibrationMode.FROZEN)  # nobody rolls it back
     run(settings, lambda store: store.patch(shadow.deployment.id, patch))
     shadow.until(lambda found: found.shadow.threshold == 49, what="threshold")
-    learned = push_and_wait(shadow, samples(260)).shadow
+    learned = push_and_wait(shadow, samples(2200, **SHORT)).shadow
     assert learned.divergence.raw.mean < learned.quiet_limit < 2 * learned.divergence.raw.mean
-    steady = push_and_wait(shadow, samples(300)).shadow
+    steady = push_and_wait(shadow, samples(200, **SHORT)).shadow
     assert (steady.drift, steady.alarms) == (DriftState.OK, learned.alarms)
     assert steady.quiet_limit <= learned.quiet_limit
     version, _ = biased(settings, 1.5, seed=7)
@@ -400,7 +401,7 @@ def test_steady_traffic_is_quiet_and_a_bad_version_far_below_the_drift_limit_rai
         lambda _: any(f"{version} came into force" in event.reason for event in shadow.events()), what="noticed change"
     )
     for _ in range(10):
-        worse = push_and_wait(shadow, samples(MANY, version=version)).shadow
+        worse = push_and_wait(shadow, samples(MANY, version=version, **SHORT)).shadow
         if worse.alarms > steady.alarms:
             break
     assert (worse.drift, worse.reason) == (DriftState.ALARM, "above the quiet limit")

@@ -78,7 +78,7 @@ def test_a_test_that_an_earlier_version_began_with_all_of_alpha_goes_on_with_the
 
 def test_without_a_threshold_it_learns_and_a_test_on_documents_gives_one(settings: Settings) -> None:
     book = Monitor(settings, deployment(drift_threshold=None), Expected(), None, NOW)
-    feed(book, 200, 5.0)
+    feed(book, 2000, 5.0)
     assert book.drift() is DriftState.LEARNING
     assert book.status(NOW).reason == "no drift threshold is known"
     assert book.quiet_limit is None

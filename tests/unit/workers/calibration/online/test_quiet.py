@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from tests.bench.online import NEVER, Draw, autocorrelated, lognormal, quiet_alarms, shifted, stream, two_point
+from tests.bench.online import NEVER, Draw, autocorrelated, lognormal, quiet_alarms, runs, shifted, stream, two_point
 from workers.calibration.online.quiet import (
-    BLOCK,
+    BLOCKS,
     FEWEST,
     FIRST,
     RATES,
@@ -54,14 +54,14 @@ def test_the_limit_is_seldom_ever_below_the_mean(high: float) -> None:
     assert below_S.mean() <= 0.2
 
 
-@pytest.mark.parametrize(("copies", "known"), [(1, 1.0), (4, 4.0), (10, 10.0)])
-def test_how_many_requests_are_worth_one_is_found(copies: int, known: float) -> None:
+@pytest.mark.parametrize("copies", [1, 4, 10, 100, 200])
+def test_how_many_requests_are_worth_one_is_found(copies: int) -> None:
     """Runs of equal values: as many as there are copies are worth one."""
-    count = 10_000
+    count = 80_000
     values = np.repeat(np.random.default_rng(2).random(count // copies), copies)
-    blocks = values.reshape(-1, BLOCK).sum(1)
-    found = dependence(count, values.sum(), ((values - values.mean()) ** 2).sum(), (blocks**2).sum())
-    assert known <= found <= 1.3 * known
+    squares = [(values.reshape(-1, length).sum(1) ** 2).sum() for length in BLOCKS]
+    found = dependence(count, values.sum(), ((values - values.mean()) ** 2).sum(), squares)
+    assert copies <= found <= 1.3 * copies
 
 
 @pytest.mark.parametrize(
@@ -79,14 +79,22 @@ def test_streams_that_stay_as_they_began_seldom_ever_alarm(draw: Draw, alpha: fl
 def test_clustered_streams_that_stay_as_they_began_seldom_ever_alarm_and_a_doubling_is_found(rho: float) -> None:
     values_TS = np.stack(list(autocorrelated(0.3, 0.5, rho, streams=300, requests=5000, seed=5)))
     assert (quiet_alarms(DETECTOR, values_TS) != NEVER).mean() <= 0.01
-    values_TS[2000:] *= 2
+    values_TS[3000:] *= 2
     first_S = quiet_alarms(DETECTOR, values_TS)
-    assert (first_S > 2000).mean() >= 0.99
+    assert (first_S > 3000).mean() >= 0.99
+
+
+@pytest.mark.parametrize("length", [100, 200])
+@pytest.mark.parametrize("alike", [0.25, 1.0])
+def test_long_runs_of_similar_requests_seldom_ever_alarm(length: int, alike: float) -> None:
+    """Requests of a run share a quarter or all of their spread. A sample holds 10 runs at least."""
+    values = runs(0.3, 1.0, length, alike, streams=300, requests=6000, seed=6)
+    assert (quiet_alarms(DETECTOR, values) != NEVER).mean() <= 0.01
 
 
 def test_the_simulation_and_the_detector_are_the_same() -> None:
     values_TS = np.stack(
-        list(shifted(lognormal(0.2, 0.5), lognormal(0.5, 0.5), at=600, streams=3, requests=800, seed=3))
+        list(shifted(lognormal(0.2, 0.5), lognormal(0.5, 0.5), at=2500, streams=3, requests=2700, seed=3))
     )
     first_S = quiet_alarms(DETECTOR, values_TS)
     for index, first in enumerate(first_S):
@@ -97,7 +105,7 @@ def test_the_simulation_and_the_detector_are_the_same() -> None:
         assert raised.index(True) + 1 == first
 
 
-@pytest.mark.parametrize(("factor", "most"), [(1.2, 700), (2.0, 60)])
+@pytest.mark.parametrize(("factor", "most"), [(1.2, 900), (2.0, 70)])
 def test_a_rise_after_5000_quiet_requests_is_found_soon(factor: float, most: int) -> None:
     values = shifted(
         lognormal(0.2, 0.5), lognormal(0.2 * factor, 0.5), at=5000, streams=100, requests=5000 + 2 * most, seed=4
@@ -107,7 +115,7 @@ def test_a_rise_after_5000_quiet_requests_is_found_soon(factor: float, most: int
 
 
 def test_a_slow_rise_does_not_raise_the_limit_and_the_alarm_teaches_nothing() -> None:
-    memory = fed(QuietMemory(), 1020, 0.1)
+    memory = fed(QuietMemory(), 3020, 0.1)
     first = limit(memory)
     for step in range(400):
         memory, _ = DETECTOR.update(memory, 0.1 + 0.001 * step)
@@ -118,7 +126,7 @@ def test_a_slow_rise_does_not_raise_the_limit_and_the_alarm_teaches_nothing() ->
 
 
 def test_another_version_only_lowers_the_limit_and_another_drift_limit_forgets_it() -> None:
-    memory = fed(QuietMemory(), 520, 0.1)
+    memory = fed(QuietMemory(), FIRST + FEWEST, 0.1)
     first = limit(memory)
     memory, _ = DETECTOR.renewed(memory, keep=True)
     assert limit(memory) == first
@@ -135,6 +143,6 @@ def test_another_version_only_lowers_the_limit_and_another_drift_limit_forgets_i
 
 
 def test_each_attempt_has_its_own_smaller_part_of_alpha() -> None:
-    limits = [limit(fed(QuietMemory(attempt=attempt), 520, 0.1)) for attempt in (1, 2, 8)]
+    limits = [limit(fed(QuietMemory(attempt=attempt), FIRST + FEWEST, 0.1)) for attempt in (1, 2, 8)]
     assert limits == sorted(limits)
     assert len(set(limits)) == 3
