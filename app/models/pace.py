@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from math import inf
 from typing import Final
 
-from app.models.cards import UNKNOWN, card_of
 from app.models.processor import has_avx512, has_bf16
 
 # SmolLM2 (134.5M parameters) through vLLM on two cores whose processor multiplies bf16: what every rate in estimates
@@ -20,6 +19,36 @@ EFFICIENCY: Final = 0.4
 DISK_BYTES_PER_SECOND: Final = 1e9
 # Texts that a model on a GPU writes at a time.
 STREAMS: Final = 16
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a GPU does at most, as its maker states it: dense FLOP/s of products in bf16 and in float32, and bytes/s of the card's memory. `name`: what the driver's
+    name has in it."""
+
+    name: str
+    bf16: float
+    float32: float
+    memory: float
+
+
+# Of two names that fit the first counts. The A100 is the one of 40 GB.
+CARDS: Final = (
+    Card("H200", 989e12, 67e12, 4.8e12),
+    Card("H100 PCIe", 756e12, 51e12, 2.0e12),
+    Card("H100", 989e12, 67e12, 3.35e12),
+    Card("A100", 312e12, 19.5e12, 1.555e12),
+    Card("RTX 4090", 165e12, 82.6e12, 1.008e12),
+    Card("L4", 121e12, 30.3e12, 0.3e12),
+)
+# Of each rate the lowest.
+UNKNOWN: Final = Card("", *(min(getattr(card, rate) for card in CARDS) for rate in ("bf16", "float32", "memory")))
+
+
+def card_of(name: str) -> Card:
+    """The card that the driver calls `name`, such as `NVIDIA A100-SXM4-80GB`; `UNKNOWN` if it is not in the table."""
+    words = f" {name.replace('-', ' ')} "
+    return next((card for card in CARDS if f" {card.name} " in words), UNKNOWN)
 
 
 @dataclass(frozen=True)

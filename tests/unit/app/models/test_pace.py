@@ -1,8 +1,7 @@
 import pytest
 
 from app.models import pace
-from app.models.cards import CARDS, UNKNOWN, card_of
-from app.models.pace import Pace
+from app.models.pace import CARDS, UNKNOWN, Pace, card_of
 
 H100, L4 = "NVIDIA H100 80GB HBM3", "NVIDIA L4"
 EIGHT_BILLION = 8e9
