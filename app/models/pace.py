@@ -23,8 +23,8 @@ STREAMS: Final = 16
 
 @dataclass(frozen=True)
 class Card:
-    """What a GPU does at most, as its maker states it: dense FLOP/s of products in bf16 and in float32, and bytes/s of the card's memory. `name`: what the driver's
-    name has in it."""
+    """What a GPU does at most, as its maker states it: dense FLOP/s of products in bf16 and in float32, and bytes/s of
+    its memory. `name`: what the driver's name has in it."""
 
     name: str
     bf16: float
