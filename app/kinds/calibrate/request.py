@@ -21,12 +21,8 @@ CALIBRATORS: Final[tuple[CalibratorName, ...]] = (
     "lowrank+confidence",
     "lowrank+token_bias+confidence",
 )
-WITH_BLOCKS: Final[tuple[CalibratorName, ...]] = (
-    "confidence",
-    "lowrank+token_bias+confidence",
-    "blocks",
-    "blocks+token_bias+confidence",
-)
+# A low-rank map or token biases after the blocks take as long to fit as these together, and save 2 % more.
+WITH_BLOCKS: Final[tuple[CalibratorName, ...]] = ("confidence", "blocks", "blocks+confidence")
 
 
 class CalibrateRequest(JobRequest):
