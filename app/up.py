@@ -28,7 +28,8 @@ from app.address import local_url
 from app.contracts.deployment import DeploymentRequest
 from app.contracts.errors import ErrorCode, HemostatError
 from app.deployments.announce import Announcement
-from app.deployments.shares import Wanted, check_shares
+from app.deployments.devices import own_host
+from app.deployments.placement import check_one_fits
 from app.jobs.connection import connect
 from app.jobs.embedded import EmbeddedValkey, EmbeddedValkeyError, ValkeySilentError
 from app.jobs.workers import living
@@ -315,7 +316,7 @@ def _up(
 ) -> Iterator[_Parts]:
     hide_memory()
     if agent_arguments is not None:
-        check_shares(settings, [Wanted("", 1)])
+        check_one_fits(settings, own_host())
     try:
         check_binding(settings)
     except KeyFileError as error:

@@ -7,7 +7,6 @@ import sys
 from redis.exceptions import RedisError
 
 from app.contracts.deployment import DeploymentState
-from app.deployments import keys
 from app.deployments.store import DeploymentStore
 from app.jobs.connection import connect
 from app.settings import Settings
@@ -17,9 +16,10 @@ async def left_alone(settings: Settings) -> list[str]:
     """Names of deployments whose agent has not been heard of for longer than its lease."""
     client = connect(settings)
     try:
-        found = [one for one in await DeploymentStore(client, settings).list() if one.state != DeploymentState.DRAINING]
-        said = await client.mget([keys.agent(one.id) for one in found]) if found else []
-        return [one.name for one, text in zip(found, said, strict=True) if text is None]
+        store = DeploymentStore(client, settings)
+        found = [one for one in await store.list() if one.state != DeploymentState.DRAINING]
+        said = await store.reports(one.id for one in found)
+        return [one.name for one in found if not said[one.id]]
     finally:
         await client.aclose()
 

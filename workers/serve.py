@@ -37,6 +37,7 @@ from redis.exceptions import RedisError
 
 from app.contracts.deployment import IDENTITY, Deployment, DeploymentState, Replica
 from app.contracts.errors import ErrorCode, HemostatError
+from app.deployments.devices import seen
 from app.deployments.secret import headers_for, new_secret
 from app.deployments.store import DeploymentStore
 from app.files import write_atomically
@@ -116,6 +117,7 @@ class Serving:
             secret=self._secret,
             versions=(IDENTITY,),
             host=host[:200],
+            device=seen(),
             pid=os.getpid(),
             started_at=time.time(),
         )

@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 
 from app.contracts.deployment import Deployment, DeploymentState, Replica
 from app.contracts.errors import ErrorCode, HemostatError
+from app.deployments.devices import seen
 from app.deployments.store import DeploymentStore
 from app.jobs.connection import connect
 from app.secrets import hide_memory
@@ -67,6 +68,7 @@ def replica_of(
         secret=secret,
         metrics_urls=metrics_urls,
         host=socket.gethostname()[:200],
+        device=seen(),
         pid=os.getpid(),
         started_at=time.time(),
     )

@@ -340,7 +340,7 @@ def _show(one: Json, *, as_json: bool) -> None:
     out.print(table)
     if one["running"]:
         processes = Table(box=None, header_style="bold")
-        for heading in ("process", "state", "pid", "versions", "url"):
+        for heading in ("process", "state", "host", "device", "pid", "versions", "url"):
             processes.add_column(heading, overflow="fold")
         for replica in one["running"]:
             why = f": {escape(replica['reason'])}" if replica["reason"] else ""
@@ -348,6 +348,8 @@ def _show(one: Json, *, as_json: bool) -> None:
             processes.add_row(
                 escape(replica["id"]),
                 _state(replica["state"]) + why,
+                escape(replica["host"]) or "–",
+                escape(replica["device"]) or "–",
                 str(replica["pid"]),
                 versions,
                 replica["url"] or "–",

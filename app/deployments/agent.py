@@ -1,8 +1,9 @@
 """Keeps deployments and processes the same: `hemostat serve`, or `python -m app.deployments.agent`.
 
-Once a second it compares the deployments in Redis with its processes. Each wanted replica has a serving process, each
-deployment a shadow process, and a verifying one on request. What ends is started again after a pause that grows; the
-end of its log becomes the deployment's reason. While Redis is away the processes go on.
+Once a second it announces its host's devices and compares the deployments in Redis with its processes. Each wanted
+replica has a serving process, each deployment a shadow process, and a verifying one on request. `placement` gives each
+process a host and devices; all agents compute the same, and each takes its own. What ends is started again after a
+pause that grows; the end of its log becomes the deployment's reason. While Redis is away the processes go on.
 """
 
 from __future__ import annotations
@@ -11,10 +12,9 @@ import argparse
 import asyncio
 import logging
 import os
-import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,9 +22,11 @@ from redis.exceptions import RedisError
 
 from app.contracts.deployment import Deployment, DeploymentState
 from app.contracts.errors import HemostatError
-from app.deployments.report import AgentReport
+from app.deployments.devices import bound_to, own_host
+from app.deployments.place_side import planned, refused
+from app.deployments.placement import Plan, check_one_fits
+from app.deployments.report import AgentReport, HostReport
 from app.deployments.service import remove_files
-from app.deployments.shares import Wanted, check_shares
 from app.deployments.store import DeploymentStore
 from app.jobs.connection import connect
 from app.jobs.ids import new_ulid
@@ -41,7 +43,7 @@ LOG_LINES: Final = 5
 MAX_FAULT: Final = 800  # characters
 MODULES: Final[Mapping[str, str]] = {"serve": "workers.serve", "shadow": "workers.shadow", "verify": "workers.verify"}
 
-Place = tuple[str, int]  # role, number
+Places = Mapping[str, tuple[str, ...]]  # `serve-0`, …, `shadow`, `verify`: its devices
 
 
 @dataclass
@@ -49,7 +51,8 @@ class Held:
     """A deployment that this agent has, and its processes."""
 
     name: str
-    programs: dict[Place, Program] = field(default_factory=dict)
+    programs: dict[str, Program] = field(default_factory=dict)
+    places: dict[str, tuple[str, ...]] = field(default_factory=dict)
     leaving: list[Program] = field(default_factory=list)
 
     def running(self) -> int:
@@ -59,7 +62,8 @@ class Held:
 
 
 class Agent:
-    """`names`: the deployments to run, by name; none: all. `modules`: what runs each role."""
+    """`names`: the deployments to run, by name; none: all. `modules`: what runs each role. `host`: instead of this
+    machine and its devices."""
 
     def __init__(
         self,
@@ -70,13 +74,16 @@ class Agent:
         names: Sequence[str] = (),
         shadow: bool = True,
         modules: Mapping[str, str] = MODULES,
+        host: HostReport | None = None,
     ) -> None:
         self.settings = settings
         self.store = store
         self.names = frozenset(names)
         self.shadow = shadow
         self.modules = modules
-        self.identity = f"{socket.gethostname()}:{os.getpid()}:{new_ulid()}"
+        host = host or own_host()
+        self.identity = f"{host.host}:{os.getpid()}:{new_ulid()}"
+        self.host = host.model_copy(update={"agent": self.identity, "names": tuple(names)})
         self.held: dict[str, Held] = {}
         self.supervisor = Supervisor((), say)
         self._say = say
@@ -98,30 +105,38 @@ class Agent:
         self.supervisor.tend()
 
     async def _compare(self) -> None:
-        found = [one for one in await self.store.list() if not self.names or one.name in self.names]
+        hosts = await self.store.announce(self.host)
+        found = await self.store.list()
         listed = {one.id for one in found}
         for deployment_id in [known for known in self.held if known not in listed]:
             self._release(deployment_id)
-        planned: list[Wanted] = []
+        plan = planned(self.settings, hosts, found, await self._said(listed))
         for deployment in found:
-            no_room = ""
-            if deployment.state is not DeploymentState.DRAINING:
-                try:
-                    wanted = Wanted(deployment.name, deployment.replicas, deployment.verify)
-                    check_shares(self.settings, [*planned, wanted])
-                    planned.append(wanted)
-                except HemostatError as error:
-                    no_room = f"{error.detail} {error.hint}"
-            await self._tend(deployment, no_room)
+            if not self.names or deployment.name in self.names:
+                await self._tend(deployment, plan)
 
-    async def _tend(self, deployment: Deployment, no_room: str) -> None:
+    async def _said(self, ids: Iterable[str]) -> dict[str, list[AgentReport]]:
+        """What agents say of the deployments. What this one runs counts also if Redis has lost its report, unless
+        another agent has the place by now."""
+        said = await self.store.reports(ids)
+        for deployment_id, reports in said.items():
+            if held := self.held.get(deployment_id):
+                reports.insert(0, AgentReport(agent=self.identity, host=self.host.host, places=held.places))
+        return said
+
+    async def _tend(self, deployment: Deployment, plan: Plan) -> None:
+        draining = deployment.state is DeploymentState.DRAINING
+        spots = {} if draining else plan.spots[deployment.name]
+        mine = {place: spot.devices for place, spot in spots.items() if spot.agent == self.identity}
+        error = None if draining or deployment.name not in plan.lacking else refused(self.settings, plan, deployment)
+        no_room = f"{error.detail} {error.hint}" if error else ""
         held = self.held.get(deployment.id) or Held(deployment.name)
-        answer = await self.store.report(deployment.id, self._report(deployment, held, no_room))
-        if answer == "other":
-            if deployment.id not in self._others:
-                self._say(f"{deployment.name} is run by another agent; it is left alone")
-            self._others.add(deployment.id)
-            self._release(deployment.id)
+        idle = not (mine or no_room or draining or held.running())
+        if idle:
+            await self._leave_alone(deployment)
+            return
+        answer = await self.store.report(deployment.id, self._report(deployment, held, mine, no_room))
+        if answer == "other":  # another agent took a place since the plan was made: the next one knows
             return
         self._others.discard(deployment.id)
         if answer == "forgotten":
@@ -130,35 +145,41 @@ class Agent:
             self._say(f"{deployment.name} is gone")
             return
         self.held[deployment.id] = held
-        wanted = set() if answer is DeploymentState.DRAINING or no_room else self._wanted(deployment)
-        for place in [place for place in held.programs if place not in wanted]:
+        self._arrange(deployment, held, {} if answer is DeploymentState.DRAINING else mine)
+
+    async def _leave_alone(self, deployment: Deployment) -> None:
+        if deployment.id not in self._others:
+            self._say(f"{deployment.name} is run by another agent; it is left alone")
+        self._others.add(deployment.id)
+        if deployment.id in self.held:
+            self._release(deployment.id)
+            await self.store.report(deployment.id, AgentReport(agent=self.identity), leaves=True)
+
+    def _arrange(self, deployment: Deployment, held: Held, places: Places) -> None:
+        """Starts what is to run, each on its devices, and ends everything else."""
+        wanted = {place: devices for place, devices in places.items() if self.shadow or place != "shadow"}
+        for place in [place for place in held.programs if wanted.get(place) != held.places.get(place)]:
             self._end(held, place)
+        held.places = dict(places)
         busy = {program.name for program in held.leaving}  # an earlier one of the same place still drains
-        for place in sorted(wanted - set(held.programs)):
-            if _name(deployment, place) not in busy:
+        for place in sorted(wanted.keys() - held.programs.keys()):
+            if f"{deployment.name}/{place}" not in busy:
                 self._start(deployment, held, place)
 
-    def _wanted(self, deployment: Deployment) -> set[Place]:
-        wanted: set[Place] = {("serve", number) for number in range(deployment.replicas)}
-        if self.shadow:
-            wanted.add(("shadow", 0))
-        if deployment.verify:
-            wanted.add(("verify", 0))
-        return wanted
-
-    def _start(self, deployment: Deployment, held: Held, place: Place) -> None:
-        role, number = place
+    def _start(self, deployment: Deployment, held: Held, place: str) -> None:
+        role, _, number = place.partition("-")
         arguments = [self.modules[role], "--deployment", deployment.id]
-        arguments += ["--replica", str(number)] if role == "serve" else []
-        name = _name(deployment, place)
-        folder = self.settings.home / "deployments" / deployment.id / "logs"
-        log = folder / f"{name.rpartition('/')[2]}.log"
-        program = Program(name, arguments, environment_of(self.settings), log)
+        arguments += ["--replica", number] if number else []
+        log = self.settings.home / "deployments" / deployment.id / "logs" / f"{place}.log"
+        devices = held.places[place]
+        program = Program(
+            f"{deployment.name}/{place}", arguments, environment_of(self.settings) | bound_to(devices), log
+        )
         held.programs[place] = program
         self.supervisor.add(program)
-        self._say(f"{program.name} is started; its log: {program.log}")
+        self._say(f"{program.name} is started on {', '.join(devices)}; its log: {program.log}")
 
-    def _end(self, held: Held, place: Place) -> None:
+    def _end(self, held: Held, place: str) -> None:
         program = held.programs.pop(place)
         if program.running:
             self._say(f"{program.name} ends")
@@ -175,26 +196,27 @@ class Agent:
     def _patience(self) -> float:
         return self.settings.drain_s + MARGIN_S
 
-    def _report(self, deployment: Deployment, held: Held, no_room: str) -> AgentReport:
-        if no_room:
-            return AgentReport(agent=self.identity, processes=held.running(), fault=no_room, failed=True)
+    def _report(self, deployment: Deployment, held: Held, places: Places, no_room: str) -> AgentReport:
         well = {replica.pid for replica in deployment.running if replica.state is DeploymentState.READY}
         troubled = [one for one in held.programs.values() if one.troubled and one.pid not in well]
         worst = max(troubled, key=lambda program: program.failures, default=None)
         return AgentReport(
             agent=self.identity,
+            host=self.host.host,
+            places=dict(places),
             processes=held.running(),
-            fault=_fault(worst) if worst else "",
-            failed=worst is not None and worst.failures >= ATTEMPTS,
+            fault=no_room or (_fault(worst) if worst else ""),
+            failed=bool(no_room) or (worst is not None and worst.failures >= ATTEMPTS),
         )
 
     async def leave(self) -> None:
         """Gives every deployment up, so that another agent may have it at once."""
-        for deployment_id in self.held:
-            try:
+        try:
+            await self.store.announce(self.host, leaves=True)
+            for deployment_id in self.held:
                 await self.store.report(deployment_id, AgentReport(agent=self.identity), leaves=True)
-            except (RedisError, OSError):
-                return  # the leases run out
+        except (RedisError, OSError):
+            return  # the leases run out
 
     def stop(self, interruptions: Interruptions) -> None:
         """Ends every process at the same time: each drains; Ctrl-C meanwhile hurries, the third one kills."""
@@ -203,11 +225,6 @@ class Agent:
             self.supervisor.stop(programs, self._patience, interruptions, before=min(interruptions.count, 1))
         finally:
             self.supervisor.kill()
-
-
-def _name(deployment: Deployment, place: Place) -> str:
-    role, number = place
-    return f"{deployment.name}/{role}-{number}" if role == "serve" else f"{deployment.name}/{role}"
 
 
 def _fault(program: Program) -> str:
@@ -235,16 +252,18 @@ def run_agent(
 ) -> int:
     """Runs until SIGINT or SIGTERM, drains every process, and answers the exit status.
 
-    Raises HemostatError (DEPLOYMENT_CONFLICT) if not even one deployment fits the memory shares, and
-    (DEPLOYMENT_NOT_FOUND) for a name that is not there, where Redis answers.
+    Raises HemostatError (DEPLOYMENT_CONFLICT) if not even one deployment fits this host's devices,
+    (DEPLOYMENT_NOT_FOUND) for a name that is not there, where Redis answers, and what `own_host` raises.
     """
-    check_shares(settings, [Wanted("", 1)])
+    host = own_host()
+    check_one_fits(settings, host)
     settings = settings.model_copy(update={"home": settings.home.expanduser().resolve()})
 
     async def whole(interruptions: Interruptions) -> None:
         client = connect(settings)
         try:
-            agent = Agent(settings, DeploymentStore(client, settings), say, names=names, shadow=shadow, modules=modules)
+            store = DeploymentStore(client, settings)
+            agent = Agent(settings, store, say, names=names, shadow=shadow, modules=modules, host=host)
             try:
                 await _require(agent.store, names)
                 await _run(agent, interruptions)

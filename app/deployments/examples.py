@@ -69,6 +69,7 @@ _REPLICA: Final[dict[str, Any]] = {
     "metrics_urls": ["http://127.0.0.1:40101/metrics", "http://127.0.0.1:40102/metrics"],
     "versions": ["identity", VERSION],
     "host": "gpu-1",
+    "device": "0",
     "pid": 4711,
     "started_at": 1795612265.0,
     "seen_at": 1795612400.2,

@@ -6,6 +6,8 @@ PREFIX: Final = "hemostat-deployments:"
 
 NAMES: Final = PREFIX + "names"  # hash: name to id
 INDEX: Final = PREFIX + "index"  # sorted set, all scores 0: ids, which sort by age
+HOSTS: Final = PREFIX + "hosts"  # hash: agents that announced themselves, until their end is noticed
+TURN: Final = PREFIX + "turn"  # string with expiry: the last change that asked for more memory
 DISK: Final = PREFIX + "disk"  # hash: until when samples live, since when their token ids may lie on the server's disk
 
 
@@ -29,9 +31,19 @@ def replica(deployment_id: str, replica_id: str) -> str:
     return f"{PREFIX}replica:{deployment_id}:{replica_id}"
 
 
-def agent(deployment_id: str) -> str:
-    """String with expiry: what the agent that runs the deployment says of its processes."""
-    return f"{PREFIX}agent:{deployment_id}"
+def host(agent: str) -> str:
+    """String with expiry: the agent's host and devices."""
+    return f"{PREFIX}host:{agent}"
+
+
+def agents(deployment_id: str) -> str:
+    """Hash: the agents that have processes of the deployment, until their end is noticed."""
+    return f"{PREFIX}agents:{deployment_id}"
+
+
+def agent(deployment_id: str, agent: str) -> str:
+    """String with expiry: what an agent says of the deployment's processes that it runs."""
+    return f"{PREFIX}agent:{deployment_id}:{agent}"
 
 
 def shadow(deployment_id: str) -> str:

@@ -21,9 +21,10 @@ from app.contracts.deployment import (
 )
 from app.contracts.errors import ErrorCode, HemostatError
 from app.deployments import keys
+from app.deployments.place_side import PlaceSide, planned, refused
+from app.deployments.placement import UNKNOWN
 from app.deployments.record import patch_fields, read_deployment, request_fields
-from app.deployments.scripts import Evidence, Scripts, as_text
-from app.deployments.shares import crowded, shares_for_script
+from app.deployments.scripts import Evidence, as_text
 from app.jobs.ids import new_ulid
 from app.jobs.store import Idempotency
 
@@ -40,7 +41,7 @@ def is_deployment_id(text: str) -> bool:
     return ID_PATTERN.fullmatch(text) is not None
 
 
-class OwnerSide(Scripts):
+class OwnerSide(PlaceSide):
     """Methods that take a `deployment_id` raise HemostatError (DEPLOYMENT_NOT_FOUND) if there is none."""
 
     async def create(
@@ -54,24 +55,30 @@ class OwnerSide(Scripts):
         """Writes the record of a deployment; the agent starts its processes. Raises DEPLOYMENT_EXISTS.
 
         `hold`: the request's idempotency key; it means the deployment from now on. `within_memory`: raises
-        DEPLOYMENT_CONFLICT if it does not fit the memory shares beside the others. Sum and record are one script: of
-        two requests at one time only one gets the last share.
+        DEPLOYMENT_CONFLICT if the devices have no room for it beside the others. What is written was counted when it
+        is: of two requests at one time only one gets the last share.
 
         Nothing else is checked here: that its model, recipe and profile are right is for `app.deployments.service`.
         """
         made = deployment_id or new_deployment_id()
-        pairs = [part for pair in request_fields(made, request).items() for part in pair]
-        answer = await self._run(
-            "create",
-            keys.deployment(made),
-            made,
-            request.name,
-            hold.fingerprint if hold else "",
-            shares_for_script(self.settings) if within_memory else "",
-            *pairs,
-            also=[hold.name if hold else ""],
-        )
-        self._check_room(answer)
+        fields = request_fields(made, request)
+        pairs = [part for pair in fields.items() for part in pair]
+        asked = read_deployment(fields | {"created_at": "0", "updated_at": "0"})
+        answer = "again"
+        while answer == "again":
+            turn, refusal = await self._room(asked) if within_memory else ("", None)
+            answer = await self._run(
+                "create",
+                keys.deployment(made),
+                made,
+                request.name,
+                hold.fingerprint if hold else "",
+                turn,
+                *pairs,
+                also=[hold.name if hold else ""],
+            )
+            if answer == "again" and refusal is not None:
+                raise refusal
         if answer != "created":
             raise HemostatError(
                 ErrorCode.DEPLOYMENT_EXISTS,
@@ -143,14 +150,20 @@ class OwnerSide(Scripts):
         within_memory: bool = False,
     ) -> Deployment:
         """Changes what the patch names. Raises DEPLOYMENT_CONFLICT for one that is being deleted, and with
-        `within_memory` where replicas are added that do not fit the memory shares.
+        `within_memory` where replicas are added that the devices have no room for.
 
         Calibration `off` serves identity at once and keeps the version to go back to.
         """
         pairs = [part for pair in patch_fields(patch).items() for part in pair]
-        shares = shares_for_script(self.settings) if within_memory else ""
-        answer = await self._run("patch", keys.deployment(deployment_id), deployment_id, shares, *pairs)
-        self._check_room(answer)
+        answer = "again"
+        while answer == "again":
+            turn, refusal = "", None
+            if within_memory and patch.replicas is not None:
+                grown = (await self.get(deployment_id)).model_copy(update={"replicas": patch.replicas})
+                turn, refusal = await self._room(grown)
+            answer = await self._run("patch", keys.deployment(deployment_id), deployment_id, turn, *pairs)
+            if answer == "again" and refusal is not None:
+                raise refusal
         await self._checked(deployment_id, answer)
         return await self.get(deployment_id)
 
@@ -228,8 +241,18 @@ class OwnerSide(Scripts):
         """The active version stays until a person changes it."""
         return await self.patch(deployment_id, DeploymentPatch(calibration=CalibrationMode.FROZEN))
 
-    def _check_room(self, answer: str) -> None:
-        word, *counts = answer.split()
-        if word == "crowded":
-            replicas, served, verifying = map(int, counts)
-            raise crowded(self.settings, replicas, served, verifying, pointer="/replicas")
+    async def _room(self, asked: Deployment) -> tuple[str, HemostatError | None]:
+        """What `outdated` of the scripts compares, and the refusal if `asked` does not fit beside all others.
+
+        With a refusal it is outdated, so that the script can say what else is wrong.
+        """
+        turn = await self.client.get(keys.TURN) or "none"
+        others = [one for one in await self.list() if one.id != asked.id]
+        deployments = sorted([*others, asked], key=lambda one: one.id)
+        plan = planned(
+            self.settings, await self.hosts() or UNKNOWN, deployments, await self.reports(one.id for one in deployments)
+        )
+        for one in deployments:
+            if one.name in plan.lacking:
+                return "refused", refused(self.settings, plan, one, pointer="/replicas")
+        return turn, None

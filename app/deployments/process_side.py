@@ -54,7 +54,8 @@ class ProcessSide(Scripts):
     ) -> Settled | Literal["other"]:
         """What the agent knows of the deployment's processes, with a lease like a replica's; `leaves`: it gives it up.
 
-        The first agent that reports has the deployment until it leaves or falls silent; others are answered "other".
+        An agent has the places that it reports until it leaves or falls silent; "other" answers one who reports a place
+        of another agent, and nothing is changed.
         """
         lease_ms = 0 if leaves else int(self.settings.replica_lease_s * 1000)
         said = report.model_dump_json()

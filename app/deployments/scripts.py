@@ -29,6 +29,7 @@ _SCRIPTS: Final = (
     "event",
     "fit",
     "renew",
+    "announce",
     "report",
     "settle",
     "shadow",

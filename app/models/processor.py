@@ -5,7 +5,7 @@ import platform
 import subprocess
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 # What CUDA 13 needs, which the CUDA build of torch is made with.
 LEAST_DRIVER: Final = 580
@@ -50,12 +50,31 @@ def card_name() -> str | None:
 
 
 def _of_first_gpu(what: str) -> str | None:
-    question = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader"]
+    lines = _nvidia_smi(what)
+    return lines[0].strip() or None if lines else None
+
+
+class Gpu(NamedTuple):
+    """A GPU as nvidia-smi lists it; 0 bytes if it does not say."""
+
+    number: str
+    uuid: str
+    bytes: int
+
+
+def gpus() -> list[Gpu]:
+    """The GPUs of this machine; none if no driver answers."""
+    rows = [line.split(", ") for line in _nvidia_smi("index,uuid,memory.total", "nounits")]
+    return [Gpu(number, uuid, int(size) << 20 if size.isdigit() else 0) for number, uuid, size in rows]
+
+
+def _nvidia_smi(fields: str, *style: str) -> list[str]:
+    question = ["nvidia-smi", f"--query-gpu={fields}", f"--format={','.join(('csv', 'noheader', *style))}"]
     try:
         done = subprocess.run(question, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.partition("\n")[0].strip() or None
+        return []
+    return done.stdout.splitlines()
 
 
 def is_cpu_build() -> bool:

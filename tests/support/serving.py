@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 
 from app.contracts.deployment import DeploymentState, Replica
 from app.contracts.errors import HemostatError
+from app.deployments.devices import seen
 from app.deployments.store import DeploymentStore
 from app.jobs.connection import connect
 from app.settings import Settings
@@ -42,6 +43,7 @@ async def main() -> int:
             id=f"serve-{given.replica}" if serves else "shadow",
             role="serve" if serves else "shadow",
             state=DeploymentState.READY,
+            device=seen(),
             pid=os.getpid(),
             metrics_urls=(f"http://127.0.0.1:{9000 + (given.replica or 0)}/metrics",),
         )

@@ -1,5 +1,5 @@
--- KEYS: deployment, idempotency key or ''. ARGV: id, name, fingerprint, shares or '', then fields and
--- values (JSON). Answers 'created', the id that has the name or the key, or what `crowded` says.
+-- KEYS: deployment, idempotency key or ''. ARGV: id, name, fingerprint, turn or '', then fields and values (JSON).
+-- Answers 'created', the id that has the name or the key, or 'again' where `turn` is outdated.
 local id = ARGV[1]
 local taken = redis.call('HGET', PREFIX .. 'names', ARGV[2])
 if taken then
@@ -9,18 +9,14 @@ local holder = KEYS[2] ~= '' and redis.call('HGET', KEYS[2], 'job')
 if holder then
     return holder
 end
-local asked = {}
-for i = 5, #ARGV, 2 do
-    asked[ARGV[i]] = ARGV[i + 1]
+if outdated(ARGV[4]) then
+    return 'again'
 end
-local full = crowded(id, tonumber(asked.replicas), asked.verify == 'true', ARGV[4])
-if full then
-    return full
-end
+count_again(id)
 local at = now()
 redis.call('HSET', KEYS[1], 'events', 0, 'created_at', at, 'updated_at', at, 'promotions', 0, 'rollbacks', 0)
-for field, value in pairs(asked) do
-    redis.call('HSET', KEYS[1], field, value)
+for i = 5, #ARGV, 2 do
+    redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
 end
 if held(id, 'activated_at') then
     redis.call('HSET', KEYS[1], 'activated_at', at)

@@ -1,5 +1,5 @@
--- KEYS: deployment. ARGV: id, shares or '', then fields and values (JSON). Answers 'done', 'missing', 'draining' or what
--- `crowded` says; it is asked where replicas are added.
+-- KEYS: deployment. ARGV: id, turn or '', then fields and values (JSON). Answers 'done', 'missing', 'draining', or
+-- 'again' where replicas are added and `turn` is outdated.
 -- What is as it was is no change, so that there is nothing to say.
 local id = ARGV[1]
 if redis.call('EXISTS', KEYS[1]) == 0 then
@@ -10,10 +10,10 @@ if redis.call('HGET', KEYS[1], 'draining') then
 end
 for i = 3, #ARGV, 2 do
     if ARGV[i] == 'replicas' and tonumber(ARGV[i + 1]) > held(id, 'replicas') then
-        local full = crowded(id, tonumber(ARGV[i + 1]), held(id, 'verify'), ARGV[2])
-        if full then
-            return full
+        if outdated(ARGV[2]) then
+            return 'again'
         end
+        count_again(id)
     end
 end
 local at = now()

@@ -93,6 +93,33 @@ local function living(id, at)
     return alive
 end
 
+-- What the agents that have places of the deployment say of them.
+local function reports(id)
+    local found = {}
+    for _, agent in ipairs(redis.call('HKEYS', key('agents', id))) do
+        local said = leased(key('agent', id, agent))
+        if said then
+            found[#found + 1] = cjson.decode(said)
+        else
+            redis.call('HDEL', key('agents', id), agent)
+        end
+    end
+    return found
+end
+
+-- One report of all; nil if there is none. The fault of an agent that calls it failed goes first.
+local function summed(said)
+    local sum = {processes = 0, fault = '', failed = false}
+    for _, report in ipairs(said) do
+        sum.processes = sum.processes + report.processes
+        if report.fault ~= '' and (sum.fault == '' or report.failed and not sum.failed) then
+            sum.fault = report.fault
+        end
+        sum.failed = sum.failed or report.failed
+    end
+    return #said > 0 and sum or nil
+end
+
 local function because(reason)
     if reason and reason ~= '' then
         return ': ' .. reason
@@ -151,8 +178,7 @@ end
 local function settle(id)
     local at = now()
     local alive = living(id, at)
-    local report = leased(key('agent', id))
-    local agent = report and cjson.decode(report) or nil
+    local agent = summed(reports(id))
     local draining = redis.call('HGET', key('deployment', id), 'draining')
     if draining and #alive == 0 and (not agent or agent.processes == 0) then
         emit(id, 'deleted', ',"reason":"No process of it is left."', at)
@@ -163,7 +189,10 @@ local function settle(id)
             redis.call('DEL', hold)
         end
         redis.call('ZREM', PREFIX .. 'index', id)
-        redis.call('DEL', key('deployment', id), key('replicas', id), key('agent', id), key('shadow', id))
+        for _, name in ipairs(redis.call('HKEYS', key('agents', id))) do
+            redis.call('DEL', key('agent', id, name))
+        end
+        redis.call('DEL', key('deployment', id), key('replicas', id), key('agents', id), key('shadow', id))
         for _, sample in ipairs(redis.call('LRANGE', key('queue', id), 0, -1)) do
             redis.call('DEL', key('sample', id, sample))
         end
@@ -189,25 +218,12 @@ local function settle(id)
     return state
 end
 
--- Whether `id`, with these replicas and this `verify`, would exceed the memory beside the deployments that are not being
--- deleted. `shares` is JSON: of a device, for each kind of process, and `most` of their sum; '' checks nothing.
--- Answers nil, or 'crowded REPLICAS DEPLOYMENTS VERIFYING', each counted with the one that is asked for.
-local function crowded(id, replicas, verify, shares)
-    if shares == '' then
-        return nil
-    end
-    local share = cjson.decode(shares)
-    local served, verifying = 1, verify and 1 or 0
-    for _, other in ipairs(redis.call('ZRANGE', PREFIX .. 'index', 0, -1)) do
-        if other ~= id and not redis.call('HGET', key('deployment', other), 'draining') then
-            replicas = replicas + held(other, 'replicas')
-            served = served + 1
-            verifying = verifying + (held(other, 'verify') and 1 or 0)
-        end
-    end
-    local total = replicas * share.serve + served * share.shadow + verifying * share.verify + share.diagnosis
-    if total <= share.most then
-        return nil
-    end
-    return string.format('crowded %d %d %d', replicas, served, verifying)
+-- Whether what the caller counted of all deployments is outdated: `turn` is that of its count ('': nothing was counted).
+local function outdated(turn)
+    return turn ~= '' and turn ~= (redis.call('GET', PREFIX .. 'turn') or 'none')
+end
+
+-- More memory is asked for: every count that began before is outdated.
+local function count_again(id)
+    redis.call('SET', PREFIX .. 'turn', id .. ' ' .. now(), 'EX', 3600)
 end

@@ -217,7 +217,9 @@ async def test_what_does_not_fit_is_not_started(store: DeploymentStore, agent_se
     start("--no-shadow")
     await becomes(store, first, DeploymentState.READY)
     refused = await becomes(store, second, DeploymentState.FAILED)
-    assert "memory shares of the device add up to" in refused.reason
+    # 0.2 for diagnosis and 6 × 0.1 + 0.1 for the first leave 0.1, which its replica would take.
+    assert "No device has room for shadow of second" in refused.reason
+    assert "cpu 0.00" in refused.reason
     tight = agent_settings.model_copy(update={"share_serving": 0.9})
     done = await asyncio.to_thread(
         subprocess.run,
@@ -229,7 +231,8 @@ async def test_what_does_not_fit_is_not_started(store: DeploymentStore, agent_se
         check=False,
     )
     assert done.returncode == 2
-    assert "add up to 1.20" in done.stderr
+    assert "takes a share of 0.9" in done.stderr
+    assert "cpu 0.80" in done.stderr
     assert "HEMOSTAT_SHARE_SERVING" in done.stderr
 
 

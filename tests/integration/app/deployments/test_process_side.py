@@ -95,11 +95,13 @@ async def test_no_lease_holds_on_because_the_clock_of_redis_went_back(
     client: Redis, deployments: DeploymentStore, made: Deployment
 ) -> None:
     await deployments.register(made.id, replica())
-    await deployments.report(made.id, AgentReport(agent="dead", processes=1))
-    for name in (keys.replica(made.id, replica().id), keys.agent(made.id)):
+    place = {"serve-0": ("cpu",)}
+    await deployments.report(made.id, AgentReport(agent="dead", places=place, processes=1))
+    assert await deployments.report(made.id, AgentReport(agent="alive", places=place)) == "other"
+    for name in (keys.replica(made.id, replica().id), keys.agent(made.id, "dead")):
         assert await client.expire(name, timedelta(days=30))
     assert await deployments.settle(made.id) is DeploymentState.DEGRADED
     assert await deployments.replicas(made.id) == []
-    assert await deployments.report(made.id, AgentReport(agent="alive", processes=1)) != "other"
+    assert await deployments.report(made.id, AgentReport(agent="alive", places=place, processes=1)) != "other"
     await deployments.renew(made.id, replica())
     assert (await deployments.get(made.id)).state is DeploymentState.READY

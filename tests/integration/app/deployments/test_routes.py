@@ -301,7 +301,8 @@ async def test_of_requests_at_one_time_only_those_that_fit_the_memory_are_taken(
         if answer.status_code == 409:
             told = answer.json()
             assert told["code"] == "deployment_conflict"
-            assert "add up to 1.25: 3 replicas at 0.25, 3 shadow at 0.1 and diagnosis at 0.2" in told["detail"]
+            assert "No device has room for serve-0 of tiny-" in told["detail"]
+            assert "0.10" in told["detail"], "1 − 0.2 − 2 × (0.25 + 0.1)"
             assert told["pointer"] == "/replicas"
     made = [one["name"] for one in (await api.http.get(PATH)).json()["data"]]
     assert len(made) == 2

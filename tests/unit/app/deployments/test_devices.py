@@ -1,0 +1,50 @@
+"""The devices of a host, as a driver's program lists them."""
+
+import os
+
+import psutil
+import pytest
+
+from app.contracts.errors import HemostatError
+from app.deployments import devices
+
+LISTED = "0, GPU-aa, 81559\n1, GPU-bb, 24564\n2, GPU-cc, [N/A]"
+
+
+@pytest.fixture
+def gpus(monkeypatch, tmp_path):
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text(f"#!/bin/sh\ncat <<'END'\n{LISTED}\nEND\n")
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path) + os.pathsep + os.environ["PATH"])
+    monkeypatch.setattr(devices, "is_cpu_build", lambda: False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return monkeypatch
+
+
+def test_a_host_without_gpus_has_one_device_with_its_memory(monkeypatch):
+    monkeypatch.setattr(devices, "is_cpu_build", lambda: True)
+    (only,) = devices.own_devices()
+    assert (only.id, only.bytes) == ("cpu", psutil.virtual_memory().total)
+    assert devices.bound_to([only.id]) == {}
+
+
+def test_gpus_have_their_numbers_and_bytes(gpus):
+    assert [(one.id, one.bytes) for one in devices.own_devices()] == [("0", 81559 << 20), ("1", 24564 << 20), ("2", 0)]
+
+
+def test_only_what_the_agent_may_see_is_announced(gpus):
+    for visible, expected in (("1", ["1"]), ("2, 0", ["2", "0"]), ("GPU-bb,GPU-aa", ["1", "0"])):
+        gpus.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert [one.id for one in devices.own_devices()] == expected
+    for visible in ("3", "MIG-x", ""):
+        gpus.setenv("CUDA_VISIBLE_DEVICES", visible)
+        with pytest.raises(HemostatError, match="nvidia-smi"):
+            devices.own_devices()
+
+
+def test_a_process_sees_its_devices_in_the_order_of_nvidia_smi(gpus):
+    bound = devices.bound_to(["1", "2"])
+    assert bound == {"CUDA_VISIBLE_DEVICES": "1,2", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    gpus.setenv("CUDA_VISIBLE_DEVICES", bound["CUDA_VISIBLE_DEVICES"])
+    assert devices.seen() == "1,2"
