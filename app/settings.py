@@ -118,7 +118,7 @@ class Settings(BaseSettings):
     )
     share_shadow: float = Field(default=0.1, ge=0, le=1, description="Share of device memory per shadow process.")
     share_verify: float = Field(default=0.1, gt=0, le=1, description="Share of device memory per verifying process.")
-    share_diagnosis: float = Field(default=0.2, ge=0, le=1, description="Share of device memory for the worker.")
+    share_diagnosis: float = Field(default=0.2, ge=0, le=1, description="Share of each device's memory for the worker.")
     advertise_host: str | None = Field(
         default=None, description="Name under which other machines reach serving processes; none: loopback."
     )

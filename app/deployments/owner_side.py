@@ -246,7 +246,7 @@ class OwnerSide(PlaceSide):
 
         With a refusal it is outdated, so that the script can say what else is wrong.
         """
-        turn = await self.client.get(keys.TURN) or "none"
+        turn = cast(str, await self.client.get(keys.TURN) or "none")
         others = [one for one in await self.list() if one.id != asked.id]
         deployments = sorted([*others, asked], key=lambda one: one.id)
         plan = planned(

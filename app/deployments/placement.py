@@ -1,8 +1,8 @@
 """On which host and device each process of each deployment runs. Pure: no Redis, no process.
 
 A process takes a share of each of its devices. The worker's share is kept free on every device. What runs stays where
-it is. A new replica goes to the device with the fewest of its deployment, then to an agent that has some of it, then
-to the device with most free; shadow and verify go beside a replica if they fit.
+it is. A new replica goes to the device with the fewest replicas of its deployment. Of these, an agent that has some of
+the deployment goes first, then the device with most free. Shadow and verify go beside a replica if they fit.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ class Plan:
     def add(self, wanted: Wanted) -> None:
         """Finds room for all places that have none, or for none of them. If no agent runs the deployment, none lacks
         room."""
-        hosts, spots, added = self._hosts_of(wanted.name), self.spots[wanted.name], []
+        hosts, spots = self._hosts_of(wanted.name), self.spots[wanted.name]
+        added: list[str] = []
         for place, need in wanted.needs.items() if hosts else ():
             if place in spots:
                 continue
