@@ -154,7 +154,6 @@ class Verifying:
             selftest.run,
             models.verifier,
             prompts,
-            streams=settings.verify_streams,
             draws=settings.verify_draws,
             seed=secrets.randbits(63),
             progress=progress,

@@ -162,7 +162,6 @@ class Generator:
                 length=self._length,
                 streams=self._streams,
                 dtype=self._dtype,
-                prefix_caching=False,
                 check_cancelled=self._check_cancelled,
             )
         return self._engine

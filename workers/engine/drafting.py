@@ -69,7 +69,6 @@ class DraftEngine:
         streams: int,
         dtype: str = "bfloat16",
         kv_tokens: int | None = None,
-        prefix_caching: bool = True,
         check_cancelled: Callable[[], None] = never,
     ) -> None:
         load_vllm()
@@ -84,7 +83,6 @@ class DraftEngine:
             streams=streams,
             dtype=dtype,
             logits_processors=(PROCESSOR,),
-            prefix_caching=prefix_caching,
             kv_tokens=kv_tokens,
             check_cancelled=check_cancelled,
         )
@@ -98,10 +96,9 @@ class DraftEngine:
         check_cancelled: Callable[[], None] = never,
         *,
         ends: Sequence[int] = (),
-        salts: Sequence[str | None] | None = None,
     ) -> list[list[int]]:
         """So many tokens after each prompt, drawn by the caller's `draw` under the prompt's key; fewer where one of
-        `ends`, which then is the last, is drawn. Prompts of different `salts` share no prefix in the cache.
+        `ends`, which then is the last, is drawn.
 
         Raises what `GenerationEngine.run` raises.
         """
@@ -116,7 +113,7 @@ class DraftEngine:
             )
             for key, count in zip(keys, counts, strict=True)
         ]
-        outputs = self._engine.run([list(prompt) for prompt in prompts], params, check_cancelled, salts=salts)
+        outputs = self._engine.run([list(prompt) for prompt in prompts], params, check_cancelled)
         return [list(output.outputs[0].token_ids) for output in outputs]
 
     def close(self) -> None:

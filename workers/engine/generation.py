@@ -37,7 +37,6 @@ class GenerationEngine:
         streams: int,
         dtype: str = "bfloat16",
         logits_processors: tuple[str, ...] = (),
-        prefix_caching: bool = False,
         kv_tokens: int | None = None,
         check_cancelled: Callable[[], None] = never,
     ) -> None:
@@ -57,7 +56,6 @@ class GenerationEngine:
             max_sequences=streams,
             kv_cache_bytes=kv_cache_bytes(self.info, settings, dtype, kv_tokens or streams * _padded(length)),
             logits_processors=logits_processors,
-            prefix_caching=prefix_caching,
             split=Split.of(settings),
         )
         check_finite(self.info, check_cancelled)
@@ -72,11 +70,8 @@ class GenerationEngine:
         prompts: Sequence[list[int]],
         params: Sequence[Any],
         check_cancelled: Callable[[], None] = never,
-        *,
-        salts: Sequence[str | None] | None = None,
     ) -> list[Any]:
-        """vLLM's finished outputs, in order; `params` are its `SamplingParams`, `salts` those of its prefix cache, one
-        per prompt.
+        """vLLM's finished outputs, in order; `params` are its `SamplingParams`, one per prompt.
 
         Raises VOCABULARY_MISMATCH for a token that the model has not, ENGINE_OUT_OF_MEMORY and ENGINE_FAILED.
         """
@@ -88,7 +83,7 @@ class GenerationEngine:
                     hint="the tokenizer does not belong to the model; correct it in models.toml",
                 )
         try:
-            return launch.run(self._engine, prompts, params, check_cancelled, salts)
+            return launch.run(self._engine, prompts, params, check_cancelled)
         except EngineFault as fault:
             self.close()
             raise translate(fault.__cause__ or fault, "while generating") from fault.__cause__

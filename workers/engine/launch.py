@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.simulation import Simulation
 from app.models.checkpoint import inspect
 from app.models.packing import check_served
 from workers.engine import environment, mending, norms, simulation
@@ -39,7 +38,8 @@ def never() -> None:
 @dataclass(frozen=True)
 class EngineOptions:
     """One engine. Lengths and `step_tokens` in tokens; `max_sequences` is how many prompts one step may hold.
-    `kv_cache_bytes` are those of each process that holds a part of the model.
+    `kv_cache_bytes` are those of each process that holds a part of the model. `draft` is the checkpoint that drafts
+    `drafted` tokens a step (`workers.engine.speculation`).
     """
 
     checkpoint: Path
@@ -53,8 +53,9 @@ class EngineOptions:
     kv_cache_bytes: int
     compiled: bool = False
     logits_processors: tuple[str, ...] = ()
-    prefix_caching: bool = False
     split: Split = WHOLE
+    draft: Path | None = None
+    drafted: int = 0
 
 
 @cache
@@ -84,15 +85,18 @@ def start(options: EngineOptions) -> Any:
     """
     load_vllm()
     mending.multiply_in_float32()  # for every engine again: those of a server keep single rows apart
-    info = inspect(options.checkpoint)
-    if options.device == "cpu":
-        check_served(info.quantization, options.checkpoint.name)
-    section = simulation.section_of(info.config)
-    simulation.refuse_compiled(info.config, compiled=options.compiled)
+    arguments = _arguments(options) | _looked_at(options.checkpoint, options)
+    if options.draft is not None:
+        arguments["speculative_config"] = {
+            "model": str(options.draft),
+            "method": "draft_model",
+            "num_speculative_tokens": options.drafted,
+        } | _looked_at(options.draft, options)
+        arguments["disable_hybrid_kv_cache_manager"] = True  # or layers that draft may lie in two groups
     options.split.check(options.device)
     with globals_kept(), quiet_vllm(), alone_in_the_process(), _faults_of_ranks(options.split):
         mending.check_known(options.architecture)
-        config = vllm.EngineArgs(**_arguments(options), **_cache_dtype(section)).create_engine_config()
+        config = vllm.EngineArgs(**arguments).create_engine_config()
         mending.renew_groups(config)
         vllm.workspace._manager = None
         try:
@@ -102,7 +106,7 @@ def start(options: EngineOptions) -> Any:
             raise
     _workspaces[id(engine)] = vllm.workspace._manager
     try:
-        on_ranks(engine, "hemostat_install", str(options.checkpoint))
+        on_ranks(engine, "hemostat_install", str(options.checkpoint), options.draft and str(options.draft))
         if options.runner == "pooling" and any(on_ranks(engine, "hemostat_projects")):
             raise HemostatError(
                 ErrorCode.CHECKPOINT_UNSUPPORTED,
@@ -154,26 +158,24 @@ def run(
     prompts: Sequence[list[int]],
     params: Sequence[Any],
     between: Between = never,
-    salts: Sequence[str | None] | None = None,
 ) -> list[Any]:
     """The finished outputs of `prompts`, in order. `between` is called before each step and may raise to stop.
-    Prompts share prefixes in the engine's cache only if they have the same one of `salts`.
 
     When it has stopped so, the engine has no request left and is good for more. Raises `EngineFault` if vLLM fails.
     """
     use_workspace(engine)
     outputs: list[Any] = [None] * len(prompts)
     waiting: list[str] = []
-    with _faults(engine):
-        for index, (tokens, one, salt) in enumerate(zip(prompts, params, salts or [None] * len(prompts), strict=True)):
-            waiting.append(engine.add_request(str(index), vllm.tokens_input(tokens, cache_salt=salt), one))
+    with faults(engine):
+        for index, (tokens, one) in enumerate(zip(prompts, params, strict=True)):
+            waiting.append(engine.add_request(str(index), vllm.tokens_input(tokens), one))
     while engine.has_unfinished_requests():
         try:
             between()
         except BaseException:
             engine.abort_request(waiting, internal=True)
             raise
-        with _faults(engine):
+        with faults(engine):
             for output in engine.step():
                 if output.finished:
                     outputs[int(output.request_id)] = output
@@ -181,7 +183,8 @@ def run(
 
 
 @contextlib.contextmanager
-def _faults(engine: Any) -> Iterator[None]:
+def faults(engine: Any) -> Iterator[None]:
+    """Raises `EngineFault` if vLLM fails within."""
     try:
         yield
     except Exception as error:
@@ -227,7 +230,7 @@ def _arguments(options: EngineOptions) -> dict[str, Any]:
         "max_num_batched_tokens": max(options.step_tokens, options.max_sequences),
         "max_num_seqs": options.max_sequences,
         "enable_chunked_prefill": True,
-        "enable_prefix_caching": options.prefix_caching,
+        "enable_prefix_caching": options.draft is not None,
         "kv_cache_memory_bytes": options.kv_cache_bytes,
         "enforce_eager": not options.compiled,
         "async_scheduling": False,
@@ -257,5 +260,11 @@ def _arguments(options: EngineOptions) -> dict[str, Any]:
     return arguments
 
 
-def _cache_dtype(section: Simulation | None) -> dict[str, Any]:
+def _looked_at(checkpoint: Path, options: EngineOptions) -> dict[str, Any]:
+    """What a checkpoint asks of its engine's arguments. Raises what `start` raises for one that cannot run."""
+    info = inspect(checkpoint)
+    if options.device == "cpu":
+        check_served(info.quantization, checkpoint.name)
+    section = simulation.section_of(info.config)
+    simulation.refuse_compiled(info.config, compiled=options.compiled)
     return {} if section is None or section.kv_dtype is None else {"kv_cache_dtype": section.kv_dtype}

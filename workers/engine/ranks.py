@@ -21,10 +21,11 @@ from app.contracts.errors import HemostatError
 from app.files import write_atomically
 from workers.calibrators.blocks import Blocks
 from workers.engine import blocks as stream
-from workers.engine import mending, norms, simulation
+from workers.engine import mending, norms, simulation, speculation
 from workers.engine import vllm_names as vllm
 from workers.engine.isolation import globals_kept, quiet_vllm
 from workers.engine.launch import FAULTS, load_vllm
+from workers.engine.speculation import Judge
 
 
 class _Faults(logging.Handler):
@@ -66,12 +67,19 @@ class Rank:
     model_runner: Any
 
     @_answered
-    def hemostat_install(self: Any, checkpoint: str) -> None:
-        """What `workers.engine.simulation.install` does, and raises."""
+    def hemostat_install(self: Any, checkpoint: str, draft: str | None) -> None:
+        """What `workers.engine.simulation.install` does, and raises, to the model and to the one that drafts for it."""
         runner, model = self.model_runner, self.model_runner.get_model()
         mending.take_states(runner, model)
         mending.unlink_shared_memory()
         simulation.install(model, Path(checkpoint))
+        if draft is not None:
+            simulation.install(runner.drafter.model, Path(draft))
+
+    @_answered
+    def hemostat_judge(self: Any, judge: Judge) -> None:
+        """From now on `judge` draws all tokens."""
+        speculation.install(self.model_runner, judge)
 
     @_answered
     def hemostat_correct(self: Any, many: list[Blocks]) -> None:

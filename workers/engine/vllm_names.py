@@ -22,6 +22,7 @@ NAMES: Final = {
     "PPMissingLayer": "vllm.model_executor.models.utils:PPMissingLayer",
     "PoolerConfig": "vllm.config:PoolerConfig",
     "PoolingParams": "vllm:PoolingParams",
+    "SamplerOutput": "vllm.v1.outputs:SamplerOutput",
     "SamplingParams": "vllm:SamplingParams",
     "Scheduler": "vllm.v1.core.sched.scheduler:Scheduler",
     "UniProcExecutor": "vllm.v1.executor.uniproc_executor:UniProcExecutor",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -14,17 +14,19 @@ from app.kinds.compare.request import CompareRequest
 from app.models.checkpoint import CheckpointInfo
 from app.models.registry import settings_of
 from app.settings import Settings
-from workers.calibration.online.models import Quiet, longest_window, needed_bytes
-from workers.calibration.verified.verifier import Board, Verifier
+from workers.calibration.online.models import Quiet, longest_window
+from workers.calibration.verified.verifier import BLOCK, Verifier
 from workers.distributions.selfcheck import verify_head
 from workers.engine.device import identity, pick_device, total_bytes
-from workers.engine.drafting import DraftEngine, refuse_split
+from workers.engine.drafting import refuse_split
 from workers.engine.launch import never
 from workers.engine.pool import resolve_dtype
 from workers.engine.room import EngineRoom
 from workers.engine.sampling import stop_tokens
 from workers.engine.shape import kv_bytes_per_token
-from workers.engine.sizes import BLOCK, ITEM_BYTES, OVERHEAD_BYTES, weight_bytes
+from workers.engine.sizes import BLOCK as KV_BLOCK
+from workers.engine.sizes import ITEM_BYTES, OVERHEAD_BYTES, weight_bytes
+from workers.engine.speculation import margin
 from workers.measuring.sides import modify, resolve
 
 HEAD_CHECK_TOKENS: Final = 128
@@ -33,10 +35,10 @@ _SPARE_BLOCKS: Final = 8
 
 
 class VerifiedModels:
-    """Both engines of one deployment, and the verifier over them. Close it in the thread that made it.
+    """Both models of one deployment, and the verifier over them. Close it in the thread that made it.
 
-    Together they take `settings.share_verify` of the device's memory. If that does not hold keys and values of all
-    streams at full length, the candidate drafts for some after the others.
+    They take `settings.share_verify` of the device's memory. If that does not hold keys and values of all streams at
+    full length, some wait for the others.
 
     `tokens` gives some text in the tokens of the tokenizer in a folder, for the check of the head. Raises what
     resolving, surgery, starting an engine and the check of the head raise, each a `HemostatError` that says which, and
@@ -60,43 +62,39 @@ class VerifiedModels:
         self.sides = modify(request, side, entry, origin, context, device=pick_device(settings))
         self.room = EngineRoom(settings)
         self.room.take_share(settings.share_verify)
-        self._draft: DraftEngine | None = None
+        self._verifier: Verifier | None = None
         try:
             reference, candidate = self.sides.reference, self.sides.candidate
             dtype = resolve_dtype(self.sides.dtype)
-            self.length = min(settings.verify_context, longest_window(deployment, reference.info, candidate.info))
+            self.length = longest(settings, deployment, reference.info, candidate.info)
             self.tokenizer_folder = side.tokenizer
             self.stops = frozenset(stop_tokens(reference.info))
             text = tokens(side.tokenizer)
             self._check_head(settings, text[:HEAD_CHECK_TOKENS], dtype, check_cancelled)
-            budget = int(settings.share_verify * total_bytes(self.room.pool.device))
-            scored = needed_bytes(reference.info, settings, self.room.pool.device, dtype, self.length)
-            scored += ITEM_BYTES["float32"] * reference.head.weight_VD.numel()
-            board = Board()
-            self._draft = DraftEngine(
-                candidate.info,
-                board.draw,
+            self.room.pool.make_room(0, keep=0)
+            device = self.room.pool.device
+            head = reference.head.on(device, torch.float32)
+            budget = int(settings.share_verify * total_bytes(device)) - ITEM_BYTES["float32"] * head.weight_VD.numel()
+            both = (reference.info, candidate.info)
+            self.verifier = self._verifier = Verifier(
+                *both,
+                head,
                 pool=self.room.pool,
                 length=self.length,
                 streams=streams,
                 dtype=dtype,
-                kv_tokens=kept_tokens(
-                    candidate.info, budget - scored, dtype, self.length, streams, self.room.pool.device
-                ),
+                kv_tokens=kept_tokens(both, budget, dtype, self.length, streams, device),
                 check_cancelled=check_cancelled,
             )
-            scoring = self.room.engine(reference.info, self.length, dtype=dtype, check_cancelled=check_cancelled)
-            head = reference.head.on(self.room.pool.device, torch.float32)
-            self.verifier = Verifier(self._draft, board, scoring, head)
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """Ends the engines and lets the store evict the candidate."""
-        draft, self._draft = self._draft, None
-        if draft is not None:
-            draft.close()
+        """Ends the engine and lets the store evict the candidate."""
+        verifier, self._verifier = self._verifier, None
+        if verifier is not None:
+            verifier.close()
         self.room.close()
         self.sides.modified.release()
 
@@ -118,17 +116,25 @@ class VerifiedModels:
         )
 
 
-def kept_tokens(info: CheckpointInfo, budget: int, dtype: str, length: int, streams: int, device: str) -> int:
-    """Of how many tokens a drafting engine keeps keys and values: of all streams, or what the budget, in bytes, holds.
+def longest(settings: Settings, deployment: Deployment, reference: CheckpointInfo, candidate: CheckpointInfo) -> int:
+    """Tokens of prompt and answer together: as many as setting and deployment allow, and room to draft beyond them."""
+    contexts = [info.max_position - margin(BLOCK) for info in (reference, candidate) if info.max_position is not None]
+    return min(settings.verify_context, longest_window(deployment, reference, candidate), *contexts)
+
+
+def kept_tokens(
+    infos: Sequence[CheckpointInfo], budget: int, dtype: str, length: int, streams: int, device: str
+) -> int:
+    """Of how many tokens both models keep keys and values: of all streams, or what the budget, in bytes, holds.
 
     Raises ENGINE_OUT_OF_MEMORY if that is less than one stream of `length` tokens.
     """
-    whole = -(-length // BLOCK) * BLOCK
-    each = kv_bytes_per_token(info.config, ITEM_BYTES[dtype])
-    left = budget - weight_bytes(info, dtype, device, head=True) - OVERHEAD_BYTES
-    fitting = left // each - _SPARE_BLOCKS * BLOCK if each else streams * whole
+    whole = -(-(length + margin(BLOCK)) // KV_BLOCK) * KV_BLOCK
+    each = sum(kv_bytes_per_token(info.config, ITEM_BYTES[dtype]) for info in infos)
+    left = budget - sum(weight_bytes(info, dtype, device, head=True) for info in infos) - OVERHEAD_BYTES
+    fitting = left // each - _SPARE_BLOCKS * KV_BLOCK if each else streams * whole
     if left < 0 or fitting < whole:
-        missing = (whole + _SPARE_BLOCKS * BLOCK) * each - left
+        missing = (whole + _SPARE_BLOCKS * KV_BLOCK) * each - left
         raise HemostatError(
             ErrorCode.ENGINE_OUT_OF_MEMORY,
             f"both models and one answer of {length} tokens need {missing / 1e9:.2f} GB more than the share of the "

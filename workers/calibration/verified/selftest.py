@@ -38,7 +38,7 @@ TIE_NATS: Final = 0.05
 _OPEN: Final = Sampling(temperature=1.0)
 _NARROW: Final = Sampling(temperature=0.8, top_k=3)
 _DEPTH: Final = 3
-_STARTS: Final = 4  # tokens of a prompt at most: each draw reads them twice
+_STARTS: Final = (2, 3, 4, 5)  # tokens of a prompt: each draw reads them twice
 # Of the draft, times the answer's: one of these.
 _TEMPERATURES: Final = (0.5, 0.7, 1.0, 1.5, 2.0)
 _GREEDY: Final = Sampling(temperature=0.0)
@@ -69,7 +69,6 @@ def run(
     verifier: Verifier,
     prompts: Sequence[Sequence[int]],
     *,
-    streams: int,
     draws: int = DRAWS,
     seed: int = 0,
     progress: Progress = lambda done, total: None,
@@ -77,35 +76,27 @@ def run(
 ) -> SelfTest:
     """Measures. `prompts`: short ones, of which the start that distinguishes the models best is drawn from.
 
-    `streams`: how many run at once. `draws`: of the first question; the second takes half as many. `seed`: of all
-    draws; anyone who offers what passes takes a new one each time, or what luck decided once is decided for ever.
+    `draws`: of the first question; the second takes half as many. `seed`: of all draws; anyone who offers what passes
+    takes a new one each time, or what luck decided once is decided for ever.
 
     Raises what the engines raise, and ValueError if the reference's distribution is not finite.
     """
     sequences = draws // 2
     total = draws + sequences + len(prompts)
-    prompt, temperature, power = _telling(verifier, prompts, draws, streams, check_cancelled)
+    prompt, temperature, power = _telling(verifier, prompts, draws, check_cancelled)
     one, two = np.random.SeedSequence(seed).spawn(2)
-    # Two tokens at most, so that one is drafted; the first is there after a single round.
-    open_streams = [Stream(list(prompt), _OPEN, 2, generator=np.random.default_rng(part)) for part in one.spawn(draws)]
-    _finish(verifier, open_streams, 1, streams, lambda done: progress(done, total), check_cancelled)
-    exact_V = verifier.reference([prompt], [1], [_OPEN], check_cancelled)[0][0]
-    p_token = fit(Counter(stream.output[0] for stream in open_streams), dict(enumerate(exact_V)))
-    # Whole blocks are drafted, and of what comes out the first tokens are looked at.
-    narrow = [
-        Stream(
-            list(prompt),
-            _NARROW,
-            verifier.block + 1,
-            generator=np.random.default_rng(part),
-            draft=_heated(_NARROW, temperature),
-        )
-        for part in two.spawn(sequences)
-    ]
-    _finish(verifier, narrow, _DEPTH, streams, lambda done: progress(draws + done, total), check_cancelled)
+
+    def drawn(sampling: Sampling, tokens: int, seeds: np.random.SeedSequence, count: int, before: int) -> Counter[Any]:
+        """Answers of so many tokens, all of which are drafted."""
+        streams = [_drafted(prompt, sampling, tokens, temperature, part) for part in seeds.spawn(count)]
+        _finish(verifier, streams, lambda done: progress(before + done, total), check_cancelled)
+        return Counter(tuple(stream.output) for stream in streams)
+
+    (exact_V,) = verifier.reference([prompt], [_OPEN], check_cancelled)
+    p_token = fit(drawn(_OPEN, 1, one, draws, 0), {(token,): p for token, p in enumerate(exact_V)})
     continuations = _continuations(verifier, prompt, check_cancelled)
-    p_sequence = fit(Counter(tuple(stream.output[:_DEPTH]) for stream in narrow), continuations)
-    equal, judged = _greedy(verifier, prompts, streams, check_cancelled)
+    p_sequence = fit(drawn(_NARROW, _DEPTH, two, sequences, draws), continuations)
+    equal, judged = _greedy(verifier, prompts, check_cancelled)
     progress(total, total)
     faults = [
         f"{name} of {count} draws do not follow the reference (chi-square p = {p:.2g}, {P_LEAST:g} is needed)"
@@ -188,55 +179,48 @@ def _telling(
     verifier: Verifier,
     prompts: Sequence[Sequence[int]],
     draws: int,
-    streams: int,
     check_cancelled: Callable[[], None],
 ) -> tuple[list[int], float, float]:
     """Where the mistake that is hardest to see is seen best: start of a prompt, draft's temperature, and the power."""
-    starts = [list(prompt[:length]) for prompt in prompts for length in range(1, _STARTS + 1)]
+    starts = [list(prompt[:length]) for prompt in prompts for length in _STARTS]
+    exact = verifier.reference(starts, [_OPEN] * len(starts), check_cancelled)
     found: list[tuple[float, float, list[int], float]] = []
-    for begin in range(0, len(starts), streams):
-        part = starts[begin : begin + streams]
-        exact = verifier.reference(part, [1] * len(part), [_OPEN] * len(part), check_cancelled)
-        for temperature in _TEMPERATURES:
-            verifier.round([Stream(start, _OPEN, 2, draft=_heated(_OPEN, temperature)) for start in part])
-            for start, q, (p_V,) in zip(part, verifier.drafted_from, exact, strict=True):
-                if q and np.isfinite(p_V).all():
-                    hardest = min(distance(wrong_V, p_V, draws) for wrong_V in mistakes(q[0], p_V))
-                    found.append((power_against(*hardest), hardest[0], start, temperature))
+    for temperature in _TEMPERATURES:
+        streams = [_drafted(start, _OPEN, 1, temperature) for start in starts]
+        while waiting := [stream for stream in streams if not stream.draft]:
+            verifier.round(waiting, check_cancelled)
+        for stream, p_V in zip(streams, exact, strict=True):
+            q_V = stream.draft[0][1]
+            if np.isfinite(q_V).all() and np.isfinite(p_V).all():
+                hardest = min(distance(wrong_V, p_V, draws) for wrong_V in mistakes(q_V, p_V))
+                found.append((power_against(*hardest), hardest[0], stream.prompt, temperature))
     if not found:
         raise ValueError("the distributions are not finite")
     power, _, start, temperature = max(found)
     return start, temperature, power
 
 
-def _heated(sampling: Sampling, times: float) -> Sampling:
-    return replace(sampling, temperature=sampling.temperature * times)
+def _drafted(
+    prompt: Sequence[int], sampling: Sampling, tokens: int, times: float, seed: np.random.SeedSequence | None = None
+) -> Stream:
+    """An answer whose first token is drafted too, at another temperature than its own."""
+    heated = replace(sampling, temperature=sampling.temperature * times)
+    generator = np.random.default_rng(seed)
+    return Stream(list(prompt), sampling, tokens, generator=generator, heated=heated, drafted_first=True)
 
 
 def _finish(
     verifier: Verifier,
     streams: Sequence[Stream],
-    tokens: int,
-    most: int,
     progress: Callable[[int], None],
     check_cancelled: Callable[[], None],
 ) -> None:
-    """Rounds until each has so many tokens, `most` at a time; one that is done makes room for the next."""
-    waiting = iter(streams)
-    active: list[Stream] = []
-    done = 0
-    while True:
-        active += itertools.islice(waiting, most - len(active))
-        if not active:
-            return
-        check_cancelled()
-        verifier.round(active, check_cancelled)
-        if any(stream.finish == "error" for stream in active):
-            raise ValueError("the reference's distribution is not finite")
-        before = len(active)
-        active = [stream for stream in active if stream.finish is None and len(stream.output) < tokens]
-        done += before - len(active)
-        progress(done)
+    """Rounds until all have ended."""
+    while waiting := [stream for stream in streams if stream.finish is None]:
+        progress(len(streams) - len(waiting))
+        verifier.round(waiting, check_cancelled)
+    if any(stream.finish == "error" for stream in streams):
+        raise ValueError("the reference's distribution is not finite")
 
 
 def _continuations(
@@ -247,35 +231,26 @@ def _continuations(
     for _ in range(_DEPTH):
         prefixes = list(found)
         rows = verifier.reference(
-            [prompt + list(prefix) for prefix in prefixes],
-            [1] * len(prefixes),
-            [_NARROW] * len(prefixes),
-            check_cancelled,
+            [prompt + list(prefix) for prefix in prefixes], [_NARROW] * len(prefixes), check_cancelled
         )
         found = dict(
             itertools.chain.from_iterable(
                 (((*prefix, int(token)), found[prefix] * float(p_V[token])) for token in np.flatnonzero(p_V))
-                for prefix, (p_V,) in zip(prefixes, rows, strict=True)
+                for prefix, p_V in zip(prefixes, rows, strict=True)
             )
         )
     return found
 
 
 def _greedy(
-    verifier: Verifier, prompts: Sequence[Sequence[int]], streams: int, check_cancelled: Callable[[], None]
+    verifier: Verifier, prompts: Sequence[Sequence[int]], check_cancelled: Callable[[], None]
 ) -> tuple[int, int]:
-    """At how many tokens of greedy answers the reference ranks them first, given the whole answers in one pass."""
+    """At how many tokens of greedy answers the reference ranks them first, given what is before them in one pass."""
     answers = [Stream(list(prompt), _GREEDY, GREEDY_TOKENS) for prompt in prompts]
-    _finish(verifier, answers, GREEDY_TOKENS, streams, lambda done: None, check_cancelled)
-    rows = verifier.reference(
-        [answer.prompt + answer.output[:-1] for answer in answers],
-        [len(answer.output) for answer in answers],
-        [_OPEN] * len(answers),
-        check_cancelled,
-    )
-    equal = 0
-    for answer, p in zip(answers, rows, strict=True):
-        p_TV = np.stack(p)
-        taken_T = p_TV[np.arange(len(answer.output)), answer.output]
-        equal += int((taken_T >= p_TV.max(axis=1) * np.exp(-TIE_NATS)).sum())
-    return equal, sum(len(answer.output) for answer in answers)
+    _finish(verifier, answers, lambda done: None, check_cancelled)
+    taken = [
+        (answer.prompt + answer.output[:at], answer.output[at]) for answer in answers for at in range(GREEDY_TOKENS)
+    ]
+    exact = verifier.reference([prefix for prefix, _ in taken], [_OPEN] * len(taken), check_cancelled)
+    equal = sum(bool(p_V[token] >= p_V.max() * np.exp(-TIE_NATS)) for (_, token), p_V in zip(taken, exact, strict=True))
+    return equal, len(taken)

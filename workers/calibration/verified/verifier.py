@@ -1,15 +1,14 @@
-"""Rounds of verified decoding: every stream gets a block drafted by the candidate and verified by the reference.
-
-The reference has no memory of the prefix here: `token_embed` computes the whole window again in each round, so a round
-costs a pass over the prefixes of all its streams, and `length` bounds them.
+"""Rounds of verified decoding: in each the reference verifies the last drafts of all streams, and the candidate drafts
+the next.
 
 Names: K drafted tokens, R rows, V vocabulary.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,24 +21,24 @@ from app.models.checkpoint import CheckpointInfo
 from workers.calibration.verified.speculative import NotFiniteError, draw, verify
 from workers.calibration.verified.truncation import Sampling, distribution
 from workers.distributions.head import Head
-from workers.engine.drafting import DraftEngine
 from workers.engine.launch import never
-from workers.engine.scoring import ScoringEngine
+from workers.engine.pool import EnginePool
+from workers.engine.speculation import SpeculativeEngine
 
 Array = NDArray[np.float64]
 
 BLOCK: Final = 4
 # Rows whose distributions are made at once: float64 over the vocabulary, a few times over.
 _ROWS: Final = 64
-# Rows whose logits, in float32, are made at once.
-_HEAD_ROWS: Final = 256
 
 
-@dataclass
+@dataclass(eq=False)
 class Stream:
     """One answer on its way. `stops` are the token ids that end it; the same seed gives the same answer again.
 
-    `drafted`, `accepted` and `overlap` count the drafted tokens that were judged and belong to the answer.
+    `drafted`, `accepted` and `overlap` count the drafted tokens that were judged and belong to the answer. `draft` is
+    the tokens that the candidate drafted last, and q at each of them. The first token of an answer comes from the
+    reference alone, unless `drafted_first`. `exact` gets p at the place of each block's first token if it is a list.
     """
 
     prompt: list[int]
@@ -52,7 +51,10 @@ class Stream:
     accepted: int = 0
     passes: int = 0
     overlap: float = 0.0  # sum over drafted positions of 1 − TV(p, q)
-    draft: Sampling | None = None  # how the candidate draws, where not as the answer: exactness does not depend on it
+    draft: list[tuple[int, Array]] = field(default_factory=list)
+    heated: Sampling | None = None  # how the candidate draws, where not as the answer: exactness does not depend on it
+    drafted_first: bool = False
+    exact: list[Array] | None = None
     finish: str | None = None
     stop_token: int | None = None
     salt: str | None = None  # streams of different salts share no prefix in the draft's cache
@@ -94,137 +96,149 @@ class Stream:
 
 
 class Verifier:
-    """Two engines and a head. `draft` must have been made with `board.draw` of `board`."""
+    """Both models in an engine, and the reference's head in float32. Close it in the thread that made it.
+
+    Raises what `SpeculativeEngine` raises.
+    """
 
     def __init__(
-        self, draft: DraftEngine, board: Board, reference: ScoringEngine, head: Head, *, block: int = BLOCK
+        self,
+        reference: CheckpointInfo,
+        candidate: CheckpointInfo,
+        head: Head,
+        *,
+        pool: EnginePool,
+        length: int,
+        streams: int,
+        block: int = BLOCK,
+        dtype: str = "bfloat16",
+        kv_tokens: int | None = None,
+        check_cancelled: Callable[[], None] = never,
     ) -> None:
-        self._draft, self._board, self._reference, self._head = draft, board, reference, head
-        self.block = block
-        self.drafted_from: list[list[Array]] = []  # of the last round: q at each drafted token of each stream
-        self.length = min(draft.length, reference.max_model_len)
-
-    @property
-    def info(self) -> CheckpointInfo:
-        """The reference."""
-        return self._reference.info
+        self.info, self.head, self.length, self.block = reference, head, length, block
+        self._keys: dict[Stream, str] = {}
+        self._streams: dict[str, Stream] = {}
+        self._gained: dict[Stream, list[int]] = {}
+        self._engine = SpeculativeEngine(
+            reference,
+            candidate,
+            self,
+            pool=pool,
+            length=length,
+            streams=streams,
+            block=block,
+            dtype=dtype,
+            kv_tokens=kv_tokens,
+            check_cancelled=check_cancelled,
+        )
 
     def round(self, streams: Sequence[Stream], check_cancelled: Callable[[], None] = never) -> list[list[int]]:
-        """One block for each stream; the tokens that each gained. Streams must not be finished.
+        """One pass over the streams; the tokens that each gained. Streams must not be finished; those of earlier rounds
+        that are not among them are forgotten. More than run at once wait in their order.
 
-        A stream whose reference distribution is not finite ends as `error`. Raises what the engines raise, and
-        ENGINE_FAILED if the candidate's engine took other tokens than were drawn.
+        A stream whose reference distribution is not finite ends as `error`. Raises what the engine raises, and
+        ENGINE_FAILED if it took other tokens than were drawn.
         """
-        drafts, self.drafted_from = self._drafts(streams, check_cancelled)
-        windows = [stream.prompt + stream.output + draft for stream, draft in zip(streams, drafts, strict=True)]
-        p = self.reference(
-            windows, [len(draft) + 1 for draft in drafts], [s.sampling for s in streams], check_cancelled
-        )
-        gained: list[list[int]] = []
-        for stream, draft, q_KV, p_KV in zip(streams, drafts, self.drafted_from, p, strict=True):
-            stream.passes += 1
-            try:
-                tokens, kept = verify(p_KV, q_KV, draft, stream.generator)
-            except NotFiniteError:
-                stream.finish = "error"
-                gained.append([])
-                continue
-            before = stream.drawn
-            gained.append(stream.take(tokens))
-            judged = min(kept + 1, len(draft), stream.drawn - before)
-            stream.drafted += judged
-            stream.accepted += min(kept, judged)
-            stream.overlap += sum(float(np.minimum(p_KV[row], q_KV[row]).sum()) for row in range(judged))
-        return gained
+        check_cancelled()
+        wanted = set(streams)
+        self._forget([stream for stream in self._keys if stream not in wanted])
+        for stream in streams:
+            if stream not in self._keys:
+                key = self._engine.add(stream.prompt[: -1 if stream.drafted_first else None], stream.salt)
+                self._keys[stream], self._streams[key] = key, stream
+        self._gained = {}
+        for key, tokens in self._engine.step().items():
+            ours = self._streams[key]
+            if ours.finish is None and tokens != (ours.prompt[-1:] if ours.drafted_first else []) + ours.output:
+                raise _otherwise()
+        self._forget([stream for stream in streams if stream.finish is not None])
+        return [self._gained.get(stream, []) for stream in streams]
 
     def reference(
         self,
-        windows: Sequence[Sequence[int]],
-        counts: Sequence[int],
+        prefixes: Sequence[Sequence[int]],
         samplings: Sequence[Sampling],
         check_cancelled: Callable[[], None] = never,
-    ) -> list[list[Array]]:
-        """The reference's distributions at the last `count` positions of each window, after the request's sampling."""
-        hidden = []
-        for index, hidden_TD in self._reference.score(list(windows), check_cancelled=check_cancelled):
-            hidden.append(hidden_TD[-counts[index] :].clone())
-        rows = [sampling for sampling, count in zip(samplings, counts, strict=True) for _ in range(count)]
-        p = _distributions(torch.cat(hidden), self._head.logits, rows)
-        ends = itertools.accumulate(counts)
-        return [p[end - count : end] for end, count in zip(ends, counts, strict=True)]
+    ) -> list[Array]:
+        """The reference's distribution after each prefix, after the request's sampling. No draft plays a part."""
+        streams = [
+            Stream(list(prefix), sampling, 1, exact=[]) for prefix, sampling in zip(prefixes, samplings, strict=True)
+        ]
+        while waiting := [stream for stream in streams if stream.finish is None]:
+            self.round(waiting, check_cancelled)
+        return [p_V for stream in streams for p_V in stream.exact or ()]
 
-    def _drafts(
-        self, streams: Sequence[Stream], check_cancelled: Callable[[], None]
-    ) -> tuple[list[list[int]], list[list[Array]]]:
-        # One token comes from the reference whatever is drafted.
-        counts = [min(self.block, stream.max_tokens - stream.drawn - 1) for stream in streams]
-        asked = [index for index, count in enumerate(counts) if count > 0]
-        drafts: list[list[int]] = [[] for _ in streams]
-        rows: list[list[Array]] = [[] for _ in streams]
-        if not asked:
-            return drafts, rows
-        self._board.begin(
-            {
-                index: (stream.draft or stream.sampling, stream.generator.random(counts[index]))
-                for index, stream in enumerate(streams)
-                if counts[index] > 0
-            }
-        )
-        prompts = [streams[index].prompt + streams[index].output for index in asked]
-        salts = [streams[index].salt for index in asked]
-        blocks = self._draft.block(prompts, asked, [counts[index] for index in asked], check_cancelled, salts=salts)
-        for index, tokens in zip(asked, blocks, strict=True):
-            drafts[index], rows[index] = self._board.block(index, tokens)
-        return drafts, rows
+    def close(self) -> None:
+        """Ends the engine."""
+        self._engine.close()
 
+    def logits(self, hidden_RD: torch.Tensor) -> torch.Tensor:
+        """Of the reference, float32."""
+        return self.head.logits(hidden_RD)
 
-class Board:
-    """Where the draft's logits become tokens, and what they were drawn from is kept until it is verified.
-
-    The place of a token in its block decides which uniform number it is drawn with. The engine may ask for a place more
-    than once, and only its last answer counts.
-    """
-
-    def __init__(self) -> None:
-        self._asked: Mapping[int, tuple[Sampling, Array]] = {}
-        self._drawn: dict[int, list[tuple[int, Array]]] = {}
-
-    def begin(self, streams: Mapping[int, tuple[Sampling, Array]]) -> None:
-        """A round of streams, by their keys: how each is drawn, and a uniform number for each token of its block."""
-        self._asked = streams
-        self._drawn = {key: [] for key in streams}
-
-    def draw(self, logits_RV: torch.Tensor, places: Sequence[tuple[int, int]]) -> list[int]:
-        """A token for each row, whose place is a stream's key and how many tokens of the block came before."""
-        rows = [self._asked[key][0] for key, _ in places]
-        q_RV = _distributions(logits_RV, lambda part_RV: part_RV, rows)
-        tokens = []
-        for q_V, (key, place) in zip(q_RV, places, strict=True):
-            try:
-                token = draw(q_V, float(self._asked[key][1][place]))
-            except NotFiniteError:
-                token = 0  # `block` ends before it
-            drawn = self._drawn[key]
-            del drawn[place:]
-            drawn.append((token, q_V))
-            tokens.append(token)
+    def drafted(self, keys: Sequence[str], logits_RV: torch.Tensor) -> list[int]:
+        """Draws the candidate's next tokens. Streams that have ended draw none."""
+        live = [row for row, key in enumerate(keys) if self._streams[key].finish is None]
+        streams = [self._streams[keys[row]] for row in live]
+        tokens = [0] * len(keys)
+        rows = logits_RV if len(live) == len(keys) else logits_RV[live]
+        drawn = _distributions(rows, [stream.heated or stream.sampling for stream in streams])
+        for row, stream, q_V in zip(live, streams, drawn, strict=True):
+            with contextlib.suppress(NotFiniteError):  # the block ends before it
+                tokens[row] = draw(q_V, stream.generator.random())
+            stream.draft.append((tokens[row], q_V))
         return tokens
 
-    def block(self, key: int, tokens: Sequence[int]) -> tuple[list[int], list[Array]]:
-        """The engine's tokens for this key, and the distribution that each was drawn from.
+    def verified(self, keys: Sequence[str], drafts: Sequence[list[int]], logits_RV: torch.Tensor) -> list[list[int]]:
+        """Keeps or replaces what was drafted. Raises ENGINE_FAILED for tokens that were not drawn here."""
+        streams = [self._streams[key] for key in keys]
+        rows = [
+            stream.sampling for stream, drafted in zip(streams, drafts, strict=True) for _ in range(len(drafted) + 1)
+        ]
+        p = iter(_distributions(logits_RV, rows))
+        return [
+            self._judged(stream, drafted, list(itertools.islice(p, len(drafted) + 1)))
+            for stream, drafted in zip(streams, drafts, strict=True)
+        ]
 
-        A candidate whose logits were not finite drafted nothing from there on. Raises ENGINE_FAILED if the tokens
-        are not the drawn ones: what came out would not be what is promised.
-        """
-        drawn = self._drawn[key]
-        if [token for token, _ in drawn] != list(tokens):
-            raise HemostatError(
-                ErrorCode.ENGINE_FAILED,
-                "the candidate's engine took other tokens than were drawn for it",
-                hint="verified decoding does not work with this version of vLLM",
-            )
-        finite = list(itertools.takewhile(lambda one: np.isfinite(one[1]).all(), drawn))
-        return [token for token, _ in finite], [q_V for _, q_V in finite]
+    def _judged(self, stream: Stream, drafted: list[int], p_KV: list[Array]) -> list[int]:
+        draft, stream.draft = stream.draft[: len(drafted)], []  # what has no room in the context is left out
+        if [token for token, _ in draft] != drafted:
+            raise _otherwise()
+        if stream.drafted_first and not stream.passes:
+            stream.passes = 1
+            return stream.prompt[-1:]
+        stream.passes += 1
+        if stream.exact is not None:
+            stream.exact.append(p_KV[0])
+        finite = list(itertools.takewhile(lambda one: np.isfinite(one[1]).all(), draft))
+        q_KV = [q_V for _, q_V in finite]
+        try:
+            tokens, kept = verify(p_KV[: len(finite) + 1], q_KV, drafted[: len(finite)], stream.generator)
+        except NotFiniteError:
+            stream.finish = "error"
+            return [0]
+        before = stream.drawn
+        self._gained[stream] = stream.take(tokens)
+        judged = min(kept + 1, len(finite), stream.drawn - before)
+        stream.drafted += judged
+        stream.accepted += min(kept, judged)
+        stream.overlap += sum(float(np.minimum(p_KV[row], q_KV[row]).sum()) for row in range(judged))
+        return tokens
+
+    def _forget(self, streams: Sequence[Stream]) -> None:
+        keys = [self._keys.pop(stream) for stream in streams]
+        for key in keys:
+            del self._streams[key]
+        self._engine.drop(keys)
+
+
+def _otherwise() -> HemostatError:
+    return HemostatError(
+        ErrorCode.ENGINE_FAILED,
+        "the engine took other tokens than were drawn for it",
+        hint="verified decoding does not work with this version of vLLM",
+    )
 
 
 def room(verifier: Verifier, prompt: Sequence[int], max_tokens: int) -> None:
@@ -238,19 +252,13 @@ def room(verifier: Verifier, prompt: Sequence[int], max_tokens: int) -> None:
         )
 
 
-def _distributions(
-    states: torch.Tensor, logits: Callable[[torch.Tensor], torch.Tensor], samplings: Sequence[Sampling]
-) -> list[Array]:
-    """float64 (V,) of each row: what `logits` makes of its state, after its own sampling."""
-    found: list[Array] = []
-    for begin in range(0, len(samplings), _HEAD_ROWS):
-        logits_RV = logits(states[begin : begin + _HEAD_ROWS]).cpu()
-        by_sampling: dict[Sampling, list[int]] = {}
-        for row, sampling in enumerate(samplings[begin : begin + _HEAD_ROWS]):
-            by_sampling.setdefault(sampling, []).append(row)
-        made: dict[int, Array] = {}
-        for sampling, rows in by_sampling.items():
-            for part in (rows[first : first + _ROWS] for first in range(0, len(rows), _ROWS)):
-                made.update(zip(part, distribution(logits_RV[part], sampling).numpy(), strict=True))
-        found += [made[row] for row in range(len(made))]
-    return found
+def _distributions(logits_RV: torch.Tensor, samplings: Sequence[Sampling]) -> list[Array]:
+    """float64 (V,) of each row, after its own sampling."""
+    by_sampling: dict[Sampling, list[int]] = {}
+    for row, sampling in enumerate(samplings):
+        by_sampling.setdefault(sampling, []).append(row)
+    made: dict[int, Array] = {}
+    for sampling, rows in by_sampling.items():
+        for part in (rows[first : first + _ROWS] for first in range(0, len(rows), _ROWS)):
+            made.update(zip(part, distribution(logits_RV[part].cpu(), sampling).numpy(), strict=True))
+    return [made[row] for row in range(len(made))]

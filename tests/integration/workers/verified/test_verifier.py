@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -19,17 +20,16 @@ import torch
 from prometheus_client import CollectorRegistry
 from transformers import AutoModelForCausalLM
 
+from app.models.checkpoint import inspect
 from app.settings import Settings
 from tests.support.tiny import make_tokenizer
 from workers.calibration.verified import selftest
 from workers.calibration.verified.requests import FullError, RequestQueue, Ticket, VerifiedRequest
 from workers.calibration.verified.routes import make_app
 from workers.calibration.verified.truncation import Sampling, distribution
-from workers.calibration.verified.verifier import Board, Stream, Verifier
+from workers.calibration.verified.verifier import Stream, Verifier
 from workers.distributions.head import Head
-from workers.engine.drafting import DraftEngine
 from workers.engine.pool import EnginePool
-from workers.engine.scoring import ScoringEngine
 
 Tiny = Callable[..., Path]
 LENGTH, STREAMS = 128, 64
@@ -55,16 +55,31 @@ def models(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
 
 
 @pytest.fixture(scope="module")
-def verifier(models: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Verifier]:
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EnginePool]:
     settings = Settings(
         home=tmp_path_factory.mktemp("verified"), engine_batch_tokens=512, engine_kv_cache_bytes=16 * 1024 * 1024
     )
-    pool, board = EnginePool(settings), Board()
-    reference = ScoringEngine(models[0], settings=settings, max_model_len=LENGTH, pool=pool)
-    with DraftEngine(models[1], board.draw, pool=pool, length=LENGTH, streams=STREAMS) as draft:
-        yield Verifier(draft, board, reference, Head.load(models[0]))
-    reference.close()
+    pool = EnginePool(settings)
+    yield pool
     pool.close()
+
+
+@contextlib.contextmanager
+def verifying(models: tuple[Path, Path], pool: EnginePool, length: int = LENGTH, **options: Any) -> Iterator[Verifier]:
+    reference, candidate = map(inspect, models)
+    head = Head.load(models[0]).on("cpu", torch.float32)
+    options = {"streams": STREAMS} | options
+    verifier = Verifier(reference, candidate, head, pool=pool, length=length, **options)
+    try:
+        yield verifier
+    finally:
+        verifier.close()
+
+
+@pytest.fixture(scope="module")
+def verifier(models: tuple[Path, Path], pool: EnginePool) -> Iterator[Verifier]:
+    with verifying(models, pool, block=4) as one:
+        yield one
 
 
 def streams(sampling: Sampling, tokens: int, count: int, prompt: list[int]) -> list[Stream]:
@@ -73,9 +88,8 @@ def streams(sampling: Sampling, tokens: int, count: int, prompt: list[int]) -> l
 
 
 def finish(verifier: Verifier, all_: list[Stream]) -> None:
-    for begin in range(0, len(all_), STREAMS):
-        while active := [stream for stream in all_[begin : begin + STREAMS] if stream.finish is None]:
-            verifier.round(active)
+    while active := [stream for stream in all_ if stream.finish is None]:
+        verifier.round(active)
 
 
 @torch.inference_mode()
@@ -128,27 +142,34 @@ def test_answers_follow_the_reference_and_not_the_draft(verifier: Verifier, mode
     assert 0 < sum(stream.accepted for stream in drawn) < sum(stream.drafted for stream in drawn)
 
 
-def test_greedy_answers_are_the_references_whatever_the_block(verifier: Verifier, models: tuple[Path, Path]) -> None:
-    answers = []
-    for block in (1, 4, 7):
-        verifier.block = block
+@torch.inference_mode()
+def check_greedy(checkpoint: Path, done: list[Stream]) -> None:
+    """Each token is transformers' most probable one too, but for ties within bf16's rounding."""
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    for stream in done:
+        logits_TV = model(torch.tensor([stream.prompt + stream.output])).logits[0, len(stream.prompt) - 1 : -1]
+        taken_T = logits_TV.gather(1, torch.tensor(stream.output)[:, None])[:, 0]
+        assert (logits_TV.amax(1) - taken_T).max() < 0.05
+
+
+def test_greedy_answers_are_the_references_whatever_the_block(
+    verifier: Verifier, models: tuple[Path, Path], pool: EnginePool
+) -> None:
+    def answers(verifier: Verifier) -> list[list[int]]:
         done = [Stream(list(prompt), Sampling(temperature=0), 24) for prompt in PROMPTS]
         finish(verifier, done)
-        answers.append([stream.output for stream in done])
-    verifier.block = 4
-    assert answers[0] == answers[1] == answers[2]
-    # Each token is transformers' most probable one too, but for ties within bf16's rounding.
-    model = AutoModelForCausalLM.from_pretrained(models[0], dtype=torch.float32)
-    with torch.inference_mode():
-        for prompt, output in zip(PROMPTS, answers[0], strict=True):
-            logits_TV = model(torch.tensor([prompt + output])).logits[0, len(prompt) - 1 : -1]
-            taken_T = logits_TV.gather(1, torch.tensor(output)[:, None])[:, 0]
-            assert (logits_TV.amax(1) - taken_T).max() < 0.05
+        check_greedy(models[0], done)
+        return [stream.output for stream in done]
+
+    four = answers(verifier)
+    for block in (1, 7):
+        with verifying(models, pool, block=block) as other:
+            assert answers(other) == four
 
 
 def test_the_self_test_passes_a_right_verifier(verifier: Verifier) -> None:
     told: list[tuple[int, int]] = []
-    found = selftest.run(verifier, PROMPTS, streams=STREAMS, progress=lambda done, total: told.append((done, total)))
+    found = selftest.run(verifier, PROMPTS, progress=lambda done, total: told.append((done, total)))
     assert found.passed, found.reason
     assert found.greedy_equal == found.greedy_total == 32 * len(PROMPTS)
     assert told[-1][0] == told[-1][1]
@@ -159,15 +180,19 @@ def test_the_self_test_refuses_a_draft_that_lies_about_its_distribution(
     verifier: Verifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tokens that do not come from the q that is reported, as if a temperature were left out on one side."""
-    honest = Board.block
+    honest = Verifier.drafted
 
-    def lying(self: Board, key: int, tokens: list[int]) -> tuple[list[int], list[np.ndarray[Any, Any]]]:
-        drafted, q = honest(self, key, tokens)
-        return drafted, [q_V**0.5 / (q_V**0.5).sum() for q_V in q]
+    def lying(self: Verifier, keys: list[str], logits_RV: torch.Tensor) -> list[int]:
+        tokens = honest(self, keys, logits_RV)
+        for stream in (self._streams[key] for key in keys):
+            if stream.finish is None:
+                token, q_V = stream.draft[-1]
+                stream.draft[-1] = token, q_V**0.5 / (q_V**0.5).sum()
+        return tokens
 
     with monkeypatch.context() as patched:
-        patched.setattr(verifier._board, "block", lying.__get__(verifier._board))
-        found = selftest.run(verifier, PROMPTS, streams=STREAMS)
+        patched.setattr(Verifier, "drafted", lying)
+        found = selftest.run(verifier, PROMPTS)
     assert not found.passed
     assert "do not follow the reference" in found.reason
 
@@ -197,70 +222,61 @@ def test_an_answer_ends_at_a_stop_token_which_is_not_part_of_it(verifier: Verifi
     assert cut.output == whole.output[: whole.output.index(stop)]
 
 
-def test_q_is_what_a_token_was_drawn_from_though_prompts_are_read_in_parts_and_again(
-    models: tuple[Path, Path], tmp_path: Path
+def test_keys_and_values_are_right_though_prompts_are_read_in_parts_and_again(
+    models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Steps of 64 tokens cut prompts, and a cache of 20 blocks of 128 sends requests away in the middle of a block."""
+    """Steps of 144 tokens cut prompts, and a cache of 20 blocks of 128 sends requests away in the middle of answers."""
     settings = Settings(home=tmp_path, engine_batch_tokens=64, engine_kv_cache_bytes=1024 * 1024)
-    pool, board, length = EnginePool(settings), Board(), 256
-    asked: list[tuple[int, int]] = []
+    pool, without_draft, plain = EnginePool(settings), Counter[str](), Verifier.verified
 
-    def drawing(logits_RV: torch.Tensor, places: Any) -> list[int]:
-        asked.extend(places)
-        return board.draw(logits_RV, places)
+    def counted(self: Verifier, keys: list[str], drafts: list[list[int]], logits_RV: torch.Tensor) -> list[list[int]]:
+        without_draft.update(key for key, draft in zip(keys, drafts, strict=True) if not draft)
+        return plain(self, keys, drafts, logits_RV)
 
-    scoring = ScoringEngine(models[1], settings=settings, max_model_len=length, pool=pool)
-    with DraftEngine(models[1], drawing, pool=pool, length=length, streams=STREAMS, kv_tokens=1) as draft:
-        verifier = Verifier(draft, board, scoring, Head.load(models[1]), block=7)
-        generator = np.random.default_rng(0)
-        prompts = [generator.integers(2, 300, 125 + index % 3).tolist() for index in range(40)]
-        waiting = [Stream(prompt, Sampling(), 30, generator=np.random.default_rng(9)) for prompt in prompts]
-        verifier.round(waiting)
-        drafts = [stream.output[: stream.accepted] for stream in waiting]
-        assert len(asked) > len(set(asked)), "no place was asked for twice: nothing was read in parts"
-        assert sum(len(q) for q in verifier.drafted_from) == 7 * len(prompts)
-        for prompt, kept, q in zip(prompts, drafts, verifier.drafted_from, strict=True):
-            own = verifier.reference([prompt + kept], [len(kept) + 1], [Sampling()])[0]
-            for q_V, own_V in zip(q, own, strict=False):
-                assert 0.5 * np.abs(q_V - own_V).sum() < 0.05
-        # The candidate verified by itself: nearly all is kept, but for what bf16 rounds.
-        assert sum(stream.overlap for stream in waiting) / sum(stream.drafted for stream in waiting) > 0.97
-    scoring.close()
+    monkeypatch.setattr(Verifier, "verified", counted)
+    options: dict[str, Any] = {"length": 240, "streams": 16, "block": 7, "kv_tokens": 1}
+    generator = np.random.default_rng(0)
+    prompts = [generator.integers(2, 300, 125 + index % 3).tolist() for index in range(40)]
+    with verifying(models, pool, **options) as verifier:
+        greedy = [Stream(prompt, Sampling(temperature=0), 60) for prompt in prompts]
+        finish(verifier, greedy)
+    assert without_draft.total() > len(without_draft) == len(prompts), "no request was sent away"
+    check_greedy(models[0], greedy)
+    with verifying((models[1], models[1]), pool, **options) as verifier:
+        drawn = [Stream(prompt, Sampling(), 60, generator=np.random.default_rng(9)) for prompt in prompts]
+        finish(verifier, drawn)
+    # The candidate verified by itself: nearly all is kept, but for what bf16 rounds.
+    assert sum(stream.overlap for stream in drawn) / sum(stream.drafted for stream in drawn) > 0.97
     pool.close()
 
 
-def test_streams_of_other_salts_share_no_prefix_of_the_draft(
-    models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_streams_of_other_salts_share_no_prefix(
+    models: tuple[Path, Path], pool: EnginePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = Settings(home=tmp_path, engine_batch_tokens=512, engine_kv_cache_bytes=16 * 1024 * 1024)
-    pool, board, length = EnginePool(settings), Board(), 256
-    scoring = ScoringEngine(models[0], settings=settings, max_model_len=length, pool=pool)
-    with DraftEngine(models[1], board.draw, pool=pool, length=length, streams=STREAMS) as draft:
-        verifier, run = Verifier(draft, board, scoring, Head.load(models[0])), draft._engine.run
+    with verifying(models, pool, length=240) as verifier:
         cached: list[int] = []
+        step = verifier._engine._engine.step
 
-        def recorded(*arguments: Any, **options: Any) -> list[Any]:
-            outputs = run(*arguments, **options)
+        def recorded() -> list[Any]:
+            outputs: list[Any] = step()
             cached.extend(output.num_cached_tokens for output in outputs)
             return outputs
 
-        monkeypatch.setattr(draft._engine, "run", recorded)
+        monkeypatch.setattr(verifier._engine._engine, "step", recorded)
         prompt = np.random.default_rng(0).integers(2, 300, 200).tolist()
         for salt in ("a", "a", "b", "b", None, "a"):
-            verifier.round([Stream(list(prompt), Sampling(), 8, salt=salt)])
+            verifier.round([Stream(list(prompt), Sampling(), 1, salt=salt)])
     assert cached == [0, 128, 0, 128, 0, 128]
-    scoring.close()
-    pool.close()
 
 
-def test_a_reference_whose_logits_are_not_finite_is_an_error_line(verifier: Verifier) -> None:
+def test_a_reference_whose_logits_are_not_finite_is_an_error_line(
+    verifier: Verifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A NaN in the head of one token reaches every distribution."""
-    weight_VD = verifier._head.weight_VD.clone()
+    weight_VD = verifier.head.weight_VD.clone()
     weight_VD[7] = torch.nan
-    broken = Verifier(
-        verifier._draft, verifier._board, verifier._reference, dataclasses.replace(verifier._head, weight_VD=weight_VD)
-    )
-    queue = RequestQueue(broken, make_tokenizer().backend_tokenizer, stops=frozenset(), running=2, waiting=2)
+    monkeypatch.setattr(verifier, "head", dataclasses.replace(verifier.head, weight_VD=weight_VD))
+    queue = RequestQueue(verifier, make_tokenizer().backend_tokenizer, stops=frozenset(), running=2, waiting=2)
     ended = threading.Event()
 
     def check() -> None:
@@ -286,7 +302,7 @@ def test_a_reference_whose_logits_are_not_finite_is_an_error_line(verifier: Veri
     ]
     assert (after_the_end.status_code, after_the_end.json()) == (501, {"reason": "it has ended"})
     with pytest.raises(ValueError, match="not finite"):
-        selftest.run(broken, PROMPTS, streams=STREAMS)
+        selftest.run(verifier, PROMPTS)
 
 
 def test_requests_are_answered_together_and_dropped_when_nobody_listens(verifier: Verifier) -> None:

@@ -21,7 +21,8 @@ USED: dict[str, dict[str, str | int | None]] = {
         "dtype max_model_len max_num_batched_tokens max_num_seqs enable_chunked_prefill enable_prefix_caching "
         "kv_cache_memory_bytes enforce_eager async_scheduling disable_log_stats seed convert pooler_config "
         "hf_overrides max_logprobs logits_processors ir_op_priority gpu_memory_utilization kv_cache_dtype "
-        "worker_extension_cls tensor_parallel_size pipeline_parallel_size distributed_executor_backend",
+        "worker_extension_cls tensor_parallel_size pipeline_parallel_size distributed_executor_backend "
+        "speculative_config disable_hybrid_kv_cache_manager",
         "create_engine_config": 1,
     },
     "GPUModelRunner": {"sample_tokens": "grammar_output"},
@@ -47,6 +48,7 @@ USED: dict[str, dict[str, str | int | None]] = {
     "PPMissingLayer": {"": None},
     "PoolerConfig": {"": "task use_activation"},
     "PoolingParams": {"": "task use_activation"},
+    "SamplerOutput": {"": "sampled_token_ids logprobs_tensors"},
     "SamplingParams": {
         "": "temperature max_tokens seed ignore_eos stop_token_ids detokenize prompt_logprobs flat_logprobs extra_args "
         "skip_reading_prefix_cache",

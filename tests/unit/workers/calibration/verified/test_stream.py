@@ -46,13 +46,13 @@ def test_nothing_is_known_of_a_draft_that_was_not_made() -> None:
     assert stream().tokens_per_pass is None
 
 
-def test_the_draft_keeps_what_its_share_holds_and_not_less_than_one_answer(tmp_path: Path) -> None:
+def test_both_models_keep_what_their_share_holds_and_not_less_than_one_answer(tmp_path: Path) -> None:
     info = inspect(make_checkpoint(tmp_path, "llama"))
-    each = 2 * 3 * 1 * 32 * 2  # keys and values, layers, heads, head size, bytes
-    fixed = 2 * info.parameters + 256 * 1024**2 + 8 * 128 * each
-    assert kept_tokens(info, fixed + 10**9, "bfloat16", 200, 32, "cuda") == 32 * 256
-    assert kept_tokens(info, fixed + 1000 * each, "bfloat16", 200, 32, "cuda") == 1000
+    each = 2 * (2 * 3 * 1 * 32 * 2)  # models; keys and values, layers, heads, head size, bytes
+    fixed = 2 * (2 * info.parameters) + 256 * 1024**2 + 8 * 128 * each
+    assert kept_tokens((info, info), fixed + 10**9, "bfloat16", 200, 32, "cuda") == 32 * 256
+    assert kept_tokens((info, info), fixed + 1000 * each, "bfloat16", 200, 32, "cuda") == 1000
     with pytest.raises(HemostatError) as caught:
-        kept_tokens(info, fixed + 255 * each, "bfloat16", 200, 32, "cuda")
+        kept_tokens((info, info), fixed + 255 * each, "bfloat16", 200, 32, "cuda")
     assert caught.value.code is ErrorCode.ENGINE_OUT_OF_MEMORY
     assert "HEMOSTAT_SHARE_VERIFY" in caught.value.hint
