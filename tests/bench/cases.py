@@ -285,6 +285,13 @@ def main(name: str) -> None:
                 from tests.bench import sharing  # likewise
 
                 rows = sharing.bench_two_workers(home)
+            case "verified":
+                from tests.bench.verified import bench_verified
+
+                settings = Settings(home=home)
+                store = CheckpointStore(settings.home / "checkpoints", settings.checkpoint_budget_bytes)
+                modified = apply(inspect(MODEL), request().candidate.recipe, device="cpu", store=store)
+                rows = bench_verified(settings, MODEL, modified.path)
             case _:
                 raise SystemExit(f"there is no case {name}")
     emit(rows)

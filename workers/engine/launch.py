@@ -91,6 +91,8 @@ def start(options: EngineOptions) -> Any:
             "model": str(options.draft),
             "method": "draft_model",
             "num_speculative_tokens": options.drafted,
+            # For any number of requests the same. Not said, new requests of one token get drafts that no one made.
+            "num_speculative_tokens_per_batch_size": [(1, options.max_sequences, options.drafted)],
         } | _looked_at(options.draft, options)
         arguments["disable_hybrid_kv_cache_manager"] = True  # or layers that draft may lie in two groups
     options.split.check(options.device)

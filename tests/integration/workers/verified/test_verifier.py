@@ -225,8 +225,8 @@ def test_an_answer_ends_at_a_stop_token_which_is_not_part_of_it(verifier: Verifi
 def test_keys_and_values_are_right_though_prompts_are_read_in_parts_and_again(
     models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Steps of 144 tokens cut prompts, and a cache of 20 blocks of 128 sends requests away in the middle of answers."""
-    settings = Settings(home=tmp_path, engine_batch_tokens=64, engine_kv_cache_bytes=1024 * 1024)
+    """Steps of 250 tokens cut prompts, and a cache of 20 blocks of 128 sends requests away in the middle of answers."""
+    settings = Settings(home=tmp_path, engine_batch_tokens=250, engine_kv_cache_bytes=1024 * 1024)
     pool, without_draft, plain = EnginePool(settings), Counter[str](), Verifier.verified
 
     def counted(self: Verifier, keys: list[str], drafts: list[list[int]], logits_RV: torch.Tensor) -> list[list[int]]:
@@ -236,14 +236,14 @@ def test_keys_and_values_are_right_though_prompts_are_read_in_parts_and_again(
     monkeypatch.setattr(Verifier, "verified", counted)
     options: dict[str, Any] = {"length": 240, "streams": 16, "block": 7, "kv_tokens": 1}
     generator = np.random.default_rng(0)
-    prompts = [generator.integers(2, 300, 125 + index % 3).tolist() for index in range(40)]
+    prompts = [generator.integers(2, 300, 100 + index % 3).tolist() for index in range(24)]
     with verifying(models, pool, **options) as verifier:
-        greedy = [Stream(prompt, Sampling(temperature=0), 60) for prompt in prompts]
+        greedy = [Stream(prompt, Sampling(temperature=0), 120) for prompt in prompts]
         finish(verifier, greedy)
     assert without_draft.total() > len(without_draft) == len(prompts), "no request was sent away"
     check_greedy(models[0], greedy)
     with verifying((models[1], models[1]), pool, **options) as verifier:
-        drawn = [Stream(prompt, Sampling(), 60, generator=np.random.default_rng(9)) for prompt in prompts]
+        drawn = [Stream(prompt, Sampling(), 120, generator=np.random.default_rng(9)) for prompt in prompts]
         finish(verifier, drawn)
     # The candidate verified by itself: nearly all is kept, but for what bf16 rounds.
     assert sum(stream.overlap for stream in drawn) / sum(stream.drafted for stream in drawn) > 0.97
