@@ -39,7 +39,7 @@ def never() -> None:
 class EngineOptions:
     """One engine. Lengths and `step_tokens` in tokens; `max_sequences` is how many prompts one step may hold.
     `kv_cache_bytes` are those of each process that holds a part of the model. `draft` is the checkpoint that drafts
-    `drafted` tokens a step (`workers.engine.speculation`).
+    `drafted` tokens per step (`workers.engine.speculation`).
     """
 
     checkpoint: Path

@@ -52,7 +52,7 @@ class Judge(Protocol):
 
 
 class SpeculativeEngine:
-    """The reference, and the candidate that drafts `block` tokens a step for each request; a context manager.
+    """The reference, and the candidate that drafts `block` tokens per step for each request; a context manager.
 
     `length` is the most tokens of a prompt and its answer; the context of both models must be longer by `margin`.
     `streams` is how many requests run at once. They share memory for keys and values of `kv_tokens` tokens: those that

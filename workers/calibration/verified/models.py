@@ -15,7 +15,7 @@ from app.models.checkpoint import CheckpointInfo
 from app.models.registry import settings_of
 from app.settings import Settings
 from workers.calibration.online.models import Quiet, longest_window
-from workers.calibration.verified.verifier import BLOCK, Verifier
+from workers.calibration.verified.verifier import BLOCKS, Verifier
 from workers.distributions.selfcheck import verify_head
 from workers.engine.device import identity, pick_device, total_bytes
 from workers.engine.drafting import refuse_split
@@ -66,7 +66,8 @@ class VerifiedModels:
         try:
             reference, candidate = self.sides.reference, self.sides.candidate
             dtype = resolve_dtype(self.sides.dtype)
-            self.length = longest(settings, deployment, reference.info, candidate.info)
+            both = (reference.info, candidate.info)
+            self.length = longest(settings, deployment, *both, self.room.pool.device)
             self.tokenizer_folder = side.tokenizer
             self.stops = frozenset(stop_tokens(reference.info))
             text = tokens(side.tokenizer)
@@ -75,7 +76,6 @@ class VerifiedModels:
             device = self.room.pool.device
             head = reference.head.on(device, torch.float32)
             budget = int(settings.share_verify * total_bytes(device)) - ITEM_BYTES["float32"] * head.weight_VD.numel()
-            both = (reference.info, candidate.info)
             self.verifier = self._verifier = Verifier(
                 *both,
                 head,
@@ -116,9 +116,13 @@ class VerifiedModels:
         )
 
 
-def longest(settings: Settings, deployment: Deployment, reference: CheckpointInfo, candidate: CheckpointInfo) -> int:
+def longest(
+    settings: Settings, deployment: Deployment, reference: CheckpointInfo, candidate: CheckpointInfo, device: str
+) -> int:
     """Tokens of prompt and answer together: as many as setting and deployment allow, and room to draft beyond them."""
-    contexts = [info.max_position - margin(BLOCK) for info in (reference, candidate) if info.max_position is not None]
+    contexts = [
+        info.max_position - margin(BLOCKS[device]) for info in (reference, candidate) if info.max_position is not None
+    ]
     return min(settings.verify_context, longest_window(deployment, reference, candidate), *contexts)
 
 
@@ -129,7 +133,7 @@ def kept_tokens(
 
     Raises ENGINE_OUT_OF_MEMORY if that is less than one stream of `length` tokens.
     """
-    whole = -(-(length + margin(BLOCK)) // KV_BLOCK) * KV_BLOCK
+    whole = -(-(length + margin(BLOCKS[device])) // KV_BLOCK) * KV_BLOCK
     each = sum(kv_bytes_per_token(info.config, ITEM_BYTES[dtype]) for info in infos)
     left = budget - sum(weight_bytes(info, dtype, device, head=True) for info in infos) - OVERHEAD_BYTES
     fitting = left // each - _SPARE_BLOCKS * KV_BLOCK if each else streams * whole

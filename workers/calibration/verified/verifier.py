@@ -27,7 +27,9 @@ from workers.engine.speculation import SpeculativeEngine
 
 Array = NDArray[np.float64]
 
-BLOCK: Final = 4
+# Tokens that the candidate drafts at a time. On a CPU a drafted token takes as long as a pass of the reference, so
+# that one is best: 1.7 tokens in the time of two passes, against 2.2 in that of three.
+BLOCKS: Final = {"cpu": 1, "cuda": 4}
 # Rows whose distributions are made at once: float64 over the vocabulary, a few times over.
 _ROWS: Final = 64
 
@@ -110,12 +112,13 @@ class Verifier:
         pool: EnginePool,
         length: int,
         streams: int,
-        block: int = BLOCK,
+        block: int | None = None,
         dtype: str = "bfloat16",
         kv_tokens: int | None = None,
         check_cancelled: Callable[[], None] = never,
     ) -> None:
-        self.info, self.head, self.length, self.block = reference, head, length, block
+        self.info, self.head, self.length = reference, head, length
+        self.block = block or BLOCKS[pool.device]
         self._keys: dict[Stream, str] = {}
         self._streams: dict[str, Stream] = {}
         self._gained: dict[Stream, list[int]] = {}
@@ -126,7 +129,7 @@ class Verifier:
             pool=pool,
             length=length,
             streams=streams,
-            block=block,
+            block=self.block,
             dtype=dtype,
             kv_tokens=kv_tokens,
             check_cancelled=check_cancelled,
