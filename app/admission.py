@@ -137,7 +137,7 @@ class Line:
         whose = "" if self._owner_share == 1 or not owner else f", {self._queued(owner)} of them of this key's owner"
         return HemostatError(
             ErrorCode.RATE_LIMITED,
-            f"{self.queued} requests wait for {self._what}{whose}, and no more may.",
+            f"{self.queued} requests wait for {self._what}{whose}: the limit is reached.",
             hint="Wait as long as Retry-After says.",
             retry_after_s=self.retry_after_s(),
         )

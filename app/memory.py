@@ -66,9 +66,11 @@ class RedisMemory:
         if usage.high:
             raise HemostatError(
                 ErrorCode.UNAVAILABLE,
-                f"{usage.told}: nothing new is taken beyond {HIGH_WATER:.0%}.",
-                hint="Jobs that run go on. Wait until some have ended, delete jobs that no one needs, or let the "
-                "operator raise `maxmemory`.",
+                f"{usage.told}: the service takes no new jobs above {HIGH_WATER:.0%}.",
+                hint=(
+                    "Running jobs continue. Wait until some end, delete jobs that are not needed, or ask the "
+                    "operator to raise `maxmemory`."
+                ),
                 retry_after_s=_RETRY_AFTER_S,
             )
 

@@ -154,8 +154,10 @@ def unavailable(part: str = "Redis", what: str = _SILENT) -> HemostatError:
     return HemostatError(
         ErrorCode.UNAVAILABLE,
         f"{part} {what}.",
-        hint="Nothing was lost. Wait as long as Retry-After says and send the request again; "
-        "an Idempotency-Key makes that safe for submissions.",
+        hint=(
+            "Nothing was lost. Wait as long as Retry-After says and send the request again; with an Idempotency-Key, "
+            "a job is submitted only once."
+        ),
         retry_after_s=REDIS_RETRY_AFTER_S,
     )
 

@@ -95,12 +95,12 @@ def run_up(
                 told = Announcement(parts.settings, deployment, console, phases) if deployment is not None else None
                 _hold(parts, told)
                 console.print(
-                    f"ending; a job that runs gets up to {settings.drain_s:g} s (Ctrl-C again: it is given back)"
+                    f"stopping; a running job gets up to {settings.drain_s:g} s (Ctrl-C again: it returns to the queue)"
                 )
         heir = "another service" if parts.home_is_served else "`hemostat up`"
         console.print(
-            f"This service is down; jobs, deployments and models are kept, and {heir} on {settings.home} goes on "
-            "with them.",
+            f"The service has stopped. Jobs, deployments and models are kept; {heir} on {settings.home} continues "
+            "them.",
             markup=False,
             soft_wrap=True,
         )
@@ -110,10 +110,10 @@ def run_up(
 def _greet(console: Console, service: Service, parts: _Parts) -> None:
     console.print(f"[bold]Hemostat is up[/] at {service.url}")
     if parts.shares_home:
-        console.print(f"  another service is up on {parts.settings.home}: both take their jobs from one queue")
+        console.print(f"  another service runs on {parts.settings.home}: both take jobs from the same queue")
     console.print(f"  worker metrics: {service.worker_metrics_url}")
     console.print(f"  logs: {parts.logs}")
-    console.print("Ctrl-C ends all of it.")
+    console.print("Ctrl-C stops everything.")
 
 
 def _hold(parts: _Parts, told: Announcement | None) -> None:
@@ -185,7 +185,7 @@ class _Parts:
                 self._valkey.start()
             except EmbeddedValkeyError as error:
                 raise HemostatError(
-                    ErrorCode.UNAVAILABLE, str(error), hint="or set HEMOSTAT_REDIS_URL to a server of yours"
+                    ErrorCode.UNAVAILABLE, str(error), hint="set HEMOSTAT_REDIS_URL to your own server"
                 ) from error
         self.supervisor.start()
 
@@ -244,23 +244,22 @@ class _Parts:
                     raise HemostatError(
                         ErrorCode.UNAVAILABLE,
                         f"the {program.name} ended while it started:\n{program.last_lines()}",
-                        hint=f"its log: {program.log}",
+                        hint=f"read its log: {program.log}",
                     )
             if interruptions.count:
                 return None
             if time.monotonic() > deadline:
                 raise HemostatError(
                     ErrorCode.UNAVAILABLE,
-                    f"the service did not come up within {self.settings.start_s:g} s: {silent}",
-                    hint=f"see the logs in {self.logs}, and whether Redis answers; where the disk is slow, let it take "
-                    "longer: HEMOSTAT_START_S",
+                    f"the service did not start within {self.settings.start_s:g} s: {silent}",
+                    hint=f"read the logs in {self.logs}; if the disk is slow, raise HEMOSTAT_START_S",
                 )
             _sleep(POLL_S, interruptions)
             metrics_url = metrics_url or self._worker_metrics_url()
         if status_of(f"{url}/readyz") != 200:
             reason = _reason(f"{url}/readyz")
             if must_be_ready:
-                raise HemostatError(ErrorCode.UNAVAILABLE, reason, hint=f"see the logs in {self.logs}")
+                raise HemostatError(ErrorCode.UNAVAILABLE, reason, hint=f"read the logs in {self.logs}")
             self._say(reason)
         return Service(url, metrics_url, self.settings)
 
@@ -320,7 +319,7 @@ def _up(
     try:
         check_binding(settings)
     except KeyFileError as error:
-        raise HemostatError(ErrorCode.UNAVAILABLE, str(error), hint="see the page on operations") from error
+        raise HemostatError(ErrorCode.UNAVAILABLE, str(error), hint="`hemostat keys add` makes a key file") from error
     port = settings.port or free_port(settings.host)
     settings = settings.model_copy(
         update={
@@ -354,7 +353,7 @@ def require_free(host: str, port: int, variable: str) -> None:
             raise HemostatError(
                 ErrorCode.UNAVAILABLE,
                 f"port {port} on {host} is in use",
-                hint=f"end what uses it, or set {variable} to a free port (0: any)",
+                hint=f"stop the program that uses it, or set {variable} to a free port (0: any)",
             ) from error
         raise HemostatError(
             ErrorCode.UNAVAILABLE,

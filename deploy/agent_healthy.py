@@ -32,7 +32,7 @@ def main() -> int:
         print(f"Redis: {type(error).__name__}", file=sys.stderr)  # noqa: T201
         return 1
     if alone:
-        print(f"nobody tends {', '.join(alone)}", file=sys.stderr)  # noqa: T201
+        print(f"no agent runs {', '.join(alone)}", file=sys.stderr)  # noqa: T201
     return 1 if alone else 0
 
 

@@ -48,7 +48,7 @@ class Progress:
         elif found := _LOAD.match(line):
             self._say(self._so_far(f"{self._name}, {found[1]}"))
         elif line.startswith("Installing collected packages"):
-            self._say(f"{self._what}: putting them in place, which takes a minute or two", at_once=True)
+            self._say(f"{self._what}: installing them, which takes a minute or two", at_once=True)
 
     def end(self) -> None:
         """Leaves no half line behind."""

@@ -194,7 +194,7 @@ class Client:
                     raise HemostatError(
                         ErrorCode.UNAVAILABLE,
                         f"{_shown(self.url)} has not answered for {_PATIENCE_S:.0f} s while {path} was followed",
-                        hint="what was followed goes on by itself; follow it again later",
+                        hint="the job or deployment continues; follow it again later",
                     ) from error
                 time.sleep(1)
 
@@ -222,7 +222,7 @@ class Client:
 
     def _taken(self, part: str) -> str:
         if part not in _TAKEN:
-            return "look whether it was done before you ask again"
+            return "check whether it was done before you ask again"
         command, shows = _TAKEN[part]
         return f"{self.afterwards(command)} {shows}"
 
@@ -236,10 +236,10 @@ class Client:
             raise HemostatError(
                 ErrorCode.UNAVAILABLE,
                 f"{_shown(self.url)} did not answer within {_ANSWER_S:.0f} s"
-                + (", and may still do what it was asked" if asked else ""),
+                + (", but may still process the request" if asked else ""),
                 hint=self._taken(path.split("/")[2])
                 if asked
-                else "ask again; `hemostat doctor` and the service's logs tell what keeps it",
+                else "ask again; `hemostat doctor` and the service's logs show the reason",
             ) from error
         except httpx.TransportError as error:
             raise HemostatError(
@@ -248,7 +248,7 @@ class Client:
                 hint="start one with `hemostat up`, or give its address with --url",
             ) from error
         except httpx.DecodingError as error:
-            raise _foreign(self.url, f"answered what its own headers do not describe ({error})") from error
+            raise _foreign(self.url, f"answered with a body that does not match its headers ({error})") from error
 
 
 def _host(url: str) -> str:
@@ -264,7 +264,9 @@ def _host(url: str) -> str:
 
 def _no_address(url: str, why: str) -> HemostatError:
     return HemostatError(
-        ErrorCode.INVALID_REQUEST, f"{_shown(url)} is no address: {why}", hint="as in --url http://127.0.0.1:8321"
+        ErrorCode.INVALID_REQUEST,
+        f"{_shown(url)} is not an address: {why}",
+        hint="give an address such as --url http://127.0.0.1:8321",
     )
 
 
@@ -277,7 +279,7 @@ def _authorization(key: str | None) -> dict[str, str]:
     if not (given.isascii() and given.isprintable()):
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
-            "the key of HEMOSTAT_API_KEY has characters that no key can have",
+            "HEMOSTAT_API_KEY has characters that no key has",
             hint="a key is printable ASCII, in one line",
         )
     return {"Authorization": f"Bearer {given}"}
@@ -337,7 +339,7 @@ def _stranger(response: httpx.Response) -> HemostatError:
         return _foreign(url, f"answered {response.status_code}, but not as a Hemostat service")
     return HemostatError(
         ErrorCode.UNAVAILABLE,
-        f"{_shown(url)} answered {response.status_code}, but not as a Hemostat service: it leads to {leads}",
+        f"{_shown(url)} answered {response.status_code}, but not as a Hemostat service: it redirects to {leads}",
         hint="give the service's own address with --url",
     )
 
@@ -346,7 +348,7 @@ def _foreign(url: str, what: str) -> HemostatError:
     return HemostatError(
         ErrorCode.UNAVAILABLE,
         f"{_shown(url)} {what}",
-        hint="is another program listening there? Give the address with --url",
+        hint="another program may listen there: give the service's address with --url",
     )
 
 

@@ -33,5 +33,6 @@ def demo(settings: Settings, *, as_json: bool, details: bool = False) -> None:
     render_terminal(report, out, details=details)
     out.print(f"Report: {page}", soft_wrap=True)
     out.print(
-        "[dim]Open this page in a browser. The demo's service has ended; `make up` starts one that keeps its jobs.[/]"
+        "[dim]Open this page in a browser. The demo's service has ended; `make up` starts a service that keeps "
+        "running.[/]"
     )

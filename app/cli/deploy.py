@@ -269,7 +269,7 @@ def delete(name: Name, *, url: Url = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json(left or {"name": name, "state": "deleted"})
     else:
-        out.print(f"{escape(name)} {'drains, then it is gone' if left else 'is gone'}")
+        out.print(f"{escape(name)} {'finishes its answers, then it is deleted' if left else 'is deleted'}")
 
 
 @deploy_app.command()

@@ -75,17 +75,19 @@ def diff(
 def _answer(names: Sequence[str], by: str, *, anyway: bool, seed: int, url: str | None) -> DiffReport:
     if by not in get_args(Measure):
         raise HemostatError(
-            ErrorCode.INVALID_REQUEST, f"--by {by[:64]!r} is no measure", hint=f"one of {', '.join(get_args(Measure))}"
+            ErrorCode.INVALID_REQUEST,
+            f"--by {by[:64]!r} is not a measure",
+            hint=f"one of {', '.join(get_args(Measure))}",
         )
     if len(names) < 2:
-        raise HemostatError(ErrorCode.INVALID_REQUEST, "one report alone has no difference", hint="name two or more")
+        raise HemostatError(ErrorCode.INVALID_REQUEST, "a difference needs two reports", hint="name two or more")
     try:
         # Late: they need numpy, scipy and pyarrow, which the front end does without.
         from workers.diagnosis.diff.answer import compare_reports
     except ModuleNotFoundError as error:
         raise HemostatError(
             ErrorCode.UNAVAILABLE,
-            f"{error.name} is not installed, and differences by token need it.",
+            f"{error.name} is not installed, and token differences need it.",
             hint="Install the extra worker-cpu or worker-gpu.",
         ) from error
     with tempfile.TemporaryDirectory(prefix="hemostat-diff-") as folder:
@@ -131,7 +133,7 @@ def _compared(data: dict[str, Any], name: str) -> CompareReport:
     if not isinstance(report, CompareReport):
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
-            f"{name} is a report of kind {report.kind}: only reports of compare jobs are compared by token",
+            f"{name} is a report of kind {report.kind}: only reports of compare jobs have token values",
             hint="run `hemostat compare` with its recipe",
         )
     return report
@@ -145,7 +147,7 @@ def _of_job(fetch: Any, name: str) -> dict[str, Any]:
             raise
         raise HemostatError(
             error.code,
-            f"{name} is neither a file nor a folder here, nor a job that can be asked for: {error.detail}",
+            f"{name} is neither a file, nor a folder, nor a job of the service: {error.detail}",
             hint=error.hint or "see `hemostat jobs list`",
         ) from error
     return found

@@ -85,8 +85,8 @@ def _summary(findings: list[Finding], *, sound: bool) -> str:
         return "[red]Something that a job needs is missing.[/]"
     models = next(finding for finding in findings if finding.name == "models")
     if not models.ok:
-        return "Everything that a job needs is there [yellow]but a model[/]: see models above."
-    return "Everything that a job needs is there."
+        return "Everything that a job needs is installed, [yellow]except a model[/]: see models above."
+    return "Everything that a job needs is installed."
 
 
 def _version(package: str) -> str | None:
@@ -135,7 +135,7 @@ def _allocator() -> Finding:
     return Finding(
         "tcmalloc",
         found,
-        "there" if found else "not there: forward passes are about 8 % slower",
+        "installed" if found else "missing: forward passes are about 8 % slower",
         "sudo apt-get install libtcmalloc-minimal4",
         needed=False,
     )
@@ -149,14 +149,16 @@ def _processor() -> Finding:
     level = next((name for flag, name in _PRODUCTS if has(flag, unknown=flag == _PRODUCTS[-1][0])), None)
     if level is not None:
         return Finding("processor", ok=True, found=f"{cores}, {level}")
-    lacks, longer = ("AVX-512 without BF16", "half as long again")
+    lacks, longer = ("AVX-512 without BF16", "1.5 times as long")
     if not has("avx512bw", unknown=False):
         lacks, longer = "no AVX-512", "two to three times as long"
     return Finding(
         "processor",
         ok=False,
-        found=f"{cores}, {lacks}: products of bf16 are made in float32",
-        remedy=f"it works; a forward pass takes {longer} as with AVX-512 BF16, and weights twice the memory",
+        found=f"{cores}, {lacks}: bf16 products run in float32",
+        remedy=(
+            f"it works; compared with AVX-512 BF16, a forward pass takes {longer}, and weights take twice the memory"
+        ),
         needed=False,
     )
 
@@ -236,9 +238,9 @@ def _own_redis(url: str) -> list[Finding]:
         remedy = "start it, or correct HEMOSTAT_REDIS_URL"
         return [Finding("Redis", ok=False, found=f"HEMOSTAT_REDIS_URL: {type(error).__name__}", remedy=remedy)]
     faults = {
-        "its append-only file is off, so what it accepted since the last snapshot is lost when it ends": (
+        "its append-only file is off, so data since the last snapshot is lost when it stops": (
             not info.get("aof_enabled"),
-            "set appendonly yes, and appendfsync always where an accepted job must survive a power cut",
+            "set appendonly yes; if accepted jobs must survive a power cut, also set appendfsync always",
         ),
         f"it drops keys when its memory is full ({info.get('maxmemory_policy')}), jobs too": (
             info.get("maxmemory") and info.get("maxmemory_policy") != "noeviction",
@@ -251,7 +253,7 @@ def _own_redis(url: str) -> list[Finding]:
         Finding(
             "Redis's memory",
             not found,
-            "; ".join(fault for fault, _ in found) or "what it accepts is kept",
+            "; ".join(fault for fault, _ in found) or "it keeps accepted data",
             "; ".join(remedy for _, remedy in found),
             needed=False,
         ),

@@ -12,6 +12,6 @@ def main() -> None:
         raise_on_sigterm()
         from app.cli import main as commands  # takes a second
     except KeyboardInterrupt as interruption:
-        print("interrupted: nothing was begun", file=sys.stderr)
+        print("interrupted before anything started", file=sys.stderr)
         raise SystemExit(status_of(interruption)) from None
     commands.main()

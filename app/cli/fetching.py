@@ -24,7 +24,9 @@ def fetch(client: Client, job_id: str, folder: Path, names: Sequence[str] = ()) 
 
 def _save(client: Client, job_id: str, name: str, folder: Path) -> Path:
     if Path(name).name != name or name in {"", ".."}:  # it would lie elsewhere, no matter who gave it
-        raise HemostatError(ErrorCode.PATH_FORBIDDEN, f"{name!r} is no name of a file", hint="give a name alone")
+        raise HemostatError(
+            ErrorCode.PATH_FORBIDDEN, f"{name!r} is not a file name", hint="give a name without a folder"
+        )
     destination = folder / name
     partial = folder / f".{name}.partial"
     try:

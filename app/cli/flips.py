@@ -77,12 +77,12 @@ def build(
         if 0 < len(tasks) < FEWEST_TASKS:
             named = " or ".join(f"--task {name}" for name in dict.fromkeys(tasks.values()))
             out.print(
-                f"Predict with {named}: without it, for any task, runs of {FEWEST_TASKS} tasks are needed.",
+                f"Predict with {named}. Without it, a prediction needs runs of {FEWEST_TASKS} tasks.",
                 markup=False,
                 soft_wrap=True,
             )
     if swept.failed:
-        err.print(f"not run to the end: {', '.join(swept.failed)}", markup=False, soft_wrap=True)
+        err.print(f"not finished: {', '.join(swept.failed)}", markup=False, soft_wrap=True)
         raise SystemExit(Exit.FAILED)
 
 
@@ -113,8 +113,8 @@ def predict(
         names = ", ".join(sorted({run.task for run in predictor.runs}))
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
-            f"no run of a task {task!r} has been seen",
-            hint=f"seen were {names}; leave --task out to predict for a task that is none of them",
+            f"there is no earlier run of the task {task!r}",
+            hint=f"tasks with runs: {names}; to predict for another task, leave --task out",
         )
     found = predictor.predict(kl, items, task=identity)
     if as_json:
@@ -134,7 +134,9 @@ def predict(
     else:
         out.print(found.sentence, markup=False)
         if not predictor.runs:
-            err.print("[bold]what to do:[/] `hemostat flips build` runs what predictions rest on", soft_wrap=True)
+            err.print(
+                "[bold]what to do:[/] run `hemostat flips build` to collect the data for predictions", soft_wrap=True
+            )
     raise SystemExit(Exit.OK if found.status == "seen" else Exit.REFUSED)
 
 

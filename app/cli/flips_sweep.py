@@ -130,7 +130,7 @@ def _require_something_to_learn(report: Json) -> None:
         names = ", ".join(result["name"] for result in results)
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
-            f"nothing is learned from {names}: the unmodified model is at chance there, whatever the recipe",
+            f"{names} cannot be used for predictions: the unmodified model answers at chance",
             hint="take more items, or tasks that this model can answer",
         )
 

@@ -32,7 +32,7 @@ def download(hub_id: str, revision: str) -> Path:
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         raise HemostatError(
             ErrorCode.CHECKPOINT_NOT_FOUND,
-            f"the hub has no model {hub_id} at {revision} for you",
+            f"the hub gives you no model {hub_id} at {revision}",
             hint="correct the id or revision; for a gated model accept its terms, then `hf auth login`",
         ) from error
     except Exception as error:

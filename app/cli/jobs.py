@@ -105,7 +105,7 @@ def cancel(job_id: str, *, url: Url = None, as_json: AsJson = False) -> None:
         before = client.job(job_id)["status"]
         job = client.cancel(job_id)
     if before in TERMINAL:
-        err.print(f"nothing was cancelled: the job {_ENDED[before]} already", markup=False)
+        err.print(f"nothing was cancelled: the job {_ENDED[before]} before", markup=False)
     _print_job(job, as_json=as_json)
 
 

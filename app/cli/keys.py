@@ -38,14 +38,14 @@ def add(
     if not keys.OWNER.fullmatch(name):
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
-            f"{name!r} is no name of an owner",
-            hint="take 1 to 64 letters, digits, dots, hyphens and underscores",
+            f"{name!r} is not an owner's name",
+            hint="use 1 to 64 letters, digits, dots, hyphens and underscores",
         )
     until = None if expires is None else _time(expires)
     with _told():
         text, key = keys.add_key(file, name, frozenset(scope), expires=until, no_shadow=no_shadow)
     _record("add", key)
-    err.print(f"Key {key.id} of {name}. It is printed once and kept nowhere:", markup=False)
+    err.print(f"Key {key.id} of {name}. It is printed once and not stored:", markup=False)
     out.print(text, markup=False, soft_wrap=True)
 
 
@@ -106,7 +106,7 @@ def _file() -> Path:
     if found is None:
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
-            "HEMOSTAT_API_KEYS_FILE is not set, so there is no file of keys",
+            "HEMOSTAT_API_KEYS_FILE is not set, so there is no key file",
             hint="set it for this command and for the service: export HEMOSTAT_API_KEYS_FILE=~/hemostat-keys",
         )
     return found.expanduser().absolute()

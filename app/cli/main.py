@@ -84,7 +84,9 @@ def _wrong_usage(error: UsageError) -> NoReturn:
     command = error.ctx.command_path if error.ctx else "hemostat"
     detail = _PYDANTIC.sub(lambda found: _PLAIN.get(found[1], ""), " ".join(error.format_message().split()))
     others = _others_with(error) if isinstance(error, NoSuchOption) else ""
-    wrong = HemostatError(ErrorCode.INVALID_REQUEST, detail, hint=f"{others}`{command} --help` shows what it takes")
+    wrong = HemostatError(
+        ErrorCode.INVALID_REQUEST, detail, hint=f"{others}`{command} --help` shows its arguments and options"
+    )
     fail(wrong, as_json="--json" in sys.argv)
 
 

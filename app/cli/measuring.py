@@ -67,7 +67,7 @@ def measure(
     if rule and request.get("self_check"):
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
-            "--fail-on is given with --self-check, and a self-check satisfies no rule",
+            "--fail-on cannot be combined with --self-check: a self-check measures no model",
             hint="leave one of them out",
         )
     require_json(request)  # whether a service runs or is started for it

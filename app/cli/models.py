@@ -114,7 +114,7 @@ def import_gguf(
         if source is not None or alias is not None:
             raise HemostatError(
                 ErrorCode.INVALID_REQUEST,
-                f"--demo imports its own file as {DEMO_ALIAS}, and takes neither a file nor --alias",
+                f"--demo imports its own file as {DEMO_ALIAS}: it takes neither a file nor --alias",
                 hint="leave one of them out",
             )
         name, folder = ensure_demo_model(configured)
@@ -195,7 +195,7 @@ def run_import(source: str, folder: Path) -> None:
         raise HemostatError(
             ErrorCode(named) if known else ErrorCode.CHECKPOINT_CORRUPT,
             detail if known else lines[-1],
-            hint="is the worker installed (`hemostat doctor`) and the file a complete GGUF?",
+            hint="check that the worker is installed (`hemostat doctor`) and that the GGUF file is complete",
         )
 
 

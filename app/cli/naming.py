@@ -102,7 +102,7 @@ def require_free(alias: str, registry: Registry, *, target: Path | Snapshot | No
     if ALIAS.fullmatch(alias) is None:
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
-            f"{alias!r} is no valid alias",
+            f"{alias!r} is not a valid alias",
             hint="an alias is 1 to 128 letters, digits, '.', '_' and '-'",
         )
     entry = registry.entries.get(alias)
@@ -110,7 +110,7 @@ def require_free(alias: str, registry: Registry, *, target: Path | Snapshot | No
         return
     raise HemostatError(
         ErrorCode.INVALID_REQUEST,
-        f"the alias {alias!r} is taken: it means {entry.path or entry.hub_id}",
+        f"the alias {alias!r} is in use: it names {entry.path or entry.hub_id}",
         hint="give another alias, or --replace",
     )
 

@@ -43,7 +43,7 @@ class GivenOnce(TyperCommand):
                 told = f"{', '.join(map(str, values[:-1]))} and {values[-1]}"
                 raise HemostatError(
                     ErrorCode.INVALID_REQUEST,
-                    f"{option.opts[0]} is given {times}, and takes one value: {told}",
+                    f"{option.opts[0]} is given {times}, but takes one value: {told}",
                     hint=f"give {option.opts[0]} once",
                 )
 

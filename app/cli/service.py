@@ -67,7 +67,7 @@ def _require_own(client: Client, settings: Settings) -> None:
     if instance is not None and instance != read_instance(settings.home.expanduser()):
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
-            f"the service at {client.url} works on another home: {home}, not {settings.home}",
+            f"the service at {client.url} uses another home: {home}, not {settings.home}",
             hint=f"set HEMOSTAT_HOME or HEMOSTAT_PORT, or name this service with --url {client.url}",
         )
     _say(f"service {client.url}" + (f", home {home}" if home else ""))
@@ -102,13 +102,13 @@ def start(settings: Settings, console: Console) -> Iterator[Client]:
     Ctrl-C or SIGTERM, it says so."""
     try:
         with ExitStack() as held:
-            with console.status("starting a service of its own (Valkey, API, worker) …"):
+            with console.status("starting a temporary service (Valkey, API, worker) …"):
                 service = held.enter_context(running(settings))
             yield held.enter_context(Client(service.url, api_key=api_key(), own=True))
     except KeyboardInterrupt:
         console.print(
-            "interrupted: the service that this command started is stopped; models and finished jobs are kept in "
-            f"{settings.home}; the same command starts again",
+            f"interrupted: the temporary service has stopped. Models and finished jobs are kept in {settings.home}. "
+            "The same command starts again",
             markup=False,
             soft_wrap=True,
         )

@@ -107,8 +107,11 @@ def _submit(kind: Kind, given: Json) -> None:
     if reference is None:
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
-            "REFERENCE is missing: which model is the unmodified one?",
-            hint=f"hemostat {kind.name} REFERENCE CANDIDATE, or in place of CANDIDATE --recipe quantize.rtn:bits=4",
+            "REFERENCE is missing: name the unmodified model",
+            hint=(
+                f"hemostat {kind.name} REFERENCE CANDIDATE; instead of CANDIDATE you can give --recipe "
+                "quantize.rtn:bits=4"
+            ),
         )
     candidate = _one(given, "candidate")
     body = {
@@ -151,7 +154,7 @@ def _one(given: Json, side: str) -> str | None:
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
             f"{side.upper()} is empty",
-            hint="name a model; if a variable of the shell should name it, the variable is not set",
+            hint="name a model; if a shell variable should name it, that variable is empty",
         )
     if len(named) > 1:
         raise HemostatError(

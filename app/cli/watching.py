@@ -40,7 +40,7 @@ def follow(client: Client, job_id: str, console: Console) -> Json:
             elif name == "state" and data["status"] == "queued":
                 _say_turn(client, job_id, display.say)
             elif name == "state" and data["status"] == "running" and data["attempt"] > 1:
-                display.say(f"attempt {data['attempt']}: going on from what was already scored")
+                display.say(f"attempt {data['attempt']}: continuing from the windows that are scored")
     return client.job(job_id)
 
 
@@ -60,7 +60,8 @@ def run_to_end(client: Client, request: Json, console: Console) -> Json:
         job = client.submit(request)
     except KeyboardInterrupt:
         told = (
-            f"interrupted while the job was sent: {client.afterwards('hemostat jobs list')} shows whether it was taken"
+            f"interrupted while the job was sent: {client.afterwards('hemostat jobs list')} shows whether it was "
+            "accepted"
         )
         console.print(told, markup=False, soft_wrap=True)
         raise
@@ -74,7 +75,7 @@ def run_to_end(client: Client, request: Json, console: Console) -> Json:
             _cancel(client, job["id"], console)
         except KeyboardInterrupt:
             cancel = client.afterwards(f"hemostat jobs cancel {job['id']}")
-            told = f"broken off: {job['id']} may not be cancelled; {cancel} ends it"
+            told = f"interrupted: {job['id']} may still run; {cancel} cancels it"
             console.print(told, markup=False, soft_wrap=True)
             raise
         raise
@@ -94,7 +95,7 @@ def _cancel(client: Client, job_id: str, console: Console) -> None:
         if error.code is not ErrorCode.UNAVAILABLE:
             raise
         cancel = client.afterwards(f"hemostat jobs cancel {job_id}")
-        hint = f"the next service goes on with it; then {cancel} ends it"
+        hint = f"the next service continues it; then {cancel} cancels it"
         raise HemostatError(error.code, f"job {job_id} is not cancelled: {error.detail}", hint=hint) from error
     try:
         job = _settled(client, job_id)
@@ -104,7 +105,7 @@ def _cancel(client: Client, job_id: str, console: Console) -> None:
     except HemostatError as error:
         if error.code is not ErrorCode.UNAVAILABLE:
             raise
-        console.print(f"cancellation of {job_id} is asked for; the service does not answer any more")
+        console.print(f"{job_id} was asked to cancel; the service no longer answers")
 
 
 def _settled(client: Client, job_id: str) -> Json:

@@ -36,7 +36,7 @@ def turn(steps: list[Json], knob: str) -> None:
         raise _refused(f"--knob {knob}: not [STEP.]FIELD=VALUES")
     if not step and len(steps) > 1:
         which = " or ".join(f"--knob {at}.{knob.strip()} ({one.get('type')})" for at, one in enumerate(steps, 1))
-        raise _refused(f"--knob {knob}: the recipe has {len(steps)} steps, and it does not say which", hint=which)
+        raise _refused(f"--knob {knob} names no step, and the recipe has {len(steps)} steps", hint=which)
     number = int(step or 1)  # people count from 1
     if not 1 <= number <= len(steps):
         raise _refused(f"--knob {knob}: there is no step {number}; the recipe has {counted(len(steps), 'step')}")

@@ -67,7 +67,7 @@ def _shorthand(step: str) -> Json:
             )
         if name in parsed:
             raise HemostatError(
-                ErrorCode.INVALID_REQUEST, f"recipe step {step!r} says {name} twice", hint="leave one of them out"
+                ErrorCode.INVALID_REQUEST, f"recipe step {step!r} has {name} twice", hint="leave one of them out"
             )
         if name == "calibration" and not value.lstrip().startswith("{"):
             parsed[name] = parse_text(value.strip())
@@ -177,8 +177,8 @@ def _local_documents(path: Path) -> list[Json]:
             if not file.is_file():  # a pipe would be waited for without an end
                 raise HemostatError(
                     ErrorCode.TEXT_NOT_FOUND,
-                    f"{file} is no regular file",
-                    hint="take it out of the folder, or give it a name of another ending",
+                    f"{file} is not a regular file",
+                    hint="remove it from the folder, or give it another extension",
                 )
         return [document for file in files for document in _file_documents(file, file.relative_to(path).as_posix())]
     return _file_documents(path, path.name)

@@ -29,7 +29,7 @@ def parse_task(written: str) -> dict[str, Any]:
     if not parsed["path"]:
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
-            f"--task {written!r} is none of shipped, FORMAT:PATH and harness:TASK:PATH",
+            f"--task {written!r} is not shipped, FORMAT:PATH or harness:TASK:PATH",
             hint="for example: --task hellaswag:hellaswag_val.jsonl,items=500 or --task harness:piqa:piqa_val.jsonl",
         )
     for option in options:
@@ -38,7 +38,7 @@ def parse_task(written: str) -> dict[str, Any]:
             raise HemostatError(
                 ErrorCode.INVALID_REQUEST,
                 f"--task {written!r}: {option!r} is not key=value with a key of {', '.join(fields)}",
-                hint="a comma cannot stand in a path here; send the job over HTTP then",
+                hint="a path with a comma cannot be given here: send the job over HTTP",
             )
         if key not in fields:
             raise HemostatError(

@@ -274,7 +274,10 @@ def run_agent(
             await client.aclose()
 
     with Interruptions() as interruptions:  # said once a signal is heard: anyone who reads it may send one
-        say(f"serving {', '.join(names) if names else 'every deployment'}; Ctrl-C or SIGTERM drains and ends")
+        say(
+            f"serving {', '.join(names) if names else 'every deployment'}; Ctrl-C or SIGTERM finishes the answers "
+            "and stops"
+        )
         asyncio.run(whole(interruptions))
     return 0
 

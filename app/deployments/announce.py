@@ -29,7 +29,7 @@ from app.jobs.store import JobStore
 from app.settings import Settings
 
 LOOK_S: Final = 1.0
-WAY: Final = "other jobs come first, then it goes on"
+WAY: Final = "waiting for other jobs, then it continues"
 STEP: Final = 10  # percentage points of a phase from line to line, where there is no terminal
 _TOLD: Final = frozenset({"state", "fit_started", "refused", "promoted", "rolled_back", "alarm", "cleared", "deleted"})
 
@@ -38,7 +38,7 @@ def found_words(deployment: Deployment) -> str:
     """Of one that was there: what it serves, or is about to. Its processes start with the service, after this."""
     reason = f" ({deployment.fit_reason})" if deployment.fit_reason else ""
     serves = any(one.role == "serve" and one.state is DeploymentState.READY for one in deployment.running)
-    state = f"is there, {deployment.state.value}: it serves" if serves else "is there and starts; it will serve"
+    state = f"exists, {deployment.state.value}: it serves" if serves else "exists and starts; it will serve"
     return f"{state} {deployment.active_version}{reason}"
 
 
@@ -84,11 +84,13 @@ class Announcement:
                 self.console.print(f"  what to do: {escape(error.hint)}")
             return
         except (RedisError, OSError) as error:
-            self.console.print(f"{escape(self.request.name)} is not looked at: Redis is away ({type(error).__name__})")
+            self.console.print(
+                f"{escape(self.request.name)} is not checked: Redis does not answer ({type(error).__name__})"
+            )
             return
         self._id = deployment.id
         if made:
-            self.console.print(f"[bold]{escape(deployment.name)}[/] is made; it answers as soon as it is ready")
+            self.console.print(f"[bold]{escape(deployment.name)}[/] is created; it answers as soon as it is ready")
         else:
             self.console.print(f"[bold]{escape(deployment.name)}[/] {escape(found_words(deployment))}")
 

@@ -117,14 +117,14 @@ def _check_texts(recipe: Recipe) -> None:
         if isinstance(step.calibration, InlineText):
             raise HemostatError(
                 ErrorCode.RECIPE_NOT_APPLICABLE,
-                "The recipe of a deployment cannot hold its calibration text.",
+                "The recipe of a deployment cannot contain its calibration text.",
                 hint="Put the text into a file below the text root and name that, or use the shipped calibration text.",
                 pointer=f"/model/recipe/{index}/calibration",
             )
         if step.reads_text and isinstance(step.calibration, SelfText):
             raise HemostatError(
                 ErrorCode.RECIPE_NOT_APPLICABLE,
-                "a recipe that is served cannot sample its calibration text from the reference",
+                "a deployment cannot sample its recipe's calibration text from the reference",
                 hint="give the step a text source that can be read: shipped, file or hub",
                 pointer=f"/model/recipe/{index}/calibration",
             )
@@ -168,8 +168,8 @@ async def freeze(state: State, name_or_id: str) -> Deployment:
     if current.calibration is CalibrationMode.OFF:
         raise HemostatError(
             ErrorCode.DEPLOYMENT_CONFLICT,
-            "The deployment's calibration is off: there is no version to keep.",
-            hint='Set `calibration` to "frozen" with PATCH: the version before comes back, and stays.',
+            "The deployment's calibration is off, so there is no version to keep.",
+            hint='Set `calibration` to "frozen" with PATCH: the previous version becomes active and stays.',
         )
     return await state.deployments.freeze(current.id)
 

@@ -44,7 +44,7 @@ async def check_target(deployments: DeploymentStore, request: JobRequest) -> Non
     if (found.model, found.reference) != (request.candidate, request.reference):
         raise HemostatError(
             ErrorCode.PROFILE_MISMATCH,
-            f"The deployment {found.name} serves another model, or has another reference, than the request calibrates.",
+            f"The deployment {found.name} serves another model or has another reference than this request.",
             hint="Give the same candidate, recipe and reference as the deployment, or leave deployment out.",
             pointer="/deployment",
         )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 _SENTENCES: Final[Mapping[str, str]] = {
-    "created": "made; it serves {version} from the start",
+    "created": "created; it serves {version} from the start",
     "changed": "changed: {evidence}",
     "state": "{state}",
     "replica": "{replica} is {state}",
@@ -12,13 +12,13 @@ _SENTENCES: Final[Mapping[str, str]] = {
     "refit": "its calibration is fitted again to recent traffic",
     "fitted": "{version} is fitted",
     "refused": "no correction is served",
-    "trial": "{version} is tried in shadow",
+    "trial": "{version} is on trial in shadow",
     "promoted": "{version} is promoted; before: {previous}",
     "rolled_back": "rolled back from {previous} to {version}",
     "frozen": "frozen: {version} stays",
     "alarm": "drift alarm",
     "cleared": "the drift alarm is cleared",
-    "stale": "nothing was observed lately",
+    "stale": "no request was scored recently",
     "deleted": "deleted",
 }
 NO_AGENT: Final = "no agent runs it yet"  # of a state's reason, as the store's script says it

@@ -107,7 +107,7 @@ def _refused(body: dict[str, Any]) -> None:
         if body.get(name) is not None:
             raise invalid(f"`{name}` is not taken: {reason}", name)
     if body.get("modalities") not in (None, ["text"]):
-        raise invalid("Only text is answered with.", "modalities")
+        raise invalid("Only text answers are supported.", "modalities")
 
 
 def _logprobs(value: Any) -> None:
@@ -172,7 +172,7 @@ def _turns(turns: list[Any], field: str) -> None:
         if not isinstance(turn, dict):
             continue
         if turn.get("type") == "item_reference":
-            raise invalid("Items are not kept, so none can be referred to.", f"{field}[{number}]")
+            raise invalid("Items are not stored, so a request cannot refer to one.", f"{field}[{number}]")
         if turn.get("audio") is not None:
             raise invalid("Only text is taken.", f"{field}[{number}].audio")
         for name in ("content", "output"):

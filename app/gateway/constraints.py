@@ -86,7 +86,7 @@ def check(body: dict[str, Any]) -> None:
     for name, instead in _GONE.items():
         if body.get(name) is not None:
             hint = f'Give `structured_outputs`: {{"{instead}": …}}.' if instead else "Leave it out."
-            raise invalid(f"`{name}` is no field of vLLM's any more and would be ignored.", name, hint=hint)
+            raise invalid(f"`{name}` is no longer a field of vLLM, and would be ignored.", name, hint=hint)
     for name, size in _JSON.items():
         _fits(body.get(name), name, size)
     for name, most in _ENTRIES.items():

@@ -150,8 +150,8 @@ def _too_long(message: str, param: str | None) -> ApiError:
     context = f"context of {limit.group(1)} tokens" if limit else "context"
     return ApiError(
         ErrorCode.CONTEXT_EXCEEDED,
-        f"The prompt, and the tokens that were asked for beyond it, do not fit the {context} that "
-        "is served, which may be less than the model's own.",
+        f"The prompt and the requested tokens do not fit the {context} of the deployment, which may be smaller than "
+        "the model's own.",
         status=400,
         param=param,
         hint="Shorten the prompt, or lower `max_tokens`.",

@@ -404,7 +404,7 @@ def _told(error: dict[str, Any], prompt: str) -> ApiError:
 def _silent() -> ApiError:
     return ApiError(
         ErrorCode.REPLICA_UNAVAILABLE,
-        "The replica did not answer within the time that it has.",
+        "The replica did not answer in time.",
         hint="Ask for fewer tokens, or stream the answer.",
         retry=False,
         retry_after_s=2,

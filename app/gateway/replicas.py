@@ -92,7 +92,7 @@ class Replicas:
             if not having:
                 raise ApiError(
                     ErrorCode.PROFILE_NOT_FOUND,
-                    f"The calibration {pinned} is not one of this model's that are loaded.",
+                    f"No replica of this model has loaded the calibration {pinned}.",
                     status=400,
                     param="hemostat.calibration",
                     hint=f"Loaded: {', '.join(sorted({v for replica in serving for v in replica.versions}))}.",

@@ -145,7 +145,7 @@ _STORED: dict[str, Any] = {
 @router.post("/v1/responses/{response_id}/cancel", **_STORED)
 async def stored(response_id: str) -> Response:
     """404: responses are not kept."""
-    raise ApiError(ErrorCode.NOT_FOUND, "Responses are not stored, so there is none of this id.")
+    raise ApiError(ErrorCode.NOT_FOUND, "Responses are not stored, so none has this id.")
 
 
 @router.post(

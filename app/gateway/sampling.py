@@ -27,7 +27,7 @@ def check(body: dict[str, Any], deployment: Deployment) -> None:
     if body.get("temperature") is None:
         raise invalid(
             f"`n` is {several}, and {deployment.name} has temperature {temperature:g} for requests that name none: "
-            "greedy decoding has one answer.",
+            "greedy decoding gives one answer.",
             "n",
             hint="Give a `temperature` above 0, or leave `n` out; `hemostat deploy set` changes the deployment's "
             "`sampling`.",

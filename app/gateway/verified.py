@@ -76,11 +76,11 @@ _NEUTRAL: Final[dict[str, tuple[Any, ...]]] = {
 def check(route: str, body: dict[str, Any]) -> None:
     """Raises ApiError (400) for what cannot be had together with verification."""
     if route == "responses":
-        raise invalid("Verified decoding is offered for chat and completions.", "hemostat.verify")
+        raise invalid("Verified decoding supports chat and completions only.", "hemostat.verify")
     for name, value in body.items():
         if value is None or name in _TAKEN or _neutral(name, value):
             continue
-        raise invalid(f"`{name[:64]}` cannot be had together with verified decoding.", name[:64])
+        raise invalid(f"`{name[:64]}` cannot be combined with verified decoding.", name[:64])
     prompt = body.get("prompt")
     if isinstance(prompt, list) and not all(isinstance(token, int) for token in prompt):
         raise invalid("Verified decoding takes one prompt.", "prompt")

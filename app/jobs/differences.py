@@ -103,7 +103,7 @@ class Differences:
         if last.startswith("ModuleNotFoundError"):
             raise HemostatError(
                 ErrorCode.UNAVAILABLE,
-                f"Differences by token need what is not installed beside the API: {last.partition(': ')[2]}.",
+                f"Token differences need a package that the API's installation lacks: {last.partition(': ')[2]}.",
                 hint="Install numpy, scipy and pyarrow there, or run `hemostat diff` where they are.",
                 retry_after_s=RETRY_S,
             )
@@ -115,7 +115,7 @@ def compare_report_of(record: JobRecord, settings: Settings) -> CompareReport:
     if record.job.kind != "compare":
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
-            f"{record.job.id} is a job of kind {record.job.kind}: only reports of compare jobs are compared by token.",
+            f"{record.job.id} is a job of kind {record.job.kind}: only reports of compare jobs have token values.",
             hint="Submit a compare job with its recipe.",
         )
     report = parse(json.loads(results.read_report(record, settings)))
@@ -127,7 +127,7 @@ def check_jobs(jobs: Sequence[str]) -> None:
     """Raises INVALID_REQUEST for fewer than two, for more than `MOST`, and for one that is named twice."""
     if len(jobs) < 2:
         raise HemostatError(
-            ErrorCode.INVALID_REQUEST, "One report alone has no difference.", hint="Name two jobs or more: job=…&job=…"
+            ErrorCode.INVALID_REQUEST, "A difference needs two reports.", hint="Name two jobs or more: job=…&job=…"
         )
     if len(jobs) > MOST:
         raise HemostatError(

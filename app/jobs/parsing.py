@@ -155,7 +155,7 @@ class _Tidy:
 
 
 def _no_json(why: str) -> HemostatError:
-    return HemostatError(ErrorCode.INVALID_JSON, f"The body is not JSON that is taken: {why}.")
+    return HemostatError(ErrorCode.INVALID_JSON, f"The body is not acceptable JSON: {why}.")
 
 
 def _refuse_twice(body: bytes) -> NoReturn:

@@ -41,7 +41,7 @@ def require_report(record: JobRecord) -> str:
         raise HemostatError(
             ErrorCode.JOB_NOT_FINISHED,
             f"The job failed ({job.error.code.value}): {job.error.detail}",
-            hint=job.error.hint or "Submit it again once the cause is gone.",
+            hint=job.error.hint or "Remove the cause, then submit it again.",
         )
     if job.status is JobStatus.CANCELLED:
         raise HemostatError(
@@ -99,7 +99,7 @@ def gone(what: str) -> HemostatError:
     return HemostatError(
         ErrorCode.ARTIFACT_NOT_FOUND,
         f"The {what}'s file is gone from the disk. {CATALOGUE[ErrorCode.ARTIFACT_NOT_FOUND].title}.",
-        hint="Somebody removed it below HEMOSTAT_HOME, or the API and the worker do not share that folder.",
+        hint="The file was removed, or the API and the worker do not share HEMOSTAT_HOME.",
     )
 
 

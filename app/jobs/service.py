@@ -142,7 +142,7 @@ def refusal(store: JobStore, outcome: Outcome) -> HemostatError:
             [
                 FieldError(
                     ErrorCode.IDEMPOTENCY_CONFLICT,
-                    "This Idempotency-Key came with another body before.",
+                    "This Idempotency-Key was used with another body.",
                     parameter=KEY_PARAMETER,
                 )
             ]
@@ -150,12 +150,12 @@ def refusal(store: JobStore, outcome: Outcome) -> HemostatError:
     if outcome.kind == "owner_full":
         return HemostatError(
             ErrorCode.QUEUE_FULL,
-            f"{store.settings.owner_max_queued_jobs} jobs of this key's owner wait, and no more may.",
+            f"{store.settings.owner_max_queued_jobs} jobs of this key's owner wait: the limit is reached.",
             retry_after_s=files.QUEUE_FULL_RETRY_S,
         )
     return HemostatError(
         ErrorCode.QUEUE_FULL,
-        f"The queue holds as much as it takes: {store.settings.max_queued_jobs} jobs.",
+        f"The queue is full: {store.settings.max_queued_jobs} jobs.",
         retry_after_s=files.QUEUE_FULL_RETRY_S,
     )
 

@@ -42,7 +42,7 @@ def check_idle(recipe: Recipe, *, pointer: str, turned: Mapping[int, Collection[
                 if field in by_knob or getattr(step, field) != _default(step, field):
                     raise HemostatError(
                         ErrorCode.RECIPE_NOT_APPLICABLE,
-                        f"{field} decides nothing here: {detail}",
+                        f"{field} has no effect here: {detail}",
                         hint=f"leave {field} out, or {hint}",
                         pointer=f"{pointer}/{index}/{field}",
                     )
@@ -86,7 +86,7 @@ def check_request(request: JobRequest, registry: Registry, settings: Settings) -
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
             f"models.toml runs {reference.alias} in {reference.dtype} and {candidate.alias} in {candidate.dtype}",
-            hint="give both the same dtype: otherwise rounding is compared, not the models",
+            hint="give both the same dtype; otherwise the difference includes rounding",
             pointer="/candidate/model",
         )
     _check_twins(request, one, other)

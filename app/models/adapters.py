@@ -88,21 +88,21 @@ def check_adapter(adapter: AdapterInfo, info: CheckpointInfo, *, pointer: str = 
         weight = info.tensors.get(target.weight)
         if info.tied and target.weight == "lm_head.weight":
             raise not_applicable(
-                "the adapter changes the output matrix, which this model ties to its embedding: no engine reads one of "
-                "its own, and a changed embedding would be another model",
-                hint="merge it into a model that has an output matrix of its own, or train one without lm_head",
+                "the adapter changes the output matrix, which this model ties to its embedding",
+                hint="merge it into a model with a separate output matrix, or train the adapter without lm_head",
                 pointer=pointer,
             )
         if weight is None:
             raise not_applicable(
-                f"the adapter changes {target.weight}, which {info.architecture} with {info.layers} layers has not",
+                f"the adapter changes {target.weight}, which {info.architecture} with {info.layers} layers does not "
+                "have",
                 hint="merge it into the model that it was trained for",
                 pointer=pointer,
             )
         shape = (adapter.tensors[target.b].shape[0], adapter.tensors[target.a].shape[1])
         if weight.shape != shape:
             raise not_applicable(
-                f"the adapter's factors make {list(shape)} of {target.weight}, which is {list(weight.shape)}",
+                f"the adapter's factors have the shape {list(shape)}, but {target.weight} has {list(weight.shape)}",
                 hint="merge it into the model that it was trained for",
                 pointer=pointer,
             )
@@ -177,6 +177,9 @@ def _unsupported(why: str, pointer: str) -> HemostatError:
     return HemostatError(
         ErrorCode.CHECKPOINT_UNSUPPORTED,
         f"the adapter cannot be merged: {why}",
-        hint="plain LoRA adapters of linear layers can; merge others with PEFT's merge_and_unload and give the result",
+        hint=(
+            "only plain LoRA adapters of linear layers can be merged; merge others with PEFT's merge_and_unload, and "
+            "give the result"
+        ),
         pointer=pointer,
     )

@@ -64,5 +64,5 @@ def _unsupported(what: str) -> HemostatError:
     return HemostatError(
         ErrorCode.CHECKPOINT_UNSUPPORTED,
         f"config.json: {what}",
-        hint="fetch the config.json that belongs to the weights; a model that needs this cannot be measured here",
+        hint="fetch the config.json that belongs to the weights; Hemostat does not support this setting",
     )

@@ -129,7 +129,7 @@ def _unreadable(path: Path, error: OSError, pointer: str) -> HemostatError:
     return HemostatError(
         ErrorCode.CHECKPOINT_NOT_FOUND,
         f"{path} cannot be read: {error.strerror}",
-        hint="the service's user must be allowed to read the folder and its files",
+        hint="let the service's user read the folder and its files",
         pointer=pointer,
     )
 
@@ -265,7 +265,7 @@ def _refuse_code(path: Path, names: list[str]) -> None:
         raise HemostatError(
             ErrorCode.CHECKPOINT_UNSAFE,
             f"its weights are pickles ({', '.join(pickles[:3])}), which run code when loaded",
-            hint="convert it to safetensors where you trust it: model.save_pretrained(folder)",
+            hint="if you trust it, convert it to safetensors: model.save_pretrained(folder)",
         )
     for name in ("config.json", "tokenizer_config.json", "generation_config.json"):
         if name in names:
@@ -273,7 +273,7 @@ def _refuse_code(path: Path, names: list[str]) -> None:
             if field is not None:
                 raise HemostatError(
                     ErrorCode.CHECKPOINT_UNSAFE,
-                    f"{name} has the field {field!r}, which asks for code that comes with the checkpoint",
+                    f"{name} has the field {field!r}, which would run code of the checkpoint",
                     hint=advice,
                 )
 
@@ -300,14 +300,14 @@ def _architecture(config: dict[str, Any]) -> str:
     if not isinstance(config.get("model_type"), str):
         raise HemostatError(
             ErrorCode.CHECKPOINT_UNSUPPORTED,
-            f"config.json of {names[0]} has no model_type, without which no engine loads it",
+            f"config.json of {names[0]} has no model_type, so no engine loads it",
             hint="fetch the config.json that belongs to the weights, as save_pretrained writes it",
         )
     if "hidden_size" not in config or "vocab_size" not in config:
         raise HemostatError(
             ErrorCode.CHECKPOINT_UNSUPPORTED,
             f"config.json of {names[0]} has no hidden_size and vocab_size",
-            hint="only decoder-only text models are supported; of a multimodal one, save the text model alone",
+            hint="only decoder-only text models are supported; save only the text model of a multimodal one",
         )
     return names[0]
 
@@ -430,7 +430,7 @@ def _check_tensors(
         elif plain is None:
             raise HemostatError(
                 ErrorCode.CHECKPOINT_INCOMPLETE,
-                f"tensor {name} is missing, which {architecture} with this config.json has",
+                f"tensor {name} is missing, but {architecture} with this config.json has it",
                 hint="fetch the weights again, or the config.json that belongs to them",
             )
         elif plain[1].shape != shape:
@@ -449,7 +449,9 @@ def _check_tensors(
                 ErrorCode.CHECKPOINT_SHAPE_MISMATCH,
                 f"tensor {original} is there, but {architecture} with this config.json has none of that name "
                 f"({dimension(config, 'num_hidden_layers')} layers)",
-                hint="config.json and weights do not belong together; an engine would leave that tensor out silently",
+                hint=(
+                    "fetch config.json and weights from the same revision: an engine would ignore this tensor silently"
+                ),
             )
 
 
@@ -457,7 +459,7 @@ def _check_scale(module: str, found: dict[str, tuple[str, TensorInfo]]) -> None:
     if f"{module}.weight_scale" not in found:
         raise HemostatError(
             ErrorCode.CHECKPOINT_INCOMPLETE,
-            f"tensor {module}.weight_scale is missing, without which the packed weight means nothing",
+            f"tensor {module}.weight_scale is missing, so the packed weight cannot be unpacked",
             hint="fetch the weights again",
         )
 

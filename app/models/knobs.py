@@ -59,7 +59,7 @@ def lift(data: Json, *, most: int = 1, instead: str = "") -> Json:
     if not knobs:
         return data
     if "knobs" in data:
-        _refuse("knobs are given twice: in the recipe and in knobs", "/knobs", "leave one of them out")
+        _refuse("the knobs are given in the recipe and again in `knobs`", "/knobs", "leave one of them out")
     if len(knobs) > most:
         extra = knobs[most]
         _refuse(
@@ -164,7 +164,7 @@ def _values(step: Mapping[str, Any], field: str, written: Mapping[str, Any], poi
     if not isinstance(asked, list | tuple):
         _refuse(f"{WORD} is neither a list of values nor a range", at, _EXAMPLES)
     if len(asked) < FEWEST_VALUES:
-        _refuse(f"a sweep over {len(asked)} value{'' if len(asked) == 1 else 's'} shows no course", at, _EXAMPLES)
+        _refuse(f"a sweep over {len(asked)} value{'' if len(asked) == 1 else 's'} shows no curve", at, _EXAMPLES)
     if len(asked) > MOST_VALUES:
         _refuse(f"{len(asked)} values; at most {MOST_VALUES} are taken", at, "leave some out")
     return tuple(asked)
@@ -189,7 +189,7 @@ def _spaced(asked: Mapping[str, Any], pointer: str, *, whole: bool) -> Sequence[
             _EXAMPLES,
         )
     if low == high:
-        _refuse("the range begins where it ends", f"{pointer}/to", _EXAMPLES)
+        _refuse("the range starts and ends at the same value", f"{pointer}/to", _EXAMPLES)
     if whole:
         for name in ("from", "to"):
             if asked[name] != int(asked[name]):
@@ -259,7 +259,7 @@ def _check_values(
                 f"{field} = {told(value)} {'comes' if ranged else 'is given'} twice, as values {seen[name] + 1} and "
                 f"{number + 1} of {len(values)}",
                 at,
-                "ask for fewer points, or set the ends further apart" if ranged else "give each value once",
+                "ask for fewer points, or a wider range" if ranged else "give each value once",
             )
         seen[name] = number
         why = _fault(steps[index], field, value)

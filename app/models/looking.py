@@ -95,7 +95,7 @@ def _ask(question: dict[str, Any], about: str, slack_s: float = 0) -> Any:
     if exceeded:
         raise HemostatError(
             ErrorCode.CHECKPOINT_UNSUPPORTED,
-            f"the files of {about} cannot be looked into: that takes more than {exceeded}",
+            f"the files of {about} cannot be checked: reading them takes more than {exceeded}",
             hint="fetch them again from a source that you trust: config.json, tokenizer, headers of weights, adapters",
         )
     _idle.append(helper)

@@ -100,14 +100,14 @@ def select(info: CheckpointInfo, step: Step, *, pointer: str = "") -> list[Weigh
             if not any(weight.answers_to(kind) for weight in wanted):
                 raise HemostatError(
                     ErrorCode.UNKNOWN_MODULE,
-                    f"no weight of the model{_of_layers(step)} answers to the module kind {kind!r}",
+                    f"no weight of the model{_of_layers(step)} is of the module kind {kind!r}",
                     hint=suggestion(kind, {name for weight in wanted for name in weight.kinds}, many=20),
                     pointer=f"{pointer}/modules/{index}",
                 )
         chosen = [w for w in wanted if any(w.answers_to(kind) for kind in kinds)]
         if step.layers is not None and all(w.layer is None for w in chosen):
             raise not_applicable(
-                f"the step names layers, but {', '.join(kinds)} stand outside the layers",
+                f"the step names layers, but {', '.join(kinds)} are outside the layers",
                 hint="leave layers out, or name modules of the decoder's layers",
                 pointer=f"{pointer}/layers",
             )
@@ -115,7 +115,7 @@ def select(info: CheckpointInfo, step: Step, *, pointer: str = "") -> list[Weigh
         if not weight.linear:
             raise not_applicable(
                 f"{weight.name} {list(weight.shape)} is no linear layer of a known layout in {info.architecture}",
-                hint=f"name module kinds that are: {', '.join(sorted(linear_kinds(weights)))}",
+                hint=f"name module kinds of a known layout: {', '.join(sorted(linear_kinds(weights)))}",
                 pointer=pointer,
             )
         if weight.dtype not in FLOATS:
@@ -126,7 +126,7 @@ def select(info: CheckpointInfo, step: Step, *, pointer: str = "") -> list[Weigh
             )
     if not chosen:
         raise not_applicable(
-            f"{info.architecture} has no linear layer that is known by name",
+            f"{info.architecture} has no linear layer of a known name",
             hint="name the modules",
             pointer=pointer,
         )
@@ -147,7 +147,7 @@ def check_step(info: CheckpointInfo, step: Step, *, pointer: str = "") -> list[W
                 raise HemostatError(
                     ErrorCode.GROUP_SIZE_MISMATCH,
                     f"group_size {group_size} does not divide the input dimension {weight.shape[-1]} of {weight.name}",
-                    hint=f"{_told_divisors(chosen)} divide every selected weight; null is one group a row",
+                    hint=f"{_told_divisors(chosen)} divide every selected weight; null: one group per row",
                     pointer=f"{pointer}/group_size",
                 )
     if isinstance(step, Sparse) and step.pattern is not None:

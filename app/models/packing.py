@@ -115,8 +115,8 @@ def check_one_scheme(quantization: Mapping[str, Any], tensors: Iterable[str]) ->
                 told = ", ".join(f"{one} {scheme or 'plain'}" for one, scheme in zip(there, found, strict=True))
                 raise HemostatError(
                     ErrorCode.CHECKPOINT_UNSUPPORTED,
-                    f"vLLM runs {', '.join(there)} of {parent} as one, with one scheme, and quantization_config has "
-                    f"different ones for them: {told}",
+                    f"vLLM runs {', '.join(there)} of {parent} as one layer, but quantization_config gives them "
+                    f"different schemes: {told}",
                     hint="quantize the model again with the same scheme for all of them",
                 )
 

@@ -32,7 +32,7 @@ def below(root: Path, relative: str, *, pointer: str = "") -> Path:
 def _forbidden(relative: str, pointer: str) -> HemostatError:
     return HemostatError(
         ErrorCode.PATH_FORBIDDEN,
-        f"the path {relative!r} does not stay below the allowed folder",
-        hint="give a path relative to that folder, without '..', that no link leads out of",
+        f"the path {relative!r} leads out of the allowed folder",
+        hint="give a path relative to that folder, without '..' and without links out of it",
         pointer=pointer,
     )

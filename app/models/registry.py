@@ -150,7 +150,7 @@ def load_registry(file: Path) -> Registry:
         raise HemostatError(
             ErrorCode.MODELS_FILE_INVALID,
             f"{file} cannot be read: {error.strerror}",
-            hint="correct its permissions, or point HEMOSTAT_MODELS at another file",
+            hint="correct its permissions, or set HEMOSTAT_MODELS to another file",
         ) from error
     return _load(file, stat.st_mtime_ns, stat.st_size, stat.st_ino)
 
@@ -179,7 +179,7 @@ def register(file: Path, alias: str, target: Path | Snapshot, *, replace: bool =
         raise HemostatError(
             ErrorCode.PATH_FORBIDDEN,
             f"{file} cannot be written: {error.strerror}",
-            hint="correct its permissions, or point HEMOSTAT_MODELS at another file",
+            hint="correct its permissions, or set HEMOSTAT_MODELS to another file",
         ) from error
 
 
@@ -191,7 +191,7 @@ def _register(file: Path, alias: str, target: Path | Snapshot, *, replace: bool)
     if alias in before.entries and not replace:
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
-            f"the alias {alias!r} was given to another model just now",
+            f"the alias {alias!r} was given to another model in the meantime",
             hint="give the command again, or add the model under another alias: hemostat models add",
         )
     kept = _without(text, alias) if alias in before.entries else text
@@ -202,8 +202,8 @@ def _register(file: Path, alias: str, target: Path | Snapshot, *, replace: bool)
     if {name: entry for name, entry in after.entries.items() if name != alias} != others:
         raise HemostatError(
             ErrorCode.MODELS_FILE_INVALID,
-            f"{file}: the entry of {alias!r} is written in a way that cannot be replaced safely",
-            hint=f"remove it by hand, or give it a table of its own: [models.{alias}]",
+            f"{file}: the entry of {alias!r} has a form that cannot be replaced safely",
+            hint=f"remove it by hand, or make it a separate table: [models.{alias}]",
         )
     mode = file.stat().st_mode & 0o777 if file.exists() else 0o644
     write_atomically(file, body.encode(), mode=mode)
@@ -254,7 +254,7 @@ def _parse(text: str, file: Path) -> Registry:
 def _entry(file: Path, text: str, alias: str, fields: object) -> ModelEntry:
     if ALIAS.fullmatch(alias) is None:
         raise _invalid(
-            file, text, alias, f"{alias!r} is no valid alias", "letters, digits, '.', '_' and '-', at most 128 of them"
+            file, text, alias, f"{alias!r} is not a valid alias", "use 1 to 128 letters, digits, '.', '_' and '-'"
         )
     if not isinstance(fields, dict):
         near = f"; did you mean [models.NAME] with {alias} in it?" if alias in FIELDS else ""

@@ -38,7 +38,7 @@ def check_hub(text: HubText, settings: Settings, field: str) -> None:
         raise HemostatError(
             ErrorCode.HUB_FORBIDDEN,
             f"this service takes no text from the hub's data set {text.dataset!r}",
-            hint="the operator allows it with HEMOSTAT_HUB_TEXT; or send the text, or use a file below the text root",
+            hint="ask the operator to add it to HEMOSTAT_HUB_TEXT, send the text, or use a file below the text root",
             pointer=f"{field}/dataset",
         )
 
@@ -52,7 +52,7 @@ def _check_documents(text: InlineText, tokenizer: Path, field: str, *, scored: b
             raise HemostatError(
                 ErrorCode.INVALID_REQUEST,
                 f"documents {first + 1} and {index + 1} have the same id {document.id!r}",
-                hint="give every document an id of its own",
+                hint="give every document its own id",
                 pointer=f"{pointer}/id",
             )
         if document.text is not None:
@@ -91,7 +91,7 @@ def _utf8_bytes(text: str, pointer: str) -> int:
         raise HemostatError(
             ErrorCode.DOCUMENT_NOT_TEXT,
             f"there is a NUL byte at character {text.index(chr(0))}",
-            hint="remove it; it is no part of a text",
+            hint="remove it: text has no NUL bytes",
             pointer=pointer,
         )
     try:
@@ -113,8 +113,8 @@ def text_files(text: FileText, settings: Settings, field: str = "/text") -> list
     if settings.text_root is None:
         raise HemostatError(
             ErrorCode.PATH_FORBIDDEN,
-            "this service reads no text files: no text root is set",
-            hint="the operator sets HEMOSTAT_TEXT_ROOT; or send the documents inline",
+            "this service reads no text files: HEMOSTAT_TEXT_ROOT is not set",
+            hint="ask the operator to set HEMOSTAT_TEXT_ROOT, or send the documents inline",
             pointer=f"{field}/path",
         )
     path = below(settings.text_root, text.path, pointer=f"{field}/path")
@@ -122,7 +122,7 @@ def text_files(text: FileText, settings: Settings, field: str = "/text") -> list
         raise HemostatError(
             ErrorCode.DOCUMENT_NOT_TEXT,
             f"{text.path!r} is neither a .txt nor a .jsonl file",
-            hint="name a .txt file (one document), a .jsonl file (one document a line), or a folder of them",
+            hint="name a .txt file (one document), a .jsonl file (one document per line), or a folder of them",
             pointer=f"{field}/path",
         )
     found = [path] if path.is_file() else []

@@ -231,7 +231,7 @@ def _check_pattern(pattern: str, file: Path) -> None:
         raise HemostatError(
             ErrorCode.CHECKPOINT_UNSUPPORTED,
             f"{file.name} has a regular expression that may take exponential time: {pattern[:100]!r}",
-            hint="write it without a repeated group that holds a repeat or a choice",
+            hint="write it without a repeated group that contains a repetition or a choice",
         )
 
 

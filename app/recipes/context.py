@@ -56,5 +56,5 @@ class ContextYarn(Longer):
     @model_validator(mode="after")
     def _fast_turns_more(self) -> "ContextYarn":
         if self.beta_fast < self.beta_slow:
-            raise ValueError("give a beta_fast of at least beta_slow: what turns more often than beta_fast is kept")
+            raise ValueError("give a beta_fast of at least beta_slow")
         return self

@@ -86,7 +86,7 @@ class PruneMagnitude(CalibratedSparse):
     @model_validator(mode="after")
     def _owl_shares_are_of_layers(self) -> "PruneMagnitude":
         if self.allocation == "owl" and self.scope == "global":
-            raise ValueError("allocation owl gives each layer a share of its own: scope is row or layer beside it")
+            raise ValueError("allocation owl gives each layer its own share, so scope must be row or layer")
         return self
 
     @property

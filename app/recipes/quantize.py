@@ -65,7 +65,7 @@ class QuantizeSmoothquant(Calibrated):
     activation_bits: Annotated[Literal[4, 8], BITS] = Field(default=8, description="Bits per layer input.")
     dynamic: bool = Field(
         default=True,
-        description=("True: activation scales per token at run time; false: fixed by the calibration data."),
+        description="True: activation scales per token at run time; false: fixed by the calibration data.",
     )
     strength: Annotated[float, Field(ge=0, le=1), UNKNOWN] = Field(
         default=0.5, description="Exponent α: how much of the activations' range moves into the weights."
@@ -178,7 +178,7 @@ class QuantizeKvCache(Step):
     type: Literal["quantize.kv_cache"]
     dtype: Literal["fp8", "fp8_e4m3", "fp8_e5m2"] | None = Field(
         default=None,
-        description=("vLLM's own cache in this dtype, for all layers; give this, or `k_bits` and `v_bits`."),
+        description="vLLM's own cache in this dtype, for all layers; give this, or `k_bits` and `v_bits`.",
     )
     k_bits: Bits | None = Field(default=None, description="Simulated bits of keys; null: keys stay.")
     v_bits: Bits | None = Field(default=None, description="Simulated bits of values; null: values stay.")
@@ -252,7 +252,7 @@ class QuantizeDynamic(Calibrated):
     @model_validator(mode="after")
     def _whole_bits(self) -> "QuantizeDynamic":
         if not self.mixed and self.bits != int(self.bits):
-            raise ValueError("bits that are no whole number need mixed")
+            raise ValueError("bits must be a whole number, unless `mixed` is true")
         return self
 
     def words(self) -> str:

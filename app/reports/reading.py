@@ -28,7 +28,7 @@ def parse(report: object) -> Report:
     if kind is None:
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
-            f"this version of Hemostat does not show reports of kind {str(name)[:100]!r}",
+            f"this version of Hemostat cannot show reports of kind {str(name)[:100]!r}",
             hint="use the version that made it",
             pointer="/kind",
         )

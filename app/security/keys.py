@@ -260,7 +260,7 @@ def check_binding(settings: Settings) -> KeyFile | None:
         return KeyFile(settings.api_keys_file)
     if not is_loopback(settings.host):
         raise KeyFileError(
-            f"HEMOSTAT_HOST={settings.host} can be reached from other machines: set HEMOSTAT_API_KEYS_FILE to a "
-            "file of `hemostat keys add`, or listen on 127.0.0.1"
+            f"HEMOSTAT_HOST={settings.host} can be reached from other machines. Set HEMOSTAT_API_KEYS_FILE to a file "
+            "of `hemostat keys add`, or listen on 127.0.0.1"
         )
     return None

@@ -149,7 +149,11 @@ async def _check(request: Request) -> Readiness:
         checks["jobs"] = {"ok": True, "detail": "are taken"}
         if usage.high:
             what = f"are refused: {usage.told}"
-            checks["jobs"] = {"ok": False, "detail": what, "hint": "delete jobs that no one needs or raise maxmemory"}
+            checks["jobs"] = {
+                "ok": False,
+                "detail": what,
+                "hint": ("delete jobs that are not needed, or raise maxmemory"),
+            }
     except (RedisError, OSError, TimeoutError) as error:
         logger.warning("readiness: Redis: %s", type(error).__name__)
         checks["redis"] = {"ok": False, "detail": problems.redis_fault(error)}

@@ -76,7 +76,7 @@ class RequestContext:
                     logger.error("request %s broke off\n%s", request_id, trace(error))  # noqa: TRY400
                     raise
                 logger.error("request %s failed\n%s", request_id, trace(error))  # noqa: TRY400
-                answer = HemostatError(ErrorCode.INTERNAL, "Something went wrong that should not have.")
+                answer = HemostatError(ErrorCode.INTERNAL, "The service failed unexpectedly.")
                 await problems.response(scope, answer)(scope, receive, tagged)
             finally:
                 self._account(scope, status, stream, time.perf_counter() - began)

@@ -91,8 +91,8 @@ def test_a_demo_whose_job_runs_cancels_it_and_ends_the_worker_before_valkey(
     cancelled = re.search(r"^(diag_\w+) is cancelled$", demo.text(), re.MULTILINE)
     assert cancelled, demo.text()
     assert last_line(demo) == (
-        "interrupted: the service that this command started is stopped; models and finished jobs are kept in "
-        f"{demo.home}; the same command starts again"
+        f"interrupted: the temporary service has stopped. Models and finished jobs are kept in {demo.home}. "
+        "The same command starts again"
     )
     assert "Traceback" not in demo.text()
     log = (demo.home / "logs" / "worker.log").read_text()
@@ -110,7 +110,7 @@ def test_a_demo_whose_service_starts_ends_it(demo: Command) -> None:
     assert demo.end(signal.SIGTERM) == 143
     # a process that was being started just then is known to nobody yet, and ends when it sees its parent gone
     wait_for(lambda: _processes_of(demo.home) == [], what="end of the worker that started")
-    assert "the service that this command started is stopped" in last_line(demo)
+    assert "the temporary service has stopped" in last_line(demo)
     assert "Traceback" not in demo.text()
 
 

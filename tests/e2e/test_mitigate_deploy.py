@@ -32,7 +32,7 @@ def service(tmp_path: Path, tiny: Callable[..., Path]) -> Iterator[str]:
     (home / "models.toml").write_text(f"[models.tiny]\npath = {json.dumps(str(tiny()))}\n")
     up = Command(home, "up", "--no-deploy")
     try:
-        up.wait_until(lambda: "Ctrl-C ends all of it" in up.text(), "a service")
+        up.wait_until(lambda: "Ctrl-C stops everything" in up.text(), "a service")
         found = re.search(r"is up at (\S+)", up.text())
         assert found, up.text()
         yield found[1]

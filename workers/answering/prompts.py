@@ -117,7 +117,7 @@ def _fitted(before: Ids, after: Ids, bos: int | None, limit: int, *, item: str, 
         raise HemostatError(
             ErrorCode.WINDOW_TOO_LARGE,
             f"the answer to item {item!r} takes {len(after)} tokens, and the model's context leaves {limit}",
-            hint="take the item out, or ask for fewer tokens of answer",
+            hint="remove the item, or ask for fewer answer tokens",
             pointer=pointer,
         )
     return np.concatenate([first, before[-room:], after]).astype(np.int32), len(before) > room

@@ -73,7 +73,7 @@ def draw(
             raise HemostatError(
                 ErrorCode.INVALID_REQUEST,
                 f"no document is left for the {name} set: {len(documents)} documents of "
-                f"{len({document.domain for document in documents})} domains are too few to be divided",
+                f"{len({document.domain for document in documents})} domains are too few to divide",
                 hint="give at least four documents per domain, or a test text",
                 pointer=pointer,
             )

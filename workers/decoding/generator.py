@@ -56,7 +56,7 @@ class Generator:
         if limit is not None and length > limit:
             raise HemostatError(
                 ErrorCode.WINDOW_TOO_LARGE,
-                f"a prompt and what follows it take {length} tokens, the context of {self.info.path.name} has {limit}",
+                f"a prompt and its answer take {length} tokens, but the context of {self.info.path.name} has {limit}",
                 hint=f"give shorter prompts, or fewer tokens to generate: at most {limit} together",
             )
         self._length = context_length(self.info, length)

@@ -60,8 +60,8 @@ def check_logits(logits_RV: torch.Tensor, info: CheckpointInfo) -> None:
     if not bool(logits_RV.amax(1).isfinite().all()):
         raise HemostatError(
             ErrorCode.NONFINITE_LOGITS,
-            f"logits of {info.path.name} were not finite while it wrote",
-            hint="`hemostat compare` shows at how many positions; a smaller change of the weights may not do this",
+            f"logits of {info.path.name} were not finite during generation",
+            hint="`hemostat compare` shows at how many positions; try a milder recipe",
         )
 
 

@@ -135,7 +135,7 @@ class Divergence:
             raise HemostatError(
                 ErrorCode.VOCABULARY_MISMATCH,
                 f"the reference's head has {reference.vocabulary} tokens, the candidate's {candidate.vocabulary}",
-                hint="compare models of one vocabulary",
+                hint="compare models with the same vocabulary",
             )
         if precision not in ("fast", "float32"):
             raise ValueError(f"precision is {precision!r}, fast or float32 is needed")

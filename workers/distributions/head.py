@@ -205,7 +205,7 @@ def _unsupported(info: CheckpointInfo, why: str) -> HemostatError:
     return HemostatError(
         ErrorCode.HEAD_UNSUPPORTED,
         f"the head of {info.path.name} ({info.architecture}) cannot be reproduced: {why}",
-        hint="supported are heads of one matrix, with a bias, a scale or a soft cap",
+        hint="use a model whose head is one matrix, with at most a bias, a scale or a soft cap",
     )
 
 
@@ -268,7 +268,7 @@ def _check_second(info: CheckpointInfo, embedding_VD: torch.Tensor) -> None:
         raise HemostatError(
             ErrorCode.CHECKPOINT_UNSUPPORTED,
             f"{info.path.name}: config.json ties the output matrix to the embedding, and {_HEAD}.weight is another one",
-            hint=f"set tie_word_embeddings to false where the model was trained so, or remove {_HEAD}.weight",
+            hint=f"if the model was trained untied, set tie_word_embeddings to false; else remove {_HEAD}.weight",
         )
 
 

@@ -484,6 +484,6 @@ def _disk_full(what: str, root: Path) -> HemostatError:
     free = shutil.disk_usage(root).free // 2**20
     return HemostatError(
         ErrorCode.DISK_FULL,
-        f"there is no room for {what}: {free} MiB are free on the disk that holds the reference store",
+        f"the disk has no space for {what}: {free} MiB are free on the disk that holds the reference store",
         hint="free space below HEMOSTAT_HOME, lower HEMOSTAT_REFERENCE_BUDGET_BYTES, or compare over fewer documents",
     )

@@ -117,7 +117,7 @@ def _mismatch(head: Head, what: str) -> HemostatError:
     return HemostatError(
         ErrorCode.HEAD_MISMATCH,
         f"{what} (the head of {head.architecture})",
-        hint="this architecture's head does something that is not reproduced here; it cannot be compared",
+        hint="Hemostat cannot reproduce this architecture's head: use another model",
     )
 
 

@@ -63,7 +63,7 @@ def read(checkpoint: Path, device: torch.device) -> Blocks | None:
         raise HemostatError(
             ErrorCode.CHECKPOINT_CORRUPT,
             f"{FILE} is not the file that config.json names",
-            hint="fetch both from the same place",
+            hint="fetch both from the same revision",
         )
     wanted = (config["num_hidden_layers"], config["hidden_size"])
     if (blocks.layers, blocks.hidden_size) != wanted:
@@ -81,7 +81,7 @@ def check_architecture(architecture: str) -> None:
     if architecture not in LAYOUTS:
         raise HemostatError(
             ErrorCode.CHECKPOINT_UNSUPPORTED,
-            f"the decoder layers of {architecture} are not known, so their stream cannot be corrected",
+            f"the decoder layers of {architecture} are not known, so Hemostat cannot correct them",
             hint="block corrections take " + ", ".join(sorted(LAYOUTS)),
         )
 
@@ -187,8 +187,8 @@ def _after(name: str, layer: Any, _: Any, output: Any) -> Any:
     if len(parts) > 2 or not all(isinstance(part, torch.Tensor) for part in parts):
         raise HemostatError(
             ErrorCode.CHECKPOINT_UNSUPPORTED,
-            f"{type(layer).__name__} returns neither the stream nor two parts of it",
-            hint="this version of vLLM is not supported with block corrections",
+            f"{type(layer).__name__} returns neither its output nor the two parts of it",
+            hint="serve the model without block corrections: this version of vLLM does not support them",
         )
     held = getattr(layer, name)
     torch.ops.hemostat.correct_blocks(

@@ -46,7 +46,7 @@ def refuse_split(settings: Settings) -> None:
     if Split.of(settings).ranks > 1:
         raise HemostatError(
             ErrorCode.ENGINE_FAILED,
-            "tokens are drawn in the process that holds the model, and this model is split over several",
+            "tokens are drawn in the model's process, but this model is split over several processes",
             hint="run the model on one device",
         )
 

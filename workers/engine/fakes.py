@@ -66,7 +66,7 @@ def fake_activations(model: torch.nn.Module, section: Simulation) -> None:
         if len(named) < len(parts) or len(told) > 1:
             raise HemostatError(
                 ErrorCode.CHECKPOINT_UNSUPPORTED,
-                f"{SECTION}: vLLM runs {', '.join(parts)} as one, and they have not one grid",
+                f"{SECTION}: vLLM runs {', '.join(parts)} as one layer, but their grids differ",
                 hint="quantize their input together",
             )
         _on_codes(module, told.pop())
@@ -148,6 +148,6 @@ def _refuse_unknown(names: list[str]) -> None:
     if names:
         raise HemostatError(
             ErrorCode.CHECKPOINT_UNSUPPORTED,
-            f"{SECTION} names {names[0]} and {len(names) - 1} more that the engine's model has not",
-            hint="apply the recipe to the checkpoint as it is now",
+            f"{SECTION} names {names[0]} and {len(names) - 1} more that the engine's model does not have",
+            hint="apply the recipe again to the present checkpoint",
         )

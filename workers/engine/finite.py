@@ -43,7 +43,7 @@ def _check(info: CheckpointInfo, check_cancelled: Callable[[], None]) -> None:
                     raise HemostatError(
                         ErrorCode.CHECKPOINT_NOT_FINITE,
                         f"{bad} of {flat.numel()} numbers of tensor {name} are not finite",
-                        hint="the checkpoint was damaged when it was made; make or fetch it again",
+                        hint="the checkpoint is damaged: make or fetch it again",
                     )
 
 

@@ -114,7 +114,7 @@ def start(options: EngineOptions) -> Any:
                 ErrorCode.CHECKPOINT_UNSUPPORTED,
                 "the folder holds a sentence-transformers projection (modules.json), which would change the hidden "
                 "states",
-                hint="leave the language model alone in the folder",
+                hint="keep only the language model in the folder",
             )
     except BaseException:
         stop(engine)
@@ -193,8 +193,8 @@ def faults(engine: Any) -> Iterator[None]:
         if getattr(engine.model_executor, "is_failed", False):
             raise EngineFault from HemostatError(
                 ErrorCode.ENGINE_FAILED,
-                "a process that held a part of the model has ended",
-                hint="look into the worker's log and the kernel's: memory may have run out",
+                "a process with a part of the model ended",
+                hint="read the worker's log and the kernel's log: memory may have run out",
             )
         raise EngineFault from error
 

@@ -172,7 +172,7 @@ def _owned(hidden_TD: "torch.Tensor", tokens: int) -> "torch.Tensor":
     """The tensor without the rest of its batch."""
     if hidden_TD.shape[0] != tokens:
         raise HemostatError(
-            ErrorCode.ENGINE_FAILED, f"the engine gave {hidden_TD.shape[0]} hidden states for {tokens} tokens"
+            ErrorCode.ENGINE_FAILED, f"the engine returned {hidden_TD.shape[0]} hidden states for {tokens} tokens"
         )
     hidden_TD = hidden_TD.cpu()
     return hidden_TD if hidden_TD.untyped_storage().nbytes() == hidden_TD.nbytes else hidden_TD.clone()

@@ -128,7 +128,7 @@ class ScoringEngine:
         if tokens.size > self.max_model_len:
             raise HemostatError(
                 ErrorCode.WINDOW_TOO_LARGE,
-                f"window {index} has {tokens.size} tokens, the engine takes {self.max_model_len}",
+                f"window {index} has {tokens.size} tokens, but the engine allows {self.max_model_len}",
                 hint="use a smaller window",
                 pointer="/window",
             )

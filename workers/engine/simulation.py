@@ -31,7 +31,7 @@ def section_of(config: dict[str, Any]) -> Simulation | None:
             raise HemostatError(
                 ErrorCode.CHECKPOINT_UNSUPPORTED,
                 f"{SECTION} quantizes activations that the packing of the weights quantizes too",
-                hint="leave the simulated activations out, or pack weights alone",
+                hint="leave the simulated activations out, or pack only weights",
             )
     return section
 

@@ -80,8 +80,10 @@ class CalibrationLoader:
                 ErrorCode.CALIBRATION_OVERLAP,
                 f"{counted(len(ids), what)} that {recipe[index].type} looks at {'is' if len(ids) == 1 else 'are'} also "
                 f"scored, such as {', '.join(map(repr, ids[:3]))}",
-                hint="what is fitted on a text looks better on it than it is: give other documents to one of the "
-                "two, or set `allow_overlap` to measure it all the same",
+                hint=(
+                    "give one of the two other documents; `allow_overlap` measures anyway, and the result looks too "
+                    "good"
+                ),
                 pointer=f"{pointer}/{index}/calibration",
             )
 
@@ -104,7 +106,7 @@ class CalibrationLoader:
         if windows == 0:
             raise HemostatError(
                 ErrorCode.CALIBRATION_TOO_SHORT,
-                f"the calibration text has {len(ids)} tokens, a window takes {step.calibration_window}",
+                f"the calibration text has {len(ids)} tokens, but a window needs {step.calibration_window}",
                 hint="give more text, or a smaller calibration_window",
             )
         cut_NL = np.asarray(ids[: windows * stride], dtype=np.int64).reshape(windows, stride)
@@ -152,6 +154,6 @@ def loader_without_sampler(
 def _refuse_self() -> NoReturn:
     raise HemostatError(
         ErrorCode.RECIPE_NOT_APPLICABLE,
-        "a recipe that is served cannot sample its calibration text from the reference",
+        "a deployment cannot sample its recipe's calibration text from the reference",
         hint="give the step a text source that can be read: shipped, file, inline or hub",
     )

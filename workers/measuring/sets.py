@@ -104,7 +104,7 @@ def draw(
             raise HemostatError(
                 ErrorCode.INVALID_REQUEST,
                 f"no document is left for the {name} set: {why}",
-                hint="give two documents of a domain at least, or a `test_text` that shares none with `text`",
+                hint="give at least two documents per domain, or a `test_text` that shares no document with `text`",
                 pointer=pointer,
             )
     corpus = cut(choose)
@@ -117,8 +117,7 @@ def _overlap(ids: Collection[str], pointer: str) -> HemostatError:
         ErrorCode.CALIBRATION_OVERLAP,
         f"{counted(len(ids), 'document')} that treatments look at {'is' if len(ids) == 1 else 'are'} also scored, "
         f"such as {', '.join(map(repr, sorted(ids)[:3]))}",
-        hint="what is fitted on a text looks better on it than it is: give other documents to one of the two, or "
-        "set allow_overlap to measure it all the same",
+        hint="give one of the two other documents; `allow_overlap` measures anyway, and the result looks too good",
         pointer=pointer,
     )
 

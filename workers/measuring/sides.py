@@ -98,14 +98,14 @@ def resolve(request: JobRequest, context: JobContext) -> tuple[Side, ModelEntry,
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
             f"models.toml runs {entry.alias} in {entry.dtype} and {origin_entry.alias} in {origin_entry.dtype}",
-            hint="give both the same dtype: otherwise rounding is compared, not the models",
+            hint="give both the same dtype; otherwise the difference includes rounding",
             pointer="/candidate/model",
         )
     if info.vocabulary != origin.vocabulary:
         raise HemostatError(
             ErrorCode.VOCABULARY_MISMATCH,
             f"{entry.alias} has {info.vocabulary} tokens, {origin_entry.alias} has {origin.vocabulary}",
-            hint="only models over the same vocabulary can be compared",
+            hint="give models with the same vocabulary",
             pointer="/candidate/model",
         )
     tokenizer = entry.tokenizer_path(pointer="/reference/model")

@@ -77,7 +77,7 @@ class Tape:
                     raise HemostatError(
                         ErrorCode.ACTIVATIONS_NOT_FINITE,
                         f"the output of layer {index} is NaN or infinite on the calibration text",
-                        hint="the model overflows in its dtype; check the layers before",
+                        hint="the model overflows in its dtype: check the earlier layers",
                     )
                 self.states[index + 1].write(start, leaving_NLD)
             skeleton.release(index)

@@ -76,7 +76,7 @@ class ChildProcess:
             raise
         if not isinstance(first, Ready):
             await child.kill()
-            raise ChildStartError(f"the engine's process did not come up (status {child.returncode})")
+            raise ChildStartError(f"the engine's process did not start (status {child.returncode})")
         return child
 
     @property

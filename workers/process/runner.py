@@ -334,7 +334,7 @@ class Runner:
             other = await waiting(self._store) if attempt.turn.over else None
         logger.info("%s attempt %d makes way for %s", claim.job_id, claim.attempt, other)
         with contextlib.suppress(RedisError, OSError):
-            await self._store.log(claim.job_id, claim.attempt, "makes way for a job that waits; goes on after it")
+            await self._store.log(claim.job_id, claim.attempt, "gives way to a waiting job and continues after it")
         attempt.stop(Reason.YIELD)
 
     # --- its end

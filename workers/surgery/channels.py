@@ -200,5 +200,5 @@ def _corrupt(detail: str) -> HemostatError:
     return HemostatError(
         ErrorCode.CHECKPOINT_CORRUPT,
         detail,
-        hint="it belongs to the weights that it came with: copy both again, or make the checkpoint again",
+        hint="it belongs to its own weights: copy both again, or make the checkpoint again",
     )

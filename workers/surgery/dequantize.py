@@ -45,7 +45,7 @@ def dequantize(
     packing beyond int and fp8 weights, CHECKPOINT_NOT_FINITE, CHECKPOINT_INCOMPLETE, DISK_FULL.
     """
     if source.quantization is None:
-        raise HemostatError(ErrorCode.RECIPE_NOT_APPLICABLE, "the checkpoint is plain already", hint="use it as it is")
+        raise HemostatError(ErrorCode.RECIPE_NOT_APPLICABLE, "the checkpoint is not quantized", hint="use it as it is")
     unpacker = _Unpacker(source)
     source_fingerprint = fingerprint(source.path, check_cancelled=check_cancelled)
     named = {"dequantize": DEQUANTIZE_VERSION, "source": source_fingerprint}
@@ -147,7 +147,7 @@ class _Unpacker:
         except KeyError as error:
             raise HemostatError(
                 ErrorCode.CHECKPOINT_INCOMPLETE,
-                f"tensor {error.args[0]} is missing, without which {module} cannot be unpacked",
+                f"tensor {error.args[0]} is missing, so {module} cannot be unpacked",
                 hint="fetch the weights again",
             ) from None
         weight: torch.Tensor = compressor.decompress(parts, scheme)["weight"]
@@ -172,5 +172,5 @@ def _unsupported(what: str) -> HemostatError:
     return HemostatError(
         ErrorCode.CHECKPOINT_UNSUPPORTED,
         f"the checkpoint cannot be dequantized: {what}",
-        hint="supported are compressed-tensors checkpoints of int and fp8 weights",
+        hint="use a compressed-tensors checkpoint of int or fp8 weights",
     )

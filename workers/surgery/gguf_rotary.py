@@ -87,6 +87,6 @@ def _llama3(factors_F: NDArray[np.float64], rotary: Mapping[str, Any]) -> dict[s
 def _unsupported(why: str) -> HemostatError:
     return HemostatError(
         ErrorCode.CHECKPOINT_UNSUPPORTED,
-        f"its rotary positions cannot be carried over: {why}",
+        f"its rotary positions cannot be converted: {why}",
         hint="take the safetensors checkpoint that the GGUF file was made from",
     )

@@ -68,7 +68,7 @@ def check_sha256(path: Path, expected: str) -> None:
         raise HemostatError(
             ErrorCode.CHECKPOINT_CORRUPT,
             f"{path.name} has SHA-256 {found}, expected {expected}",
-            hint="install the file again; it is damaged or another version",
+            hint="install the file again: it is damaged or of another version",
         )
 
 
@@ -119,7 +119,7 @@ def _convert(gguf: Path, folder: Path) -> None:
         raise HemostatError(
             ErrorCode.CHECKPOINT_CORRUPT,
             f"{gguf.name} could not be read: {type(error).__name__}: {error}",
-            hint="is it a complete GGUF file, of an architecture that transformers can read?",
+            hint="give a complete GGUF file of an architecture that transformers can read",
         ) from error
     model, told = loaded
     missing = sorted(told["missing_keys"])  # drawn at random, with a warning in a log
@@ -127,7 +127,7 @@ def _convert(gguf: Path, folder: Path) -> None:
         raise HemostatError(
             ErrorCode.CHECKPOINT_INCOMPLETE,
             f"{gguf.name} lacks {len(missing)} tensors of the model, such as {missing[0]}",
-            hint="of a GGUF in several files, join them first: llama-gguf-split --merge",
+            hint="if the GGUF has several files, join them first: llama-gguf-split --merge",
         )
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder, safe_serialization=True)

@@ -155,7 +155,7 @@ def _distance_of(block: Block, wanted: Wanted) -> float:
         raise HemostatError(
             ErrorCode.ACTIVATIONS_NOT_FINITE,
             f"the output of layer {block.index} is NaN or infinite on the calibration text",
-            hint="the model overflows in its dtype; check the layers before",
+            hint="the model overflows in its dtype: check the earlier layers",
         )
     return total
 

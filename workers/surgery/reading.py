@@ -55,5 +55,5 @@ def check_finite(name: str, tensor: torch.Tensor) -> None:
             ErrorCode.CHECKPOINT_NOT_FINITE,
             f"tensor {name} holds {'1 value that is' if bad == 1 else f'{bad} values that are'} NaN or infinite, "
             f"the first at {index}",
-            hint="the checkpoint is broken: make it again; quantizing with too little damping is a common cause",
+            hint="make the checkpoint again; quantizing with too little damping is a common cause",
         )

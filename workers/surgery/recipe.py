@@ -39,7 +39,7 @@ def no_calibration(step: Calibrated) -> CalibrationText:
     """Used if a caller has no text to give."""
     raise HemostatError(
         ErrorCode.RECIPE_NOT_APPLICABLE,
-        f"{step.type} looks at text, and none can be read here",
+        f"{step.type} reads text, but this call has no text source",
         hint="run it as a job, which reads text sources",
     )
 
@@ -49,7 +49,7 @@ def nothing_else(step: Step) -> Path | None:
     if isinstance(step, AdapterLora | MergeLinear):
         raise HemostatError(
             ErrorCode.RECIPE_NOT_APPLICABLE,
-            f"{step.type} takes an adapter or another model, and none can be found here",
+            f"{step.type} needs an adapter or another model, but this call has none",
             hint="run it as a job, which knows models.toml and HEMOSTAT_ADAPTER_ROOT",
         )
     return None

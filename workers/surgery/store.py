@@ -169,8 +169,8 @@ class CheckpointStore:
         if free + sum(unused.values()) < needed:
             raise HemostatError(
                 ErrorCode.DISK_FULL,
-                f"the checkpoint and its working files take {_gb(needed)}; the disk of the store has {_gb(free)} free "
-                f"and {_gb(sum(unused.values()))} of checkpoints that are not in use",
+                f"the checkpoint and its working files take {_gib(needed)}; the store has {_gib(free)} free "
+                f"and {_gib(sum(unused.values()))} of checkpoints that are not in use",
                 hint="free space there, or set HEMOSTAT_HOME to a larger disk",
             )
         self.evict(room_for=expected_bytes)
@@ -257,12 +257,12 @@ def raising_disk_full(where: Path) -> Iterator[None]:
         raise HemostatError(
             ErrorCode.DISK_FULL,
             f"the disk of {where} is full ({os.strerror(_number(error))})",
-            hint="free space there, or lower HEMOSTAT_CHECKPOINT_BUDGET_BYTES; the job can be sent again",
+            hint="free space there, or lower HEMOSTAT_CHECKPOINT_BUDGET_BYTES; then submit the job again",
         ) from error
 
 
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.1f} GB"
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"
 
 
 def _number(error: Exception) -> int:

@@ -105,7 +105,7 @@ class Streamed:
             raise HemostatError(
                 ErrorCode.RECIPE_NOT_APPLICABLE,
                 f"the weights of {name} are too large: their range is beyond float32",
-                hint="check the checkpoint; trained weights are nowhere near 1e38",
+                hint="check the checkpoint: trained weights are far below 1e38",
                 pointer=f"{self._pointer}/{self._first + steps[0]}",
             )
         original: torch.Tensor | None = None

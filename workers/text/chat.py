@@ -79,7 +79,7 @@ def chat_tokens(
         raise HemostatError(
             ErrorCode.DOCUMENT_TOO_SHORT,
             f"{name} has no token that the assistant wrote.",
-            hint="Of a conversation only the assistant's messages are scored: give at least one, and not an empty one.",
+            hint="Only the assistant's messages of a conversation are scored: give at least one that is not empty.",
             pointer=pointer,
         )
     return ChatTokens(tokens, scored)
@@ -176,7 +176,7 @@ class _Template:
             raise HemostatError(
                 ErrorCode.INVALID_REQUEST,
                 f"{self.name}: the chat template refuses the messages{said}",
-                hint="Roles and their order must be those that the model's chat template knows.",
+                hint="Use the roles, and the order of roles, that the model's chat template accepts.",
                 pointer=self.pointer,
             ) from None
         rendered, spans = result

@@ -70,7 +70,7 @@ def check_text(text: str, *, name: str, pointer: str = "") -> int:
         raise HemostatError(
             ErrorCode.DOCUMENT_NOT_TEXT,
             f"{name} holds a NUL byte at character {text.index(chr(0))}.",
-            hint="Remove the NUL bytes, or give the file that holds text.",
+            hint="Remove the NUL bytes, or give a text file.",
             pointer=pointer,
         )
     try:
@@ -79,7 +79,7 @@ def check_text(text: str, *, name: str, pointer: str = "") -> int:
         raise HemostatError(
             ErrorCode.DOCUMENT_NOT_TEXT,
             f"{name} holds a lone surrogate (U+{ord(text[error.start]):04X}) at character {error.start}.",
-            hint="Send whole characters: a surrogate means one only as half of a pair.",
+            hint="Send whole characters: a surrogate is half of one.",
             pointer=pointer,
         ) from None
 
@@ -103,14 +103,14 @@ class Intake:
             raise HemostatError(
                 ErrorCode.INVALID_REQUEST,
                 f"Two documents have the id {document.id!r}.",
-                hint="Give every document an id of its own.",
+                hint="Give every document its own id.",
                 pointer=document.pointer or self._pointer,
             )
         if len(self._documents) == MAX_DOCUMENTS:
             raise HemostatError(
                 ErrorCode.TOO_MANY_DOCUMENTS,
                 f"The text has more than {MAX_DOCUMENTS} documents.",
-                hint="Take a sample of them: the interval narrows with the square root of their number.",
+                hint="Send a sample of them.",
                 pointer=self._pointer,
             )
         check_text(document.id, name=f"The id {document.id!a}", pointer=document.pointer or self._pointer)
@@ -142,7 +142,7 @@ def too_large(limit_bytes: int, *, pointer: str) -> HemostatError:
     return HemostatError(
         ErrorCode.BODY_TOO_LARGE,
         f"The text is larger than {limit_bytes} bytes.",
-        hint="Take a sample of it, or raise HEMOSTAT_MAX_BODY_BYTES.",
+        hint="Send a sample of it, or raise HEMOSTAT_MAX_BODY_BYTES.",
         pointer=pointer,
     )
 

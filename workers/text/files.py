@@ -38,8 +38,8 @@ def load_files(
     if settings.text_root is None:
         raise HemostatError(
             ErrorCode.PATH_FORBIDDEN,
-            "This service reads no text files: no text root is set.",
-            hint="The operator sets HEMOSTAT_TEXT_ROOT to the folder that may be read; inline documents work without.",
+            "This service reads no text files: HEMOSTAT_TEXT_ROOT is not set.",
+            hint="Ask the operator to set HEMOSTAT_TEXT_ROOT to the folder of texts, or send the documents inline.",
             pointer=POINTER,
         )
     root = settings.text_root.resolve()
@@ -70,7 +70,7 @@ def _files(root: Path, path: Path, asked: str) -> list[Path]:
             raise HemostatError(
                 ErrorCode.DOCUMENT_NOT_TEXT,
                 f"{asked!r} is neither a .txt nor a .jsonl file.",
-                hint="Name a .txt file (one document), a .jsonl file (one document a line), or a folder of them.",
+                hint="Name a .txt file (one document), a .jsonl file (one document per line), or a folder of them.",
                 pointer=POINTER,
             )
         return [path]
@@ -91,7 +91,7 @@ def _files(root: Path, path: Path, asked: str) -> list[Path]:
         raise HemostatError(
             ErrorCode.TEXT_NOT_FOUND,
             f"The folder {asked!r} holds no .txt and no .jsonl file.",
-            hint="Put texts there as .txt (one document) or .jsonl (one document a line).",
+            hint="Put texts there as .txt (one document) or .jsonl (one document per line).",
             pointer=POINTER,
         )
     return sorted(found, key=lambda file: file.relative_to(root).as_posix())
@@ -102,8 +102,8 @@ def _refuse_pipe(path: Path, name: str) -> None:
     if path.exists() and not path.is_file():
         raise HemostatError(
             ErrorCode.TEXT_NOT_FOUND,
-            f"{name} is no regular file.",
-            hint="Put files into the folder, or take a name of another ending.",
+            f"{name} is not a regular file.",
+            hint="Remove it from the folder, or give it another extension.",
             pointer=POINTER,
         )
 
@@ -179,6 +179,6 @@ def _unreadable(name: str, error: OSError) -> HemostatError:
     return HemostatError(
         ErrorCode.TEXT_NOT_FOUND,
         f"{name} cannot be read: {error.strerror}.",
-        hint="The worker's user must be allowed to read it.",
+        hint="Let the worker's user read the file.",
         pointer=POINTER,
     )

@@ -117,8 +117,8 @@ def _refuse(source: HubText, told: Any, settings: Settings) -> NoReturn:
     if told["fault"] == "budget":
         raise HemostatError(
             ErrorCode.HUB_UNAVAILABLE,
-            f"The data set {source.dataset!r} takes more than {settings.hub_text_bytes:,} bytes to read.",
-            hint="Ask for fewer documents or another data set, or let the operator raise HEMOSTAT_HUB_TEXT_BYTES.",
+            f"The data set {source.dataset!r} has more than {settings.hub_text_bytes:,} bytes.",
+            hint="Ask for fewer documents or another data set, or ask the operator to raise HEMOSTAT_HUB_TEXT_BYTES.",
             pointer="/text/dataset",
         )
     if told["fault"] == "elsewhere":

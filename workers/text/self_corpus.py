@@ -188,7 +188,9 @@ def _batch(
     sampled = [[int(token) for token in tokens[:max_tokens]] for tokens in drawn]
     if len(sampled) != len(begun):
         raise HemostatError(
-            ErrorCode.ENGINE_FAILED, f"The engine drew {len(sampled)} texts for {len(begun)} prompts.", pointer="/text"
+            ErrorCode.ENGINE_FAILED,
+            f"The engine sampled {len(sampled)} texts for {len(begun)} prompts.",
+            pointer="/text",
         )
     write_checked(path, {"format": _FORMAT, "sampled": sampled})
     # Where another worker was first, its text is the corpus.

@@ -92,7 +92,7 @@ def bos_of(tokenizer: "PreTrainedTokenizerBase") -> int | None:
     raise HemostatError(
         ErrorCode.CHECKPOINT_UNSUPPORTED,
         "The tokenizer puts more than one special token before a text.",
-        hint="Only tokenizers that add one BOS, or none, are supported.",
+        hint="Use a tokenizer that adds at most one BOS.",
     )
 
 

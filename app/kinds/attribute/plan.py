@@ -64,21 +64,21 @@ def check_attribution(request: AttributeRequest, reference: CheckpointInfo, cand
         if formats := kept_packed(info.quantization):
             raise HemostatError(
                 ErrorCode.CHECKPOINT_UNSUPPORTED,
-                f"its weights are packed as {formats}, which is not unpacked here: it cannot be run layer by layer",
+                f"its weights are packed as {formats}, which Hemostat cannot unpack, so it cannot run layer by layer",
                 hint="compare it instead",
                 pointer=pointer,
             )
         if blocks.SECTION in info.config:
             raise HemostatError(
                 ErrorCode.CHECKPOINT_UNSUPPORTED,
-                "it has block corrections, which no part of the weights holds: parts of it cannot be swapped",
+                "it has block corrections, which are not in the weights, so its parts cannot be swapped",
                 hint="compare it instead, or attribute the checkpoint without them",
                 pointer=pointer,
             )
         if info.architecture not in LAYOUTS:
             raise HemostatError(
                 ErrorCode.CHECKPOINT_UNSUPPORTED,
-                f"the layout of {info.architecture} is not known, so that it cannot be run layer by layer",
+                f"the layout of {info.architecture} is not known, so it cannot run layer by layer",
                 hint="attribution takes " + ", ".join(sorted(LAYOUTS)),
                 pointer=pointer,
             )
@@ -103,15 +103,15 @@ def check_attribution(request: AttributeRequest, reference: CheckpointInfo, cand
             if one in given[:index]:
                 raise HemostatError(
                     ErrorCode.INVALID_REQUEST,
-                    f"{field} holds {one} twice",
+                    f"{field} has {one} twice",
                     hint="name each once",
                     pointer=f"/{field}/{index}",
                 )
     if request.levels == ("expert",) and not LAYOUTS[reference.architecture].mixture:
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
-            f"{reference.architecture} has no experts, and nothing else is looked at",
-            hint="name other levels, or none: every level that the model has is looked at then",
+            f"{reference.architecture} has no experts, and the request names no other parts",
+            hint="name other levels, or leave `levels` out to use every level of the model",
             pointer="/levels/0",
         )
     if request.window < 8:

@@ -63,5 +63,5 @@ class AttributeRequest(JobRequest):
     @classmethod
     def _one_direction_is_the_swap(cls, directions: tuple[Direction, ...]) -> tuple[Direction, ...]:
         if "swap" not in directions:
-            raise ValueError("directions must hold swap: what is restored is chosen by it")
+            raise ValueError("directions must contain swap: it chooses the parts to restore")
         return directions

@@ -51,7 +51,7 @@ def check_tool_calls(run: ToolCallRun, tokenizer: Path, context: int | None = No
     if not has_chat_template(tokenizer):
         raise HemostatError(
             ErrorCode.CHAT_TEMPLATE_MISSING,
-            "tool calls are asked for in conversations, and the tokenizer has no chat template",
+            "`generate_tool_calls` needs conversations, and the tokenizer has no chat template",
             hint="leave `generate_tool_calls` out, or add a chat_template.jinja beside the tokenizer",
             pointer=POINTER,
         )
@@ -65,9 +65,9 @@ def check_tool_calls(run: ToolCallRun, tokenizer: Path, context: int | None = No
     if not has_tools:
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
-            "no document of this text has tools, so there is no call to ask for",
+            "no document of this text has tools, so the models have nothing to call",
             hint="give conversations with tools (inline or file), or leave `generate_tool_calls.text` out: the "
-            "shipped ones are taken",
+            "shipped ones are used",
             pointer=place,
         )
 

@@ -58,8 +58,8 @@ KIND = Kind(
     next_commands="app.cli.mitigate:next_commands",
     onwards="app.cli.mitigate:onwards",
     phases={
-        "diagnose": Phase("finding where the damage sits"),
-        "restored": Phase("measuring a part that is the reference's again"),
+        "diagnose": Phase("finding the damaged parts"),
+        "restored": Phase("measuring with a restored part"),
         "search": Phase("trying treatments", unit="trial"),
         "trial": Phase("measuring a treatment"),
     },

@@ -130,14 +130,14 @@ def check_surface(request: SurfaceRequest, check: Callable[[Recipe], object]) ->
     if (one.step, one.field) == (other.step, other.field):
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
-            f"both knobs turn {one.field} of one step",
-            hint="turn two different fields; for one knob there is the kind sweep",
+            f"both knobs turn {one.field} of the same step",
+            hint="turn two different fields; for one knob, use a sweep",
             pointer="/knobs/1",
         )
     if request.orders == "both" and one.step == other.step:
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
-            "both knobs are in one step: another order needs two steps",
+            "both knobs are in one step, but another order needs two steps",
             hint="leave `orders` out",
             pointer="/orders",
         )
@@ -171,7 +171,7 @@ def check_surface(request: SurfaceRequest, check: Callable[[Recipe], object]) ->
             why = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
             raise HemostatError(
                 ErrorCode.INVALID_REQUEST,
-                f"at {_setting(axes, places, order)} the two knobs do not go together: {why}",
+                f"at {_setting(axes, places, order)} the two knobs do not work together: {why}",
                 hint=_without(axes, places, order),
                 pointer=pointer,
             ) from None

@@ -29,7 +29,7 @@ def _check_bounds(request: SweepRequest, info: CheckpointInfo) -> None:
     if share is None:
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
-            f"{request.knobs[0].field} removes no share of the model, and no form is fitted that bounds could bind",
+            f"{request.knobs[0].field} removes no share of the model, so no form is fitted that could have bounds",
             hint="leave `bounds` out",
             pointer="/bounds",
         )
@@ -40,7 +40,7 @@ def _check_bounds(request: SweepRequest, info: CheckpointInfo) -> None:
             ErrorCode.INVALID_REQUEST,
             f"s0 is bounded to {_range(low, high)}, "
             f"outside the share that the values remove, {first:.3g} to {last:.3g}",
-            hint="let the bounds of s0 meet the range of the knob",
+            hint="give bounds of s0 that overlap the range of the knob",
             pointer="/bounds/s0",
         )
 

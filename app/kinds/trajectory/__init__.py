@@ -51,7 +51,7 @@ KIND = Kind(
     phases={
         "generate": Phase("generating texts", unit="token"),
         "divergence": Phase("comparing the distributions along the texts", unit="window"),
-        "shapes": Phase("measuring distances after each shaping", unit="position"),
+        "shapes": Phase("measuring distances after each decoder's cut", unit="position"),
     },
     metrics=METRICS,
     notices=TrajectoryNotice,

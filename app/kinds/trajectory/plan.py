@@ -80,7 +80,7 @@ def empty_prompt(name: str, what: str, pointer: str) -> HemostatError:
     return HemostatError(
         ErrorCode.DOCUMENT_TOO_SHORT,
         f"document {name!r} {what}: its prompt would be empty",
-        hint="leave it out, or give it text to begin with",
+        hint="leave it out, or give it text",
         pointer=pointer,
     )
 
@@ -137,9 +137,9 @@ def _check_decoders(request: TrajectoryRequest, alias: str) -> None:
         if not runs_in_vllm(decoder):
             raise HemostatError(
                 ErrorCode.RECIPE_NOT_APPLICABLE,
-                f"{decoder.name} runs in transformers, which does not do what {alias} asks its engine for: quantized "
-                "activations, keys or values, or block corrections",
-                hint="take the decoders greedy, temperature, top_p, top_k and min_p, which run in vLLM",
+                f"{decoder.name} runs in transformers, which does not support the run-time changes of {alias}: "
+                "quantized activations, keys or values, or block corrections",
+                hint="use the decoders greedy, temperature, top_p, top_k and min_p, which run in vLLM",
                 pointer=f"/decoders/{index}",
             )
 

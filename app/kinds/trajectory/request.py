@@ -72,7 +72,7 @@ class TrajectoryRequest(JobRequest):
     )
     shapings: Annotated[tuple[AnyShaping, ...], Field(max_length=16), Option("--shaping", shape="shaping")] = Field(
         default=SHAPINGS,
-        description=("cuts of decoders after which distances are also computed, from stored hidden states"),
+        description="cuts of decoders after which distances are also computed, from stored hidden states",
     )
     store_text: bool | None = Field(
         default=None,
@@ -89,8 +89,7 @@ class TrajectoryRequest(JobRequest):
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise broken(
-                f"decoder {twice} is given twice: a report names decoders, so other parameters of "
-                "it need a job of their own",
+                f"decoder {twice} is given twice: use another job for its other parameters",
                 hint=DECODERS_HINT,
             )
         return decoders

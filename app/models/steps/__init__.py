@@ -57,8 +57,8 @@ def check_one(info: CheckpointInfo, step: Step, *, pointer: str) -> list[Weight]
     _check_grids_stay(info, step, pointer)
     if blocks.SECTION in info.config:
         raise not_applicable(
-            "the checkpoint has block corrections, which were fitted for its weights as they are",
-            hint="apply the recipe to the checkpoint without them, then fit corrections for the result",
+            "the checkpoint has block corrections, which fit only its present weights",
+            hint="apply the recipe to the checkpoint without corrections, then fit corrections for the result",
             pointer=pointer,
         )
     if rules is None:
@@ -83,8 +83,8 @@ def _check_grids_stay(info: CheckpointInfo, step: Step, pointer: str) -> None:
 
 def _grids_fixed(pointer: str) -> HemostatError:
     return not_applicable(
-        "the grids of activations were fixed on text before this step, and it changes the activations",
-        hint="put it before the step that fixes them, or let that one make a grid for every token (dynamic)",
+        "an earlier step fixed the grids of activations, and this step changes the activations",
+        hint="put this step before that one, or set `dynamic` of that step to true",
         pointer=pointer,
     )
 
@@ -93,8 +93,8 @@ def check_layers_stay(info: CheckpointInfo, after: CheckpointInfo, pointer: str)
     """Raises RECIPE_NOT_APPLICABLE if layers get other numbers than what acts at run time knows them by."""
     if after.layers != info.layers:
         raise not_applicable(
-            "a step before quantizes activations, keys or values of layers that this step numbers again",
-            hint="put this step before it",
+            "an earlier step quantizes activations, keys or values of layers that this step renumbers",
+            hint="put this step before that one",
             pointer=pointer,
         )
 

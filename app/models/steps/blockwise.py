@@ -15,15 +15,15 @@ def check_blocks(info: CheckpointInfo, weights: Sequence[Weight], *, pointer: st
     outside the blocks, of whose inputs nothing is gathered."""
     if info.architecture not in DENSE:
         raise not_applicable(
-            f"the step runs the model block by block to look at activations; {info.architecture} cannot be run so",
-            hint=f"it takes {', '.join(DENSE)}; steps that look at weights alone take more",
+            f"the step runs the model block by block, which {info.architecture} does not support",
+            hint=f"it supports {', '.join(DENSE)}; steps that read no text support more",
             pointer=pointer,
         )
     outside = next((weight for weight in weights if weight.layer is None), None)
     if outside is not None:
         raise not_applicable(
-            f"{outside.name} is outside the decoder's layers, and the step looks at activations within them",
-            hint="name modules of the layers; steps that look at weights alone take embedding and head",
+            f"{outside.name} is outside the decoder's layers, and the step reads activations of these layers only",
+            hint="name modules of the layers; steps that read no text also take embedding and head",
             pointer=f"{pointer}/modules",
         )
 
@@ -38,7 +38,7 @@ def check_reference(reference: CheckpointInfo, *, pointer: str) -> None:
         why = f"is a {reference.architecture}"
     if why is not None:
         raise not_applicable(
-            f"the step runs the reference block by block beside the model, and the reference {why}",
+            f"the step also runs the reference block by block, but the reference {why}",
             hint="give the plain checkpoint of a dense model as the reference, or leave the step out",
             pointer=pointer,
         )

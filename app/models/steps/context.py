@@ -33,27 +33,26 @@ def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
     rope = rope_of(info.config)
     if info.max_position is None or info.architecture not in LAYOUTS:
         raise not_applicable(
-            f"{info.architecture} is not known to have rotary positions",
+            f"{info.architecture} has no known rotary positions",
             hint="it takes " + ", ".join(sorted(LAYOUTS)),
             pointer=pointer,
         )
     if any(isinstance(value, dict) for value in rope.values()):
         raise not_applicable(
-            f"{info.architecture} has other rotary frequencies in each kind of layer",
-            hint="models with one set of frequencies for all layers can be extended",
+            f"{info.architecture} has different rotary frequencies per kind of layer",
+            hint="use a model with one set of frequencies for all layers",
             pointer=pointer,
         )
     if rope.get("rope_type", "default") != "default":
         raise not_applicable(
-            f"the rotary frequencies are scaled already ({rope['rope_type']})",
+            f"the rotary frequencies are already scaled ({rope['rope_type']})",
             hint="give one context step, with the whole factor, on the unscaled model",
             pointer=pointer,
         )
     if info.architecture in LONGROPE_ALONE and not isinstance(step, ContextNtk):
         raise not_applicable(
-            f"the configuration of {info.architecture} takes no rotary scaling but its own, whose factors are found by "
-            "search",
-            hint="context.ntk, which changes the base alone, is taken",
+            f"the configuration of {info.architecture} supports only its own rotary scaling",
+            hint="use context.ntk, which changes only the base",
             pointer=f"{pointer}/type",
         )
     return []

@@ -48,8 +48,8 @@ def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
             field = "group_size" if step.symmetric else "symmetric"
             raise HemostatError(
                 ErrorCode.PACKING_UNSUPPORTED,
-                "vLLM's kernels for 8-bit activations take symmetric weights, and 8-bit ones with a scale a channel",
-                hint='symmetric true and group_size null, or form "simulated"',
+                "vLLM's kernels for 8-bit activations need symmetric weights; 8-bit weights need one scale per channel",
+                hint='set symmetric to true and group_size to null, or form to "simulated"',
                 pointer=f"{pointer}/{field}",
             )
     if step.activation_bits is not None:
@@ -94,4 +94,4 @@ def _form(step: QuantizeDynamic, bits: int) -> PackedForm:
 
 
 def _refused(code: ErrorCode, detail: str, pointer: str) -> HemostatError:
-    return HemostatError(code, detail, hint='another width, or form "simulated"', pointer=pointer)
+    return HemostatError(code, detail, hint='give another width, or form "simulated"', pointer=pointer)

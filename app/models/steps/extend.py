@@ -20,9 +20,9 @@ OUTPUTS = frozenset({"o_proj", "down_proj", "w2", "out_proj", "dense", "fc2"})
 def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
     """The weights that the step addresses.
 
-    Raises UNKNOWN_MODULE for a layer that is not there, and RECIPE_NOT_APPLICABLE for modules (these steps act on
-    whole layers). Layers to be repeated must be neighbours. A layer to interpolate needs a next one with the same
-    tensors. What cannot be widened is refused too.
+    Raises UNKNOWN_MODULE for a layer that is not there, and RECIPE_NOT_APPLICABLE for modules (these steps act on whole
+    layers). Layers to be repeated must be neighbours. A layer to interpolate needs a next one with the same tensors.
+    What cannot be widened is refused too.
     """
     if step.modules is not None:
         raise not_applicable(
@@ -41,7 +41,11 @@ def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
                 pointer=f"{pointer}/layers",
             )
         if info.layers < 2:
-            raise not_applicable("the model has a single layer", hint="it needs two", pointer=pointer)
+            raise not_applicable(
+                "the model has one layer, but the step needs two",
+                hint="use a model of two or more layers",
+                pointer=pointer,
+            )
     if isinstance(step, ExtendInterpolate):
         _check_alike(info, step, pointer)
     if isinstance(step, ExtendWidth):
@@ -112,8 +116,8 @@ def _check_run(layers: Sequence[int], pointer: str) -> None:
     named = sorted(set(layers))
     if named != list(range(named[0], named[-1] + 1)):
         raise not_applicable(
-            f"layers {', '.join(map(str, named[:12]))} are no run of neighbours",
-            hint="a block that is repeated is a run, such as layers 8 to 23; give two steps for two blocks",
+            f"layers {', '.join(map(str, named[:12]))} are not neighbours",
+            hint="name neighbouring layers, such as 8 to 23; give two steps for two blocks",
             pointer=f"{pointer}/layers",
         )
 
@@ -129,7 +133,7 @@ def _check_alike(info: CheckpointInfo, step: ExtendInterpolate, pointer: str) ->
     other = next((layer for layer in sorted(_named(info, step)) if layer not in alike), None)
     if other is not None:
         raise not_applicable(
-            f"layers {other} and {other + 1} have other tensors or shapes than each other: nothing is between them",
+            f"layers {other} and {other + 1} have different tensors or shapes, so no layer can be put between them",
             hint=f"layers whose next one is of the same kind: {', '.join(map(str, alike[:24]))}"
             if alike
             else "no layer of this model is followed by one of its kind",
@@ -146,7 +150,7 @@ def _check_width(info: CheckpointInfo, step: ExtendWidth, pointer: str) -> None:
         )
     if step.layers is not None:
         raise not_applicable(
-            "all layers have one number of heads and of channels",
+            "all layers need the same number of heads and channels",
             hint="leave layers out",
             pointer=f"{pointer}/layers",
         )
@@ -158,16 +162,15 @@ def _check_width(info: CheckpointInfo, step: ExtendWidth, pointer: str) -> None:
         )
     if step.heads > 1 and info.architecture in HEAD_SIZE_FOLLOWS:
         raise not_applicable(
-            f"more heads of the same size cannot be served: vLLM's {info.architecture} takes the hidden size over the "
-            "number of heads for the size of a head, whatever the configuration says",
-            hint="widen channels alone",
+            f"more heads cannot be served: vLLM's {info.architecture} divides the hidden size by the number of heads "
+            "and ignores the configured head size",
+            hint="widen only channels",
             pointer=f"{pointer}/heads",
         )
     heads = int(widened(info, step)["num_attention_heads"])
     if info.architecture in HEADS_DIVIDE_HIDDEN and info.hidden_size % heads:
         raise not_applicable(
-            f"{heads} heads do not divide the hidden size {info.hidden_size}, and the configuration of "
-            f"{info.architecture} refuses such a number",
+            f"{heads} heads do not divide the hidden size {info.hidden_size}, which {info.architecture} requires",
             hint=f"heads may be {_told_multiples(info, heads // step.heads)}; channels may be any number",
             pointer=f"{pointer}/heads",
         )

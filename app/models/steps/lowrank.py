@@ -56,7 +56,7 @@ def _check_rank(step: Truncated, weight: Weight, chosen: list[Weight], pointer: 
         )
     if rank < 1:
         raise not_applicable(
-            f"ratio {step.ratio} leaves no rank at all for {weight.name} {list(weight.shape)}",
+            f"ratio {step.ratio} leaves rank 0 for {weight.name} {list(weight.shape)}",
             hint="give a smaller ratio, or a rank",
             pointer=f"{pointer}/ratio",
         )

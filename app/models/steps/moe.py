@@ -21,7 +21,7 @@ def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
     experts = experts_of(info)
     if experts is None:
         raise not_applicable(
-            f"{info.architecture} is no mixture of experts",
+            f"{info.architecture} is not a mixture of experts",
             hint="give a model with experts, such as Mixtral or Qwen3-MoE",
             pointer=pointer,
         )
@@ -40,7 +40,7 @@ def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
             )
         if step.layers is not None:
             raise not_applicable(
-                "engines know one number of experts a token for all layers",
+                "an engine has one number of experts per token for all layers",
                 hint="leave layers out",
                 pointer=f"{pointer}/layers",
             )
@@ -53,7 +53,7 @@ def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
     ]
     if not routers:
         raise not_applicable(
-            "none of the layers named has a router",
+            "no named layer has a router",
             hint="name layers with experts, or leave layers out",
             pointer=f"{pointer}/layers",
         )

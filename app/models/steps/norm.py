@@ -90,15 +90,15 @@ def _select(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
         if not any(norm.answers_to(kind) for norm in wanted):
             raise HemostatError(
                 ErrorCode.UNKNOWN_MODULE,
-                f"no norm of the model answers to {kind!r}",
+                f"the model has no norm of the kind {kind!r}",
                 hint=suggestion(kind, {name for norm in wanted for name in norm.kinds}, many=20),
                 pointer=f"{pointer}/modules/{index}",
             )
     chosen = [norm for norm in wanted if step.modules is None or any(norm.answers_to(kind) for kind in step.modules)]
     if not chosen:
         raise not_applicable(
-            f"{info.architecture} has no norm that is known by name",
-            hint="norm steps take models whose norms' names end in norm",
+            f"{info.architecture} has no norm of a known name",
+            hint="use a model whose norms have names that end in norm",
             pointer=pointer,
         )
     return chosen

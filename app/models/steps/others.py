@@ -31,8 +31,8 @@ def other_of(step: Step, registry: Registry, settings: Settings, *, pointer: str
         if settings.adapter_root is None:
             raise HemostatError(
                 ErrorCode.PATH_FORBIDDEN,
-                "adapters are not allowed here: no folder is set for them",
-                hint="the operator sets HEMOSTAT_ADAPTER_ROOT",
+                "this service takes no adapters: HEMOSTAT_ADAPTER_ROOT is not set",
+                hint="ask the operator to set HEMOSTAT_ADAPTER_ROOT",
                 pointer=f"{pointer}/adapter",
             )
         return below(settings.adapter_root, step.adapter, pointer=f"{pointer}/adapter")
@@ -61,7 +61,7 @@ def check_other(step: Step, info: CheckpointInfo, path: Path, *, pointer: str = 
 def _check_same_shapes(info: CheckpointInfo, other: CheckpointInfo, alias: str, pointer: str) -> None:
     if other.quantization is not None:
         raise not_applicable(
-            f"{alias} is packed ({other.scheme}); weights are mixed in the plain",
+            f"{alias} is packed ({other.scheme}), but the step mixes plain weights",
             hint="give the plain checkpoint",
             pointer=pointer,
         )

@@ -159,7 +159,7 @@ def check_packed(info: CheckpointInfo, step: Step, form: PackedForm, chosen: lis
         section = section_in(info.config)
         if section is not None and section.activations:
             raise not_applicable(
-                "a step before simulates activations, and this one packs some: no engine runs both in one model",
+                "an earlier step simulates activations and this one packs some, but no engine runs both",
                 hint='leave that step out, or use form "simulated"',
                 pointer=pointer,
             )
@@ -259,8 +259,8 @@ def check_fused(chosen: list[Weight], info: CheckpointInfo, code: ErrorCode, poi
             if named & there and not there <= named:
                 raise HemostatError(
                     code,
-                    f"vLLM runs {', '.join(one for one in together if one in there)} of {parent} as one, with one "
-                    f"scheme; the step names {', '.join(sorted(named & there))} alone",
+                    f"vLLM runs {', '.join(one for one in together if one in there)} of {parent} as one layer with "
+                    f"one scheme, but the step names only {', '.join(sorted(named & there))}",
                     hint=f"name all of them: {', '.join(one for one in together if one in there)}",
                     pointer=f"{pointer}/modules",
                 )

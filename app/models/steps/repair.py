@@ -42,8 +42,8 @@ def against(reference: CheckpointInfo, info: CheckpointInfo, step: Step, pointer
         why = f"has {reference.vocabulary} tokens, the model {info.vocabulary}"
     if why is not None:
         raise not_applicable(
-            f"the repair takes back what a model lost to its reference, and the reference {why}",
-            hint="give the model that this one was made from as the reference; a model of another width has none",
+            f"the repair needs the reference that this model was made from, but the reference {why}",
+            hint="give the original of this model as the reference; a model of another width cannot be repaired",
             pointer=pointer,
         )
     check_reference(reference, pointer=pointer)
@@ -57,15 +57,16 @@ def follow(before: Recipe, step: Step, pointer: str) -> None:
     for other in before:
         if not other.local:
             raise not_applicable(
-                f"iterations does the steps before again, one weight at a time, and {other.type} looks at more than "
-                "a weight",
-                hint="leave iterations out, or write the steps out: what was repaired may be quantized or pruned again "
-                "and repaired again",
+                f"`iterations` repeats the earlier steps per weight, and {other.type} needs more than one weight",
+                hint=(
+                    "leave iterations out, or write the steps several times: a repaired model may be quantized and "
+                    "repaired again"
+                ),
                 pointer=f"{pointer}/iterations",
             )
     if not before:
         raise not_applicable(
-            "iterations does the steps before again, and there are none",
+            "`iterations` repeats the earlier steps, and there are none",
             hint="leave iterations out, or put the quantization or pruning into the same recipe",
             pointer=f"{pointer}/iterations",
         )

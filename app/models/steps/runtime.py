@@ -75,22 +75,22 @@ def head_size(info: CheckpointInfo) -> int:
 def _check_kv_cache(info: CheckpointInfo, step: QuantizeKvCache, pointer: str) -> None:
     if step.modules is not None:
         raise not_applicable(
-            "keys and values are no modules",
-            hint="choose between them with k_bits and v_bits, and layers with layers",
+            "keys and values are not modules",
+            hint="choose keys or values by k_bits and v_bits, and layers by `layers`",
             pointer=f"{pointer}/modules",
         )
     if info.config.get("kv_lora_rank") is not None:
         raise not_applicable(
-            f"{info.architecture} caches a latent vector in place of keys and values",
-            hint="this step takes models that cache keys and values of each head",
+            f"{info.architecture} caches a latent vector instead of keys and values",
+            hint="use a model that caches keys and values per head",
             pointer=pointer,
         )
     check_layers(info, step, pointer)
     known = section_in(info.config)
     if known is not None and (known.simulated_kv if step.dtype else known.kv_dtype):
         raise not_applicable(
-            "a step before quantizes keys and values in another way",
-            hint="either a dtype that the engine stores, or simulated bits",
+            "an earlier step quantizes keys and values in another way",
+            hint="give either a dtype of the engine, or simulated bits",
             pointer=pointer,
         )
     size = head_size(info)
@@ -101,7 +101,7 @@ def _check_kv_cache(info: CheckpointInfo, step: QuantizeKvCache, pointer: str) -
         raise HemostatError(
             ErrorCode.GROUP_SIZE_MISMATCH,
             f"group_size {step.group_size} does not divide the {size} values of a head",
-            hint=f"{dividing} do; null is one group a head and token",
+            hint=f"{dividing} do; null: one group per head and token",
             pointer=f"{pointer}/group_size",
         )
 
@@ -109,14 +109,14 @@ def _check_kv_cache(info: CheckpointInfo, step: QuantizeKvCache, pointer: str) -
 def _check_dtype(info: CheckpointInfo, step: QuantizeKvCache, size: int, pointer: str) -> None:
     if step.layers is not None:
         raise not_applicable(
-            "a dtype holds for the cache of all layers",
+            "a dtype applies to the cache of all layers",
             hint="leave layers out, or simulate with k_bits and v_bits",
             pointer=f"{pointer}/layers",
         )
     scheme: Any = (info.quantization or {}).get("kv_cache_scheme")
     if scheme is not None:
         raise not_applicable(
-            "the checkpoint says itself in which dtype keys and values are stored",
+            "the checkpoint itself sets the dtype of keys and values",
             hint="leave the step out",
             pointer=f"{pointer}/dtype",
         )

@@ -34,8 +34,8 @@ def check_tasks(tasks: Sequence[Task], settings: Settings, *, seed: int) -> list
         if format_of(task) == "humaneval" and not settings.code_execution:
             raise HemostatError(
                 ErrorCode.CODE_EXECUTION_DISABLED,
-                f"the task {task.title} runs code that the models write, and this service is set not to",
-                hint="leave the task out, or have the operator set HEMOSTAT_CODE_EXECUTION=true",
+                f"the task {task.title} runs code that the models write, and this service is configured not to run it",
+                hint="leave the task out, or ask the operator to set HEMOSTAT_CODE_EXECUTION=true",
                 pointer=f"{pointer}/format",
             )
         found.append(read_task(task, settings, seed=seed, pointer=pointer))

@@ -72,7 +72,7 @@ def read_rows(task: HarnessTask, settings: Settings, *, pointer: str) -> Harness
     if task.task not in HARNESS_TASKS:
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
-            f"{task.task!r} is none of the tasks of lm-evaluation-harness that are run here",
+            f"{task.task!r} is not among the supported tasks of lm-evaluation-harness",
             hint=suggestion(task.task, sorted(HARNESS_TASKS)),
             pointer=f"{pointer}/task",
         )

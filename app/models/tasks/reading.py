@@ -47,7 +47,7 @@ def read_task(task: ShippedTask | FileTask, settings: Settings, *, seed: int, po
         raise HemostatError(
             ErrorCode.TASK_INVALID,
             f"an item of {task.path} is among the {task.shots} solved examples",
-            hint="take the examples from another split: a model that sees the answer proves nothing",
+            hint="take the examples from another split: otherwise the model sees the answer",
             pointer=f"{pointer}/examples",
         )
     return with_examples(items, examples)

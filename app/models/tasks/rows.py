@@ -45,8 +45,8 @@ def locate(path: str, settings: Settings, *, pointer: str) -> Path:
     if settings.text_root is None:
         raise HemostatError(
             ErrorCode.PATH_FORBIDDEN,
-            "this service reads no files of tasks: no text root is set",
-            hint="the operator sets HEMOSTAT_TEXT_ROOT; the shipped task needs no file",
+            "this service reads no task files: HEMOSTAT_TEXT_ROOT is not set",
+            hint="ask the operator to set HEMOSTAT_TEXT_ROOT; the shipped task needs no file",
             pointer=pointer,
         )
     file = below(settings.text_root, path, pointer=pointer)

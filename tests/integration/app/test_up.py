@@ -124,8 +124,8 @@ def test_it_serves_it_restarts_what_crashes_and_it_leaves_nothing(up: Up) -> Non
     assert up.end() == 0
     assert up.all_gone()
     assert up.text().splitlines()[-1] == (
-        f"This service is down; jobs, deployments and models are kept, and `hemostat up` on {up.settings.home} goes on "
-        "with them."
+        f"The service has stopped. Jobs, deployments and models are kept; `hemostat up` on {up.settings.home} "
+        "continues them."
     )
     assert sorted(path.name for path in (up.settings.home / "logs").iterdir()) == ["agent.log", "api.log", "worker.log"]
 
@@ -155,11 +155,11 @@ def test_a_second_service_of_a_home_says_that_it_is_not_alone_and_a_killed_one_t
     second = Up(up.settings.home)
     try:
         second.wait()
-        assert f"another service is up on {up.settings.home}: both take their jobs from one queue" in second.text()
+        assert f"another service runs on {up.settings.home}: both take jobs from the same queue" in second.text()
         assert second.end() == 0
         assert second.text().splitlines()[-1] == (
-            f"This service is down; jobs, deployments and models are kept, and another service on {up.settings.home} "
-            "goes on with them."
+            f"The service has stopped. Jobs, deployments and models are kept; another service on {up.settings.home} "
+            "continues them."
         )
     finally:
         second.process.kill()

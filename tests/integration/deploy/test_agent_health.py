@@ -47,7 +47,7 @@ def test_a_deployment_that_nobody_tends_is_no_health(redis_server: RedisServer) 
     assert check(settings).returncode == 0
     made = ask(settings, lambda store: store.create(REQUEST))
     alone = check(settings)
-    assert (alone.returncode, alone.stderr) == (1, "nobody tends bot\n")
+    assert (alone.returncode, alone.stderr) == (1, "no agent runs bot\n")
     patient = settings.model_copy(update={"replica_lease_s": 600.0})  # the check takes its time
     ask(patient, lambda store: store.report(made.id, AgentReport(agent="one")))
     assert check(settings).returncode == 0

@@ -65,13 +65,13 @@ def _request(data: dict[str, Any]) -> ThresholdRequest:
     try:
         bounds.knee_range(curve)
     except ValueError as error:
-        _refuse(f"{error}.", "/bounds/s0", "Let the bounds of s0 meet the measured range.")
+        _refuse(f"{error}.", "/bounds/s0", "Give bounds of s0 that overlap the measured range.")
     dense = data.get("dense")
     if dense is not None:
         dense = _perplexity(dense, "/dense")
     published = _publication(data)
     if published is not None and not math.isfinite(published.log_sse(curve)):
-        _refuse("The form with these coefficients is not finite on the curve.", "/params", "Give them as published.")
+        _refuse("The form is not finite on the curve with these coefficients.", "/params", "Give them as published.")
     return ThresholdRequest(curve, bounds, dense, published)
 
 
@@ -80,14 +80,14 @@ def _chosen(data: dict[str, Any], name: str | None) -> str | None:
     named = {key: one for key, one in data.items() if isinstance(one, dict) and any(field in one for field in _POINTS)}
     if not named or any(field in data for field in _POINTS):
         if name is not None:
-            _refuse("The file holds one curve, and none by name.", "", "Leave out --curve.")
+            _refuse("The file has one curve, without a name.", "", "Leave out --curve.")
         return None
     for key in data:
         if key not in named:
             _refuse(
-                f"The entry {key[:64]!a} of the file is no curve, and others are.",
+                f"The entry {key[:64]!a} of the file is not a curve, but others are.",
                 "",
-                "A file of several curves has each one's points under its name, and nothing else.",
+                "A file of several curves has only names, each with the points of one curve.",
             )
     if name is None and len(data) == 1:
         return next(iter(data))
@@ -102,7 +102,7 @@ def _publication(data: dict[str, Any]) -> Publication | None:
     if params is None:
         if stated is not None:
             _refuse(
-                "A published log SSE is given without the coefficients that it belongs to.",
+                "The file has a published log SSE without its coefficients.",
                 "/published_log_sse",
                 "Give them as params, or leave it out.",
             )
@@ -156,7 +156,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _curve(data: dict[str, Any]) -> Curve:
     field = "data" if "data" in data else "points"
     if all(name in data for name in _POINTS):
-        _refuse("points and data are two names of the same.", "/data", "Keep one of them.")
+        _refuse("The file has both `points` and `data`, which mean the same.", "/data", "Keep one of them.")
     points, pointer = data.get(field), f"/{field}"
     if points is None:
         missing = "missing" if field not in data else "null"
@@ -167,10 +167,10 @@ def _curve(data: dict[str, Any]) -> Curve:
         _refuse(
             f"{len(points)} points are given; a curve needs at least {FEWEST_POINTS}.",
             pointer,
-            "The published form has five coefficients; 10 points and more say something about its knee.",
+            "The published form has five coefficients; give 10 or more to find its knee.",
         )
     if len(points) > MOST_POINTS:
-        _refuse(f"{len(points)} points are given; at most {MOST_POINTS} are taken.", pointer, "Leave some out.")
+        _refuse(f"{len(points)} points are given; at most {MOST_POINTS} are allowed.", pointer, "Leave some out.")
     seen: dict[float, int] = {}
     values = []
     for index, point in enumerate(points):
@@ -250,7 +250,7 @@ def _number(value: Any, pointer: str) -> float:
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        _refuse(f"{number} is not a finite number.", pointer, "Leave out what could not be measured.")
+        _refuse(f"{number} is not a finite number.", pointer, "Leave out points that could not be measured.")
     return number
 
 

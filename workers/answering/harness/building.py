@@ -78,7 +78,7 @@ def _check_leak(built: Any, task: HarnessTask, refusal: Refusal) -> None:
     if any(_question(built, doc) in shown for doc in built.task_docs):
         raise refusal(
             f"an item of {task.path} is among what solved examples are taken from",
-            "take the examples from another split: a model that sees the answer proves nothing",
+            "take the examples from another split: otherwise the model sees the answer",
             "examples",
         )
 

@@ -190,6 +190,6 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
 def _unavailable(why: str) -> HemostatError:
     return HemostatError(
         ErrorCode.CODE_SANDBOX_UNAVAILABLE,
-        f"code that a model wrote is not run here: {why}",
+        f"this machine cannot run code that a model wrote: {why}",
         hint="leave tasks of code out, or run the worker on Linux 3.17 or newer, x86-64 or arm64",
     )

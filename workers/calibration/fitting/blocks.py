@@ -79,8 +79,8 @@ class FitText:
         if len(documents) < 2:
             raise HemostatError(
                 ErrorCode.INVALID_REQUEST,
-                "the text of the block corrections has fewer than two documents with a token",
-                hint="give at least two documents: some are fitted, the others decide",
+                "the text for the block corrections has fewer than two documents with tokens",
+                hint="give at least two documents: some to fit, some to choose",
             )
         split = Split.of(len(documents))
         fitted, held = ([documents[place] for place in part] for part in (split.train, split.held_out))
@@ -270,7 +270,7 @@ def _check_sizes(reference: Skeleton, candidate: Skeleton, *, depths: bool) -> N
     if ours.hidden_size != theirs.hidden_size or (depths and ours.layers != theirs.layers):
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
-            f"block corrections need two streams of one width: the candidate has {ours.layers} blocks of "
+            f"block corrections need models of the same shape: the candidate has {ours.layers} blocks of "
             f"{ours.hidden_size}, the reference {theirs.layers} of {theirs.hidden_size}",
-            hint="calibrate a candidate that was made of this reference",
+            hint="calibrate a candidate that was made from this reference",
         )

@@ -82,7 +82,7 @@ class _Fit:
             raise HemostatError(
                 ErrorCode.NONFINITE_LOGITS,
                 "the divergence of the uncalibrated model is not finite",
-                hint="compare the two models first; a model that is broken cannot be calibrated",
+                hint="compare the two models first; a broken model cannot be calibrated",
             )
         done, made = self._begun()
         begun = made

@@ -167,7 +167,7 @@ class Models:
         if needed <= budget:
             self._rooms.append(EngineRoom(self.settings))
         else:
-            logger.info("both models need %.2f GB, %.2f GB may be taken: they take turns", needed / 1e9, budget / 1e9)
+            logger.info("both models need %.2f GB, their share is %.2f GB: they take turns", needed / 1e9, budget / 1e9)
         for room in self._rooms:
             room.take_share(share)
         engines: dict[Role, ScoringEngine] = {}

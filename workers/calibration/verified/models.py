@@ -141,8 +141,8 @@ def kept_tokens(
         missing = (whole + _SPARE_BLOCKS * KV_BLOCK) * each - left
         raise HemostatError(
             ErrorCode.ENGINE_OUT_OF_MEMORY,
-            f"both models and one answer of {length} tokens need {missing / 1e9:.2f} GB more than the share of the "
-            "device's memory that verified decoding may take",
+            f"both models and one answer of {length} tokens need {missing / 1e9:.2f} GB more than the memory share "
+            "of verified decoding",
             hint="raise HEMOSTAT_SHARE_VERIFY, or lower HEMOSTAT_VERIFY_CONTEXT",
         )
     return int(min(streams * whole, fitting))

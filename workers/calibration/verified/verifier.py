@@ -249,7 +249,7 @@ def room(verifier: Verifier, prompt: Sequence[int], max_tokens: int) -> None:
     if len(prompt) + max_tokens > verifier.length:
         raise HemostatError(
             ErrorCode.CONTEXT_EXCEEDED,
-            f"the prompt has {len(prompt)} tokens and the answer may have {max_tokens}; verified decoding takes "
+            f"the prompt has {len(prompt)} tokens and the answer may have {max_tokens}; verified decoding allows "
             f"{verifier.length} together",
             hint="shorten the prompt, or lower max_tokens",
         )

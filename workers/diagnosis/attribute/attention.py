@@ -49,7 +49,7 @@ def attention_shift(
         raise HemostatError(
             ErrorCode.RECIPE_NOT_APPLICABLE,
             f"the reference has {heads[0]} heads per layer, the candidate {heads[1]}",
-            hint="attention is compared head by head",
+            hint="give models with the same number of heads: attention is compared per head",
         )
     pairs = matching.pairs
     layers, whole = Sums(Clusters.of(document_N), (len(pairs),)), Sums(Clusters.of(document_N), ())

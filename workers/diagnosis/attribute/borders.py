@@ -134,7 +134,7 @@ class Borders:
                     raise HemostatError(
                         ErrorCode.ACTIVATIONS_NOT_FINITE,
                         f"the output of layer {border - 1} is NaN or infinite",
-                        hint="the model overflows in its dtype; check the layers before",
+                        hint="the model overflows in its dtype: check the earlier layers",
                     )
                 states.write(start, found_NLD)
             if border:

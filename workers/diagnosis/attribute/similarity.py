@@ -87,7 +87,7 @@ def similarity(
     if length - 1 < FEWEST_TOKENS:
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
-            f"windows of {length} tokens are too short to compare representations",
+            f"windows of {length} tokens are too short to compare layers",
             hint=f"give windows of {FEWEST_TOKENS + 1} tokens or more",
             pointer="/window",
         )

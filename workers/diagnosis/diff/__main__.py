@@ -39,7 +39,7 @@ def _report(file: Path, *, name: str) -> CompareReport:
         written = file.read_bytes()
     except FileNotFoundError:
         raise HemostatError(
-            ErrorCode.ARTIFACT_NOT_FOUND, f"{name} has no {file.name} any more", hint="measure it again"
+            ErrorCode.ARTIFACT_NOT_FOUND, f"{name} no longer has {file.name}", hint="measure it again"
         ) from None
     return CompareReport.model_validate_json(written, extra="ignore")
 

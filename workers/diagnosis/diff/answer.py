@@ -73,7 +73,9 @@ def compare_reports(sides: Sequence[Side], *, by: Measure = "kl", anyway: bool =
         raise HemostatError(
             ErrorCode.REPORTS_NOT_COMPARABLE,
             f"the reports are not comparable: {'; '.join(map(sentence, found))}",
-            hint="measure them alike; --anyway (over HTTP anyway=true) compares what they share, and labels the result",
+            hint=(
+                "measure them alike; --anyway (over HTTP anyway=true) compares what they share and labels the result"
+            ),
         )
     common = shared([side.tokens for side in sides])
     usable = np.logical_and.reduce([tokens.finite for tokens in common])

@@ -139,8 +139,10 @@ def _raising_disk_full(name: str) -> Iterator[None]:
         raise HemostatError(
             ErrorCode.DISK_FULL,
             f"the disk is full: {name} could not be written ({os.strerror(error.errno)})",
-            hint="make room below HEMOSTAT_HOME, or allow larger files there, and submit the job again. Its "
-            "checkpoints are kept if their store has room, its measurements are not",
+            hint=(
+                "free space below HEMOSTAT_HOME, or allow larger files there, then submit the job again. It keeps "
+                "its checkpoints if their store has room, but not its measurements"
+            ),
         ) from error
 
 

@@ -303,9 +303,7 @@ class _Mitigate(Attempt):
         try:
             return bench.trial(done.recipe, scored.stored, part, phase="test", timed=False)
         except RefusedError as error:  # it was made and measured a while ago
-            raise HemostatError(
-                ErrorCode.ENGINE_FAILED, f"a recipe that was measured is refused now: {error}"
-            ) from error
+            raise HemostatError(ErrorCode.ENGINE_FAILED, f"a measured recipe was refused later: {error}") from error
 
     def _profiles(self, sides: Sides) -> tuple[str, ...]:
         """Corrections at decoding that were fitted for this very candidate."""

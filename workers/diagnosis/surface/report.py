@@ -58,8 +58,8 @@ def build_report(found: Found, context: JobContext) -> SurfaceReport:
         _check_made(table)
         raise HemostatError(
             ErrorCode.NONFINITE_LOGITS,
-            "no setting that changes the model gives finite logits at every position: nothing can be compared",
-            hint="begin with milder values",
+            "no setting that changes the model gives finite logits at every position, so nothing can be compared",
+            hint="give milder values",
         )
     context.check_cancelled()
     interactions = table.interactions()

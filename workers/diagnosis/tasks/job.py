@@ -250,7 +250,7 @@ class _Tasks(PairAttempt):
         try:
             flip_runs.add(self._context.settings.home, learned(found, measured))
         except OSError as error:
-            self._context.log(f"the run is not remembered for predictions: {error.strerror}")
+            self._context.log(f"the run is not kept for predictions: {error.strerror}")
 
 
 def learned(found: Sequence[AnyTaskResult], measured: Measured) -> list[Run]:

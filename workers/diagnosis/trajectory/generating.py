@@ -151,5 +151,5 @@ def _check(text: Continuation, side: Side) -> None:
         raise HemostatError(
             ErrorCode.NONFINITE_LOGITS,
             f"{side.alias} wrote a text that is empty or holds a token outside its vocabulary",
-            hint="its logits may not be finite: `hemostat compare` shows where",
+            hint="its logits may not be finite: `hemostat compare` shows at which positions",
         )

@@ -149,7 +149,7 @@ def split_of(settings: Settings, device: str) -> Split:
     if split.ranks > 1 and split.executor == "ray":
         raise HemostatError(
             ErrorCode.ENGINE_FAILED,
-            "the parts of a replica run on one host, and HEMOSTAT_ENGINE_EXECUTOR is ray",
+            "the parts of a replica run on one host, but HEMOSTAT_ENGINE_EXECUTOR is ray",
             hint="set it to mp for the host that serves",
         )
     split.check(device)
@@ -166,7 +166,7 @@ def server_arguments(plan: ServerPlan, settings: Settings) -> list[str]:
     if needs_hooks(plan.info.config) and not plan.hooked:
         raise HemostatError(
             ErrorCode.CHECKPOINT_UNSUPPORTED,
-            "plain vLLM does not do what the checkpoint asks for beside its weights",
+            "plain vLLM does not support the checkpoint's run-time changes",
             hint="serve it with the hooks",
         )
     cuda = plan.device == "cuda"

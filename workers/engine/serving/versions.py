@@ -130,7 +130,8 @@ def _try_out(folder: Path, calibrator: Calibrator, model: ServedModel) -> None:
     for given, changed in ((hidden_TD, changed_TD), (logits_TV, changed_TV), *((hidden_TD, one) for one in streams)):
         if changed.shape != given.shape or changed.dtype != given.dtype or not bool(changed.isfinite().all()):
             raise HemostatError(
-                ErrorCode.PROFILE_CORRUPT, f"profile {folder.name} makes what are no logits of ordinary ones"
+                ErrorCode.PROFILE_CORRUPT,
+                (f"profile {folder.name} makes logits that are not finite, or of another shape or dtype"),
             )
 
 

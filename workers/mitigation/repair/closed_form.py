@@ -150,8 +150,10 @@ def _not_finite() -> HemostatError:
     return HemostatError(
         ErrorCode.ACTIVATIONS_NOT_FINITE,
         "the second moment of a layer's inputs or gradients is NaN or infinite on the calibration text",
-        hint="the model overflows in its dtype on this text: leave steps before this one out to find which does it, or "
-        "calibrate on another text",
+        hint=(
+            "the model overflows in its dtype on this text: leave out earlier steps to find the cause, or calibrate "
+            "on another text"
+        ),
     )
 
 

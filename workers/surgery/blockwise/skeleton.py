@@ -50,7 +50,7 @@ class Skeleton:
             why = "has block corrections" if corrected else why
             raise HemostatError(
                 ErrorCode.RECIPE_NOT_APPLICABLE,
-                f"methods that look at activations run the model block by block; this checkpoint {why}",
+                f"methods that read activations run the model block by block, but this checkpoint {why}",
                 hint="they take plain checkpoints of dense models: "
                 + ", ".join(sorted(name for name, known in LAYOUTS.items() if not known.mixture)),
             )

@@ -211,7 +211,7 @@ def check_states(leaving_NLD: torch.Tensor, index: int) -> None:
         raise HemostatError(
             ErrorCode.ACTIVATIONS_NOT_FINITE,
             f"the output of layer {index} is NaN or infinite on the calibration text",
-            hint="the model overflows in its dtype, before or after the change; check the layers before",
+            hint="the model overflows in its dtype, before or after the change: check the earlier layers",
         )
 
 

@@ -163,7 +163,7 @@ def test_where_the_reference_is_at_chance_the_other_recipes_are_not_run(service:
     of = service(outcome="at_chance")
     error, _ = swept(of, steps(17))
     assert isinstance(error, HemostatError)
-    assert error.detail.startswith("nothing is learned from example: the unmodified model is at chance there")
+    assert error.detail.startswith("example cannot be used for predictions: the unmodified model answers at chance")
     assert of.claimed == 1
 
 

@@ -119,7 +119,7 @@ def test_a_part_that_ends_fails_its_job_and_the_next_one_runs(
     before = hidden(pool, tiny("llama"), windows)
     engine = pool.loaded(inspect(tiny("llama")), 128, "bfloat16")
     engine._engine.model_executor.workers[1].proc.kill()
-    with refused(ErrorCode.ENGINE_FAILED, match="held a part of the model has ended"):
+    with refused(ErrorCode.ENGINE_FAILED, match="a part of the model ended"):
         engine.hidden_states(windows)
     assert not engine.running
     assert same(hidden(pool, tiny("llama"), windows), before)

@@ -79,7 +79,7 @@ def test_bad_arguments_are_told(folders, tmp_path):
     other.write_text(json.dumps(mitigate_variants()["helped"]))
     (folders[2] / "report.json").write_text("{")
     for arguments, part in (
-        ([one], "one report"),
+        ([one], "two reports"),
         ([one, folders[1], "--by", "bleu"], "bleu"),
         ([one, one], str(one)),
         ([one, same], "diag_one"),

@@ -37,7 +37,7 @@ def test_a_signal_while_commands_are_imported_ends_in_one_line(number, status):
     program = PROGRAM.format(number=int(number), module=command())
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout) == (status, "")
-    assert ended.stderr == "interrupted: nothing was begun\n"
+    assert ended.stderr == "interrupted before anything started\n"
 
 
 def test_without_a_signal_the_command_runs():

@@ -132,7 +132,7 @@ def test_an_alias_that_another_command_took_meanwhile_is_not_taken_over(tmp_path
     file = tmp_path / "models.toml"
     register(file, "model", tmp_path / "one", replace=False)
     register(file, "model", tmp_path / "one", replace=False)  # the same
-    with pytest.raises(HemostatError, match="just now"):
+    with pytest.raises(HemostatError, match="in the meantime"):
         register(file, "model", tmp_path / "other", replace=False)
     assert load_registry(file).resolve("model").target == tmp_path / "one"
 

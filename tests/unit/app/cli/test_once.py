@@ -28,13 +28,13 @@ def test_the_second_of_two_values_is_not_taken_silently():
             looked_at.add(path[0])
             error = refused(" ".join(path), option, "1", option, "2")
             assert error.code is ErrorCode.INVALID_REQUEST
-            assert error.detail == f"{option} is given twice, and takes one value: 1 and 2"
+            assert error.detail == f"{option} is given twice, but takes one value: 1 and 2"
     assert looked_at >= {"compare", "threshold", "deploy", "flips", "jobs", "models", "profiles"}
 
 
 def test_the_short_name_and_every_value_count():
     error = refused("compare -r a --reference=b -rc")
-    assert error.detail == "--reference is given 3 times, and takes one value: a, b and c"
+    assert error.detail == "--reference is given 3 times, but takes one value: a, b and c"
 
 
 def test_what_may_be_repeated_and_flags_pass(sent):

@@ -25,8 +25,7 @@ SWEPT = {"model": "m", "recipe": [{"type": "prune.magnitude", "sparsity": {"swee
         (
             {"kind": "trajectory", "decoders": [{"name": "greedy"}, {"name": "beam"}, {"name": "greedy"}]},
             "/decoders",
-            "Decoder greedy is given twice: a report names decoders, so other parameters of it "
-            "need a job of their own.",
+            "Decoder greedy is given twice: use another job for its other parameters.",
         ),
         (
             {"kind": "trajectory", "candidates": [{"model": "m", "recipe": [RTN]}]},
@@ -36,7 +35,7 @@ SWEPT = {"model": "m", "recipe": [{"type": "prune.magnitude", "sparsity": {"swee
         (
             {"kind": "attribute", "directions": ["restore"]},
             "/directions",
-            "Directions must hold swap: what is restored is chosen by it.",
+            "Directions must contain swap: it chooses the parts to restore.",
         ),
     ],
 )

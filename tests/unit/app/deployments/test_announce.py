@@ -22,8 +22,8 @@ def event(kind, reason=""):
 
 def test_what_was_there_is_not_said_to_serve_before_its_processes_do():
     left = READY.model_copy(update={"state": "degraded", "running": ()})
-    assert found_words(left) == f"is there and starts; it will serve {READY.active_version}"
-    assert found_words(READY) == f"is there, ready: it serves {READY.active_version}"
+    assert found_words(left) == f"exists and starts; it will serve {READY.active_version}"
+    assert found_words(READY) == f"exists, ready: it serves {READY.active_version}"
     assert found_words(STARTING.model_copy(update={"fit_reason": "nothing helps"})).endswith("identity (nothing helps)")
 
 

@@ -113,8 +113,8 @@ def two_groups(targets, weights, ignore=()):
     [
         (
             two_groups(["re:.*k_proj$"], INT8),
-            "q_proj, k_proj, v_proj of model.layers.0.self_attn as one, with one scheme, and quantization_config has "
-            "different ones for them: q_proj w4a16 symmetric groups of 64, k_proj w8a16 symmetric, v_proj w4a16",
+            "q_proj, k_proj, v_proj of model.layers.0.self_attn as one layer, but quantization_config gives them "
+            "different schemes: q_proj w4a16 symmetric groups of 64, k_proj w8a16 symmetric, v_proj w4a16",
         ),
         (two_groups(["model.layers.1.self_attn.v_proj"], INT4 | {"symmetric": False}), "v_proj w4a16 asymmetric"),
         (two_groups(["re:.*up_proj"], INT4 | {"group_size": 32}), "up_proj w4a16 symmetric groups of 32"),

@@ -176,7 +176,7 @@ def test_nothing_lies_between_a_dense_layer_and_one_of_experts(tiny, store):
     for fields, pointer in (({}, "/r/0"), ({"layers": [1, 0]}, "/r/0/layers")):
         error = refusal_of(checked, folder, between | fields)
         assert (error.code, error.pointer) == (ErrorCode.RECIPE_NOT_APPLICABLE, pointer)
-        assert "layers 0 and 1 have other tensors" in error.detail
+        assert "layers 0 and 1 have different tensors" in error.detail
         assert error.hint.endswith("1, 2"), "layers whose next one is of the same kind"
     with operate(folder, store, between | {"layers": [1, 2]}) as modified:
         assert inspect(modified.path).config["mlp_only_layers"] == [0]

@@ -190,7 +190,7 @@ def test_room_on_the_disk_is_made_of_what_nobody_uses_and_only_if_it_is_enough(s
     before = store.keys
     with pytest.raises(HemostatError) as caught:
         store.get_or_build(key(4), writes(10), expected_bytes=2_000, scratch_bytes=6_000)
-    assert "0.0 GB free" in caught.value.detail
+    assert "0.0 GiB free" in caught.value.detail
     assert store.keys == before
     store.get_or_build(key(4), writes(2_000), expected_bytes=1_000, scratch_bytes=2_900).release()
     assert store.keys == (key(1), key(3), key(4)), "working files are of the disk, not of the budget"

@@ -38,7 +38,7 @@ def answers_of(
     if info.max_position is not None and longest + max_tokens > info.max_position:
         raise HemostatError(
             ErrorCode.WINDOW_TOO_LARGE,
-            f"a prompt of {longest} tokens and {max_tokens} more do not fit the model's context of {info.max_position}",
+            f"a prompt of {longest} tokens and {max_tokens} more exceed the model's context of {info.max_position}",
             hint="lower max_tokens, or give shorter conversations",
             pointer=POINTER,
         )

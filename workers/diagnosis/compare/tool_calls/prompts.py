@@ -54,8 +54,8 @@ def prompts_of(
     if not found:
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
-            "No document of the text has tools, so there is no call to ask for.",
-            hint="Give conversations with tools, or leave text out: the shipped corpus of classes has some.",
+            "No document of the text has tools, so the models have nothing to call.",
+            hint="Give conversations with tools, or leave text out to use the shipped corpus of classes.",
             pointer=f"{POINTER}/text",
         )
     return found
@@ -79,7 +79,7 @@ def _check_schema(tool: Tool, document: str) -> None:
     if wrong:
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
-            f"Document {document!r}: the parameters of the tool {tool.name!r} are no JSON Schema of its own.",
+            f"Document {document!r}: the parameters of the tool {tool.name!r} are not a self-contained JSON Schema.",
             hint="Give an object schema (Draft 2020-12) without references to other documents.",
             pointer=f"{POINTER}/text",
         )

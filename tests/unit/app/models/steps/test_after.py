@@ -107,7 +107,7 @@ def test_shares_of_everything_or_nothing_are_none():
             with pytest.raises(ValidationError):
                 recipe({"type": kind} | fields)
     for fields in ({"sparsity": 0.5}, {"pattern": "4:8"}):
-        with pytest.raises(ValidationError, match="scope is row or layer"):
+        with pytest.raises(ValidationError, match="scope must be row or layer"):
             recipe({"type": "prune.magnitude", "allocation": "owl", "scope": "global"} | fields)
 
 

@@ -46,7 +46,7 @@ def refused(*steps, turned=None):
 def test_a_field_that_decides_nothing_is_refused_where_it_stands(step, field):
     error = refused({"type": "quantize.rtn", "bits": 4}, step)
     assert error.pointer == f"/r/1/{field}"
-    assert error.detail.startswith(f"{field} decides nothing here: ")
+    assert error.detail.startswith(f"{field} has no effect here: ")
     assert error.hint is not None
     assert error.hint.startswith(f"leave {field} out, or ")
 

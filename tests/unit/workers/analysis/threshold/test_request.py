@@ -57,14 +57,14 @@ def test_each_published_curve_is_taken_from_the_file_as_it_is() -> None:
         ({"points": POINTS, "bounds": {"b": 0}}, "/bounds/b", "not a pair", "null"),
         ({"points": POINTS, "bounds": {"k1": [5, 3]}}, "/bounds/k1", "5, is above the upper, 3", "Swap"),
         ({"points": POINTS, "bounds": {"a": [None, 0]}}, "/bounds/a/1", "a is positive", ""),
-        ({"points": POINTS, "bounds": {"s0": [0.6, 0.9]}}, "/bounds/s0", "outside the measured range", "meet"),
+        ({"points": POINTS, "bounds": {"s0": [0.6, 0.9]}}, "/bounds/s0", "outside the measured range", "overlap"),
         ({"points": POINTS, "bounds": {"k3": [0, 1]}}, "/bounds/k3", "no field 'k3'", "did you mean 'k"),
         ({"points": POINTS, "a/b~c": 1}, "/a~1b~0c", "no field 'a/b~c'", "valid: bounds, data, dense, params, points"),
-        ({"points": POINTS, "data": POINTS}, "/data", "two names", "Keep one"),
+        ({"points": POINTS, "data": POINTS}, "/data", "mean the same", "Keep one"),
         ({"data": None}, "/data", "'data' is null", ""),
         ({"points": POINTS, "params": {"a": 5, "b": 0}}, "/params/s0", "has no s0", "all of a, b, s0"),
         ({"points": POINTS, "params": PARAMS | {"a": 0}}, "/params/a", "a is positive", "not its logarithm"),
-        ({"points": POINTS, "published_log_sse": 1}, "/published_log_sse", "without the coefficients", "params"),
+        ({"points": POINTS, "published_log_sse": 1}, "/published_log_sse", "without its coefficients", "params"),
         ({"one": {"points": POINTS}, "two": {"data": POINTS}}, "", "2 curves", "--curve: one, two"),
         ({"a/b": {"points": POINTS, "dense": 0}}, "/a~1b/dense", "positive", ""),
         ({"points": POINTS, "params": PARAMS | {"b": 1e200}}, "/params", "not finite on the curve", "as published"),
@@ -112,6 +112,6 @@ def test_a_curve_of_several_is_taken_by_its_name_with_what_was_published_for_it(
 
 @pytest.mark.parametrize("data", [{"one": {"points": POINTS}}, {"points": POINTS}, {}])
 def test_a_name_that_no_curve_has_is_refused(data: Any) -> None:
-    with pytest.raises(HemostatError, match=r"no curve 'two'|none by name") as caught:
+    with pytest.raises(HemostatError, match=r"no curve 'two'|without a name") as caught:
         parse_request(json.dumps(data), "two")
     assert "--curve" in caught.value.hint
