@@ -117,9 +117,9 @@ async def test_a_dead_child_is_noticed_while_it_is_idle(child: ChildProcess) -> 
 
 async def test_a_child_that_does_not_come_up_is_told() -> None:
     before = set(psutil.Process().children(recursive=True))
-    with pytest.raises(ChildStartError, match="did not come up"):
+    with pytest.raises(ChildStartError, match="did not start"):
         await ChildProcess.start("tests.support.handlers:NO_SUCH_THING")
-    with pytest.raises(ChildStartError, match="did not come up"):
+    with pytest.raises(ChildStartError, match="did not start"):
         await ChildProcess.start(HANDLERS, timeout_s=0.001)
     wait_for(lambda: set(psutil.Process().children(recursive=True)) <= before, what="end of the children")
 

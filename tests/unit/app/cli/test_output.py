@@ -23,7 +23,7 @@ def test_where_there_is_no_terminal_a_phase_is_said_once_in_words():
     lines.update("of a newer worker", 0, 0)
     lines.update("reference", 0, 1)
     assert told.getvalue().splitlines() == [
-        "modifying: going through the blocks …",
+        "modifying: processing the blocks …",
         "of a newer worker …",
         "scoring the reference (1 window) …",
     ]

@@ -215,4 +215,4 @@ def test_where_a_recipe_failed_the_others_are_added_and_it_fails(home, monkeypat
         {"recipe": "quantize.rtn:bits=4", "job": "a"},
         {"recipe": "quantize.rtn:bits=3", "error": "engine_failed"},
     ]
-    assert "not run to the end: quantize.rtn:bits=3" in done.stderr
+    assert "not finished: quantize.rtn:bits=3" in done.stderr
