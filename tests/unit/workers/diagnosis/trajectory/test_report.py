@@ -89,7 +89,7 @@ def test_what_spoils_the_numbers_is_warned_of_with_its_number():
         (warned("too little text", candidates="bf16 bf16"), ["candidate 2 by quantize.gptq: too little text"]),
         (warned(prompts=8), ["8 prompts instead of 32"]),
         (warned(prompts=1), ["1 prompt instead of 32", "this prompt only"]),
-        (warned(prompts=5), ["5 prompts instead of 32", "these prompts alone"]),
+        (warned(prompts=5), ["5 prompts instead of 32", "these prompts only"]),
         (warned(alike=1), ["1 of 32 prompts repeats"]),
         (warned(alike=3), ["3 of 32 prompts repeat "]),
         (warned(nonfinite=7), ["7 in all cells"]),
