@@ -86,7 +86,7 @@ def test_a_fit_makes_way_and_goes_on_from_where_it_was(house: House) -> None:
     assert (record.job.status, record.tries) == (JobStatus.SUCCEEDED, 1), "it is no lost attempt"
     assert record.job.attempt >= 2
     assert steps(house, fit) == list(range(8)), "each piece once"
-    assert any("makes way" in event for event in owner.events(fit))
+    assert any("gives way" in event for event in owner.events(fit))
 
 
 def test_a_job_that_somebody_asked_for_makes_no_way(house: House) -> None:
@@ -136,7 +136,7 @@ def test_a_fit_that_is_making_way_can_be_cancelled(house: House) -> None:
     (kept / "0").write_text("done before")
     house.worker(fit_turn_s=0.1, cancel_grace_s=0.2)
     other = owner.submit(do="count", steps="1")
-    wait_for(lambda: any("makes way" in event for event in owner.events(fit)), what="making way")
+    wait_for(lambda: any("gives way" in event for event in owner.events(fit)), what="making way")
     owner.cancel(fit)
     assert owner.wait(fit).job.status is JobStatus.CANCELLED
     assert owner.wait(other).job.status is JobStatus.SUCCEEDED
@@ -150,7 +150,7 @@ def test_a_child_that_dies_while_it_makes_way_has_failed_as_at_any_other_time(ho
     (kept / "0").write_text("done before")
     house.worker(fit_turn_s=0.1)
     other = owner.submit(do="count", steps="1")
-    wait_for(lambda: any("makes way" in event for event in owner.events(fit)), what="making way")
+    wait_for(lambda: any("gives way" in event for event in owner.events(fit)), what="making way")
     [begun] = [line for line in read_trace(house.settings) if line["what"] == "begun" and line["job"] == fit]
     os.kill(begun["pid"], signal.SIGKILL)
     record = owner.wait(fit)
