@@ -52,7 +52,7 @@ def refuse_compiled(config: dict[str, Any], *, compiled: bool) -> None:
     if compiled and needs_hooks(config):
         raise HemostatError(
             ErrorCode.ENGINE_FAILED,
-            "what scores simulates activations, keys and values, and corrects blocks, in eager engines alone",
+            "only eager scoring engines can simulate activations, keys and values, and correct blocks",
             hint="unset HEMOSTAT_ENGINE_COMPILE; packed forms run compiled",
         )
 

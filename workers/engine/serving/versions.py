@@ -101,7 +101,7 @@ def check_blocks(name: str, blocks: Blocks, layers: int) -> None:
     if not layers:
         raise HemostatError(
             ErrorCode.PROFILE_MISMATCH,
-            f"profile {name} corrects the stream after each block, which this engine cannot: it scores compiled, "
+            f"profile {name} corrects the stream after each block. This engine cannot: it scores compiled, "
             "or the architecture's layers are not known",
             hint="choose a profile without blocks, or unset HEMOSTAT_ENGINE_COMPILE",
         )

@@ -36,6 +36,8 @@ RUNNER = (
     "input_batch.generators",
     "requests",
     "discard_request_mask.np",
+    "input_batch.num_reqs",
+    "num_spec_tokens",
     "get_model",
 )
 PASS = ("query_start_loc", "seq_lens", "block_table")
