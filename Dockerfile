@@ -8,6 +8,7 @@ FROM python:${PYTHON} AS wheel
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY app ./app
+COPY hemostat ./hemostat
 COPY workers ./workers
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 

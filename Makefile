@@ -65,8 +65,8 @@ test-gpu: setup ## tests/gpu on a CUDA device: first what needs torch alone, the
 	@$(BIN)/python -m pytest -p no:rerunfailures tests/gpu/test_engine.py
 
 lint: setup ## ruff, mypy --strict, import-linter, the words of the code
-	@$(BIN)/ruff check app workers deploy examples tests
-	@$(BIN)/ruff format --check app workers deploy examples tests
+	@$(BIN)/ruff check app hemostat workers deploy examples tests
+	@$(BIN)/ruff format --check app hemostat workers deploy examples tests
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m deploy.wording

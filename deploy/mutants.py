@@ -25,7 +25,7 @@ ROOT: Final = Path(__file__).parents[1]
 LIST: Final = Path(__file__).with_suffix(".toml")
 RESULTS: Final = ROOT / "tests/bench/mutants.csv"
 TIMEOUT_S: Final = 900
-COPIED: Final = ("app", "workers", "deploy", "tests", "examples", "docs", "pyproject.toml", "README.md")
+COPIED: Final = ("app", "hemostat", "workers", "deploy", "tests", "examples", "docs", "pyproject.toml", "README.md")
 COMPARISONS: Final = {
     ast.Lt: ast.LtE,
     ast.LtE: ast.Lt,

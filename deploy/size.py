@@ -85,7 +85,7 @@ def naming(files: Iterable[Path], name: str) -> int:
 
 def rows() -> list[Row]:
     """Every figure."""
-    product = modules("app", "workers")
+    product = modules("app", "hemostat", "workers")
     bench = ROOT / "tests" / "bench"
     tests = [file for file in modules("tests") if bench not in file.parents]
     pages = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]

@@ -292,6 +292,10 @@ def main(name: str) -> None:
                 store = CheckpointStore(settings.home / "checkpoints", settings.checkpoint_budget_bytes)
                 modified = apply(inspect(MODEL), request().candidate.recipe, device="cpu", store=store)
                 rows = bench_verified(settings, MODEL, modified.path)
+            case "calibrate":
+                from tests.bench.calibrate import bench_calibrate  # likewise
+
+                rows = bench_calibrate(home)
             case _:
                 raise SystemExit(f"there is no case {name}")
     emit(rows)

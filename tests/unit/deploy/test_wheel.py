@@ -1,4 +1,4 @@
-"""`make wheel`: what it builds holds every file of the two packages, and runs where there is no checkout."""
+"""`make wheel`: what it builds holds every file of the packages, and runs where there is no checkout."""
 
 import os
 import subprocess
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
+PACKAGES = ("app", "hemostat", "workers")
 
 
 @pytest.fixture(scope="module")
@@ -21,14 +22,17 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_file_of_the_packages_is_in_it(wheel: Path) -> None:
-    packages = (file for package in ("app", "workers") for file in (ROOT / package).rglob("*") if file.is_file())
+    packages = (file for package in PACKAGES for file in (ROOT / package).rglob("*") if file.is_file())
     files = {str(file.relative_to(ROOT)) for file in packages if file.suffix != ".pyc"}
     assert files - set(zipfile.ZipFile(wheel).namelist()) == set()
 
 
 def test_its_command_runs_without_the_checkout(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
-    program = "import app, workers; from app.cli.entry import main; print(app.__file__, workers.__file__); main()"
+    program = (
+        "import app, hemostat, workers; from app.cli.entry import main; "
+        "print(app.__file__, hemostat.__file__, workers.__file__); main()"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program, "demo", "--help"],
         cwd=tmp_path,
@@ -39,6 +43,6 @@ def test_its_command_runs_without_the_checkout(wheel: Path, tmp_path: Path) -> N
         timeout=120,
     )
     where, _, rest = done.stdout.partition("\n")
-    assert where.split() == [str(tmp_path / "site" / name / "__init__.py") for name in ("app", "workers")]
+    assert where.split() == [str(tmp_path / "site" / name / "__init__.py") for name in PACKAGES]
     assert (done.returncode, done.stderr) == (0, "")
     assert "demo" in rest
