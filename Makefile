@@ -104,7 +104,7 @@ lock: setup ## write the locks anew
 bench: setup ## measure; writes tests/bench/results/PROCESSOR.csv
 	@$(BIN)/python -m tests.bench.run
 
-bench-serve: setup ## measure our server against plain vLLM; writes tests/bench/serve.csv
+bench-serve: setup ## measure our server against plain vLLM; adds to tests/bench/results/PROCESSOR.csv
 	@$(BIN)/python -m tests.bench.serve
 
 bench-statistics: setup ## intervals and choices where the truth is drawn, and flips of stored runs; writes tests/bench/{intervals,threshold,flips,adaptive,online,classes}.csv

@@ -21,7 +21,9 @@ def bench_calibrate(home: Path) -> list[Row]:
     settings = Settings(home=home)
     register(settings.models_file, "smollm2-135m", MODEL)
     model = {"model": "smollm2-135m"}
-    request = CalibrateRequest.model_validate({"reference": model, "candidate": model | {"recipe": [RECIPE]}})
+    request = CalibrateRequest.model_validate(
+        {"kind": "calibrate", "reference": model, "candidate": model | {"recipe": [RECIPE]}}
+    )
     room = EngineRoom(settings)
     start = time.perf_counter()
     report = calibrate(request, BenchContext(settings, "calibrate"), room)

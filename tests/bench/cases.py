@@ -70,8 +70,6 @@ class BenchContext:
 
 def prepared(home: Path, tokens: int | None = None) -> Settings:
     """A home with the demo model and a text of about `tokens` tokens (None: all of the shipped text)."""
-    if not (MODEL / "config.json").is_file():
-        import_gguf(demo_gguf(), MODEL)
     settings = Settings(home=home, text_root=home / "texts")
     (home / "texts").mkdir(parents=True)
     register(settings.models_file, "smollm2-135m", MODEL)
@@ -261,7 +259,9 @@ def bench_compare_long(home: Path) -> list[Row]:
 
 
 def main(name: str) -> None:
-    """Runs one case below a folder of its own."""
+    """Runs one case below a folder of its own, with the demo model made if it is missing."""
+    if not (MODEL / "config.json").is_file():
+        import_gguf(demo_gguf(), MODEL)
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         match name:

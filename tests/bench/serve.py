@@ -1,4 +1,4 @@
-"""`make bench-serve`: our server against plain vLLM, and writes tests/bench/serve.csv.
+"""`make bench-serve`: our server against plain vLLM, and writes tests/bench/results/PROCESSOR.csv.
 
 All servers run at once, from the same checkpoint (the demo model at 4 bits) and with the same arguments; only one is
 asked at a time, and the others are stopped (SIGSTOP) meanwhile: of vLLM's two processes one asks again and again
@@ -29,19 +29,18 @@ import psutil
 import torch
 from scipy import stats
 
+from app.contracts.blocks import RANK
 from app.models.checkpoint import inspect
 from app.settings import Settings
 from tests.bench import processor
 from tests.bench.rows import Row, merged, read, write
+from tests.bench.run import results_file
 from tests.bench.serve_gateway import through_gateway
 from tests.bench.serve_load import Load, Sampled, Stream, completions, percentile, streams
 from tests.bench.serve_shadow import ShadowBeside, keep_profile, shadow_beside
 from tests.support.ports import free_port
 from workers.calibrators import storage
-from workers.calibrators.kinds import Chain
-from workers.calibrators.lowrank import LowRank
-from workers.calibrators.temperature import Temperature
-from workers.calibrators.token_bias import TokenBias
+from workers.calibrators.blocks import NO_LIMIT, BlockCorrection, Blocks
 from workers.engine.serving.arguments import (
     IN_PROCESS,
     ServerPlan,
@@ -59,7 +58,6 @@ from workers.surgery.store import CheckpointStore
 
 Throughput = Callable[[], Awaitable[float]]
 ROOT = Path(__file__).resolve().parents[2]
-RESULTS = Path(__file__).with_name("serve.csv")
 MODEL = ROOT / ".cache" / "smollm2-135m"
 SOURCE = "smollm2"
 NAME = "bench"
@@ -89,21 +87,16 @@ WHOLE = Size(pairs=5, tokens=48, clients=(1, 8, 32))
 QUICK = Size(pairs=1, tokens=8, clients=(1, 8))
 
 
-def profile(width: int, vocabulary: int) -> Chain:
-    """More than a fit on the demo model chooses, which is a map of this rank alone; with small arbitrary numbers."""
+def profile(width: int, layers: int) -> Blocks:
+    """Corrections after each block with the rank of a usual fit, and small arbitrary numbers."""
     generator = torch.Generator().manual_seed(0)
-    ids_I = torch.randperm(vocabulary, generator=generator)[:4096].sort().values
-    return Chain(
-        [
-            LowRank(
-                torch.randn(width, 128, generator=generator) / width,
-                torch.randn(128, width, generator=generator) / width,
-                torch.zeros(width),
-            ),
-            TokenBias(ids_I, 0.01 * torch.randn(len(ids_I), generator=generator), vocabulary),
-            Temperature(1.02),
-        ]
-    )
+
+    def correction() -> BlockCorrection:
+        down_RD = torch.randn(RANK, width, generator=generator) / width
+        up_DR = torch.randn(width, RANK, generator=generator) / width
+        return BlockCorrection(down_RD, up_DR, torch.zeros(width), torch.tensor(NO_LIMIT))
+
+    return Blocks({layer: correction() for layer in range(layers)}, layers=layers, hidden_size=width)
 
 
 class Bench:
@@ -129,7 +122,7 @@ class Bench:
 
         recipe = CandidateModel.model_validate({"model": SOURCE, "recipe": RECIPE}).recipe
         self.info = inspect(apply(inspect(MODEL), recipe, device="cpu", store=store).path)
-        self.calibrator = profile(self.info.hidden_size, self.info.vocabulary)
+        self.calibrator = profile(self.info.hidden_size, self.info.layers)
         storage.save(self.calibrator, self.home / "profiles" / VERSION)
         self.config = ServingConfig(
             deployment=NAME,
@@ -409,11 +402,9 @@ def main() -> None:
     if options.quick:
         rows = asyncio.run(run(QUICK, lambda rows: None, options.parts or PARTS))
     else:
-        before = read(RESULTS) if options.parts and RESULTS.exists() else []
-        machine = processor.here("serve", server_environment(None, device="cpu"))
-        if before and machine not in before:
-            parser.error(f"the other rows of {RESULTS.name} are not from {machine.metric}: measure all parts")
-        rows = asyncio.run(run(WHOLE, lambda rows: write(RESULTS, merged(before, rows)), options.parts or PARTS))
+        file = results_file(processor.device(server_environment(None, device="cpu")))
+        before = read(file) if file.exists() else []
+        rows = asyncio.run(run(WHOLE, lambda rows: write(file, merged(before, rows)), options.parts or PARTS))
     for row in rows:
         sys.stdout.write(f"{row.bench},{row.case},{row.metric},{row.value:.6g},{row.unit}\n")
 

@@ -1,4 +1,4 @@
-"""The table of docs/contributors/serving.md, of tests/bench/serve.csv.
+"""The table of docs/contributors/serving.md, of the processor on which all parts of tests.bench.serve ran.
 
 Each number that has a bar, with the lowest and highest of its pairs, and whether its median and its worst pair hold it.
 """
@@ -11,7 +11,7 @@ from typing import Final
 
 from tests.bench.rows import Row, table
 
-RESULTS: Final = Path(__file__).with_name("serve.csv")
+RESULTS: Final = Path(__file__).parent / "results/cpu-x86_64-avx512-float32-products-2-threads.csv"
 # (case, metric): (bound, whether the number must not be below it)
 BARS: Final = {
     ("calibrated_1", "throughput_ratio"): (0.97, True),
@@ -28,7 +28,7 @@ BARS: Final = {
 
 def page(rows: Iterable[Row]) -> str:
     """The table. KeyError where a number is missing."""
-    values = {(row.case, row.metric): row.value for row in rows}
+    values = {(row.case, row.metric): row.value for row in rows if row.bench == "serve"}
     lines = []
     for (case, metric), (bound, least) in BARS.items():
         median, low, high = (values[case, metric + end] for end in ("", "_low", "_high"))

@@ -1,10 +1,9 @@
-"""The tables of docs/results/speed.md, from tests/bench/results, serve.csv and sizes.csv."""
+"""The tables of docs/results/speed.md, from tests/bench/results and sizes.csv."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from tests.bench import serve_page
 from tests.bench.rows import NONE, by_case, read, table
 
 FOLDER: Final = Path(__file__).parent
@@ -80,13 +79,16 @@ def llama_cpp() -> str:
 
 
 def served() -> str:
-    """Throughput of a replica with and without what a row names."""
-    of = by_case(read(serve_page.RESULTS))
+    """Throughput of a replica with and without what a row names, on each processor where it was measured."""
+    found = machines("serve")
     lines = []
     for case, words in SERVED.items():
-        middle, low, high = (of[case][f"throughput_ratio{end}"] for end in ("", "_low", "_high"))
-        lines.append([words, f"{middle:.3f}", f"{low:.3f} to {high:.3f}"])
-    return table(["throughput", "median", "lowest and highest of the pairs"], lines)
+        for processor in MACHINES.values():
+            of = found[processor].get(case)
+            if of is not None:
+                middle, low, high = (of[f"throughput_ratio{end}"] for end in ("", "_low", "_high"))
+                lines.append([words, processor, f"{middle:.3f}", f"{low:.3f} to {high:.3f}"])
+    return table(["throughput", "processor", "median", "lowest and highest of the pairs"], lines)
 
 
 def sizes() -> str:
