@@ -1,22 +1,18 @@
-"""Hemostat from Python. `hemostat.compare` measures what the command `hemostat compare` measures."""
+"""Hemostat from Python. `hemostat.compare` runs the command `hemostat compare` and returns its report."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike, fspath
 from typing import Any
 
-from app.cli.configuration import settings as configured
-from app.cli.output import err
-from app.cli.requesting import request_for
-from app.cli.service import connect_or_start
-from app.cli.watching import run_to_end
-from app.commands.options import options_of
-from app.commands.recipes import parse_recipe
-from app.contracts.errors import HemostatError
+from app.contracts.errors import ErrorCode, HemostatError
 from app.kinds.compare.report import CompareReport
-from app.kinds.registry import KINDS
 
 __all__ = ["CompareReport", "HemostatError", "compare"]
 
@@ -28,47 +24,56 @@ def compare(
     candidate: Model | None = None,
     *,
     recipe: Sequence[str | Mapping[str, Any]] = (),
-    url: str | None = None,
-    download: bool = False,
     **options: Any,
 ) -> CompareReport:
-    """Compares the next-token distributions of two models and returns the report. Progress goes to standard error.
+    """Compares the next-token distributions of two models. Progress goes to standard error.
 
-    The running service does it; if none runs, one is started and ended again. A model is an alias, a folder, or a hub
-    id of the local cache. `candidate`: None for the reference, which `recipe` modifies; its steps are written as on the
-    command line ("quantize.rtn:bits=4") or as mappings. `download`: fetch what the cache lacks. `options`: those of the
-    command by name (`text="my.jsonl"`, `window=128`); a mapping is the request's field as JSON.
+    Models, recipe steps and `options` are those of the command: `recipe=["quantize.rtn:bits=4"]`, `text="my.jsonl"`,
+    `window=128`, `download=True`. A step may be a mapping. An option that is a mapping is the request's field as JSON.
 
-    Raises `HemostatError` with the code, detail and hint that the command shows, and TypeError for an unknown option.
+    A rule (`fail_on`) is for exit statuses; look at `severity` of the report instead.
+
+    Raises `HemostatError` with the code, detail and hint that the command shows. Ctrl-C cancels the job.
     """
-    kind = KINDS["compare"]
-    fields = {name: dict(value) for name, value in options.items() if isinstance(value, Mapping)}
-    words = {name: _written(value) for name, value in options.items() if name not in fields}
-    _require_known(fields, set(kind.request.model_fields))
-    _require_known(words, {option.name for option in options_of(kind.request)})
-    steps = [step if isinstance(step, str) else json.dumps(dict(step)) for step in recipe]
-    settings = configured()
-    body = request_for(
-        kind,
-        fspath(reference),
-        None if candidate is None else fspath(candidate),
-        parse_recipe(steps),
-        options=words,
-        fields=[f"{name}={json.dumps(value)}" for name, value in fields.items()],
-        settings=settings,
-        url=url,
-        fetch=download,
-    )
-    with connect_or_start(url, settings, err, body) as client:
-        job = run_to_end(client, body, err)
-        return CompareReport.model_validate(client.report(job["id"]))
+    words = [fspath(reference), *([] if candidate is None else [fspath(candidate)])]
+    for step in recipe:
+        words += ["--recipe", step if isinstance(step, str) else json.dumps(dict(step))]
+    for name, value in options.items():
+        words += _words(name, value)
+    answer = _answer(["compare", "--json", *words])
+    if "error" in answer:
+        raise HemostatError(**answer["error"] | {"code": ErrorCode(answer["error"]["code"])})
+    return CompareReport.model_validate(answer)
 
 
-def _written(value: Any) -> Any:
-    return fspath(value) if isinstance(value, PathLike) else value
+def _words(name: str, value: Any) -> Iterator[str]:
+    """The words of the command line that give an option."""
+    flag = name.replace("_", "-")
+    if isinstance(value, Mapping):
+        yield from ("--set", f"{name}={json.dumps(dict(value))}")
+    elif isinstance(value, bool):
+        yield f"--{flag}" if value else f"--no-{flag}"
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _words(name, one)
+    else:
+        yield from (f"--{flag}", str(value))
 
 
-def _require_known(given: Mapping[str, Any], known: set[str]) -> None:
-    for name in given:
-        if name not in known:
-            raise TypeError(f"compare() got an unexpected option {name!r}; it takes {', '.join(sorted(known))}")
+def _answer(words: list[str]) -> dict[str, Any]:
+    """What the command prints. It runs in a process of its own, which ends with this one: a service of its own needs a
+    main thread, and signal handlers that are not the caller's."""
+    command = [sys.executable, "-m", "app.supervised", str(os.getpid()), "app.cli.main", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        try:
+            output, _ = process.communicate()
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)
+            process.communicate()
+            raise
+    try:
+        found: dict[str, Any] = json.loads(output)
+    except ValueError as error:
+        detail = f"the command ended with status {process.returncode} and without a report"
+        raise HemostatError(ErrorCode.UNAVAILABLE, detail, hint="read what it wrote to standard error") from error
+    return found

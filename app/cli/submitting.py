@@ -12,14 +12,15 @@ import typer
 
 from app.cli.configuration import settings
 from app.cli.measuring import measure
+from app.cli.naming import alias_of
 from app.cli.options import AsJson, Details, Download, DryRun, Output, Url, finite
 from app.cli.output import Rule
-from app.cli.requesting import request_for
 from app.commands.knobs import turn_all
-from app.commands.options import Written, options_of
+from app.commands.options import Written, options_of, request_of, with_fields
 from app.commands.recipes import parse_recipe
 from app.contracts.errors import ErrorCode, HemostatError
 from app.kinds.kind import Kind
+from app.settings import Settings
 
 Json = dict[str, Any]
 _MODEL: Final = "an alias, a folder, or a hub id (org/name, org/name@revision) of the local cache"
@@ -99,20 +100,29 @@ def _annotation(option: Written) -> Any:
 
 def _submit(kind: Kind, given: Json) -> None:
     configured, url = settings(), given["url"]
-    steps = parse_recipe(given["recipe"] or [])
+    options, steps = request_of(kind.request, given), parse_recipe(given["recipe"] or [])
     if kind.knobs:
         turn_all(kind, steps, given["knob"] or [])
-    body = request_for(
-        kind,
-        _reference(kind, given),
-        _one(given, "candidate"),
-        steps,
-        options=given,
-        fields=given["set_"] or [],
-        settings=configured,
-        url=url,
-        fetch=given["download"],
-    )
+    reference = _one(given, "reference")
+    if reference is None:
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST,
+            "REFERENCE is missing: name the unmodified model",
+            hint=(
+                f"hemostat {kind.name} REFERENCE CANDIDATE; instead of CANDIDATE you can give --recipe "
+                "quantize.rtn:bits=4"
+            ),
+        )
+    candidate = _one(given, "candidate")
+    body = {
+        "kind": kind.name,
+        "reference": {"model": reference},
+        "candidate": {"model": reference if candidate is None else candidate, "recipe": steps},
+        **options,
+    }
+    body = with_fields(body, given["set_"] or [])
+    _require_change(body, candidate)  # before a new alias is written
+    body = _named(body, configured, url=url, fetch=given["download"])
     level = given.get("fail_on")
     measure(
         body,
@@ -127,18 +137,14 @@ def _submit(kind: Kind, given: Json) -> None:
     )
 
 
-def _reference(kind: Kind, given: Json) -> str:
-    named = _one(given, "reference")
-    if named is None:
+def _require_change(body: Json, candidate: str | None) -> None:
+    if body["candidate"] == body["reference"] | {"recipe": []} and not body.get("self_check"):
+        given = "no candidate and no recipe is given" if candidate is None else "CANDIDATE is the same as REFERENCE"
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
-            "REFERENCE is missing: name the unmodified model",
-            hint=(
-                f"hemostat {kind.name} REFERENCE CANDIDATE; instead of CANDIDATE you can give --recipe "
-                "quantize.rtn:bits=4"
-            ),
+            f"{given}: the candidate would be the reference unchanged",
+            hint="give another CANDIDATE, or --recipe quantize.rtn:bits=4; --self-check compares the model with itself",
         )
-    return named
 
 
 def _one(given: Json, side: str) -> str | None:
@@ -157,3 +163,17 @@ def _one(given: Json, side: str) -> str | None:
             hint=f"leave --{side} out, or name both models by options",
         )
     return named[0] if named else None
+
+
+def _named(body: Json, configured: Settings, *, url: str | None, fetch: bool) -> Json:
+    """The request with an alias for each model."""
+
+    def named(side: Any) -> Any:
+        if not isinstance(side, dict) or not isinstance(side.get("model"), str):
+            return side  # the request's own check says what is wrong with it
+        return side | {"model": alias_of(side["model"], configured, url=url, fetch=fetch)}
+
+    body |= {side: named(body[side]) for side in ("reference", "candidate")}
+    if isinstance(candidates := body.get("candidates"), list):
+        body["candidates"] = [named(one) for one in candidates]
+    return body

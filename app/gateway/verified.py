@@ -225,11 +225,11 @@ class VerifiedExchange(Exchange):
             told = json.loads(body)
             reason = str(told.get("reason") or told.get("detail") or told["error"]["message"])
         except (ValueError, LookupError, TypeError, AttributeError):
-            reason = ""
+            told, reason = {}, ""
         if status == 501:
             # It was ready a moment ago, and the record shows from the next second on whether it will be again.
             return _not_yet(self.deployment, reason or "its verify process verifies nothing")
-        if status == 400 and "verified decoding takes" in reason:
+        if status == 400 and told.get("code") == ErrorCode.CONTEXT_EXCEEDED:
             detail = f"{reason[:1].upper()}{reason[1:300]}."
             return ApiError(ErrorCode.CONTEXT_EXCEEDED, detail, status=400, param=PROMPTS[self.route])
         return errors.from_words(status, reason, None)

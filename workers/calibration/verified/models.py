@@ -17,7 +17,7 @@ from app.settings import Settings
 from workers.calibration.online.models import Quiet, longest_window
 from workers.calibration.verified.verifier import BLOCKS, Verifier
 from workers.distributions.selfcheck import verify_head
-from workers.engine.device import identity, pick_device, total_bytes
+from workers.engine.device import held_bytes, identity, pick_device, total_bytes
 from workers.engine.drafting import refuse_split
 from workers.engine.launch import never
 from workers.engine.pool import resolve_dtype
@@ -75,7 +75,7 @@ class VerifiedModels:
             self.room.pool.make_room(0, keep=0)
             device = self.room.pool.device
             head = reference.head.on(device, torch.float32)
-            budget = int(settings.share_verify * total_bytes(device)) - ITEM_BYTES["float32"] * head.weight_VD.numel()
+            budget = int(settings.share_verify * total_bytes(device)) - held_bytes(device)
             self.verifier = self._verifier = Verifier(
                 *both,
                 head,
@@ -136,7 +136,7 @@ def kept_tokens(
     whole = -(-(length + margin(BLOCKS[device])) // KV_BLOCK) * KV_BLOCK
     each = sum(kv_bytes_per_token(info.config, ITEM_BYTES[dtype]) for info in infos)
     left = budget - sum(weight_bytes(info, dtype, device, head=True) for info in infos) - OVERHEAD_BYTES
-    fitting = left // each - _SPARE_BLOCKS * KV_BLOCK if each else streams * whole
+    fitting = (left // (each * KV_BLOCK) - _SPARE_BLOCKS) * KV_BLOCK if each else streams * whole
     if left < 0 or fitting < whole:
         missing = (whole + _SPARE_BLOCKS * KV_BLOCK) * each - left
         raise HemostatError(

@@ -69,7 +69,7 @@ def _refusal(error: Exception) -> Response:
     if isinstance(error, FullError):
         return JSONResponse({"reason": "as many requests as it takes are being verified"}, 503, {"Retry-After": "2"})
     if isinstance(error, HemostatError):
-        return JSONResponse({"detail": error.detail}, error.status)
+        return JSONResponse({"detail": error.detail, "code": error.code}, error.status)
     if isinstance(error, ValidationError):
         faults = error.errors(include_input=False, include_url=False)
         return JSONResponse({"detail": "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in faults)}, 400)

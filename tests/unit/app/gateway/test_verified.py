@@ -93,7 +93,7 @@ async def test_while_verification_starts_it_is_503_and_worth_another_attempt(tmp
     [
         (whole({"reason": "it has ended"}, 501), 503, "replica_unavailable"),
         (whole({"reason": "busy"}, 503), 503, "replica_unavailable"),
-        (whole({"detail": "…; verified decoding takes 64 together"}, 400), 400, "context_exceeded"),
+        (whole({"detail": "…", "code": "context_exceeded"}, 400), 400, "context_exceeded"),
         (stream(b'{"error": "the reference\'s logits are not finite"}\n'), 500, "nonfinite_logits"),
         (stream(BLOCKS[0]), 503, "replica_unavailable"),
         (stream(b"no json\n"), 503, "replica_unavailable"),
