@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from app.contracts.errors import ErrorCode, HemostatError
 from app.deployments.placement import CPU
 from app.deployments.report import Device, HostReport
-from app.models.processor import gpus, is_cpu_build
+from app.models.processor import Gpu, gpus, is_cpu_build
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -20,26 +20,41 @@ def own_host(agent: str = "", names: Sequence[str] = ()) -> HostReport:
 
 
 def own_devices() -> tuple[Device, ...]:
-    """The GPUs that CUDA_VISIBLE_DEVICES leaves to this process; with a CPU build, or without GPUs, `cpu`.
+    """The GPUs that CUDA_VISIBLE_DEVICES leaves to this process, slices of one by their own names; with a CPU build,
+    `cpu`.
 
-    Raises ENGINE_FAILED if that variable names a GPU that nvidia-smi does not list.
+    Raises ENGINE_FAILED if nvidia-smi lists no GPU, or not one that the variable names.
     """
-    listed = [] if is_cpu_build() else gpus()
-    if not listed:
+    if is_cpu_build():
         return (Device(id=CPU, bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),)
+    listed = gpus()
+    if not listed:
+        raise HemostatError(
+            ErrorCode.ENGINE_FAILED,
+            "This worker is for GPUs, and nvidia-smi lists none.",
+            hint="Check the driver with `nvidia-smi`. A container needs the driver capability `utility`.",
+        )
     named = os.environ.get(VISIBLE)
     if named is None:
         return tuple(Device(id=gpu.number, bytes=gpu.bytes) for gpu in listed)
-    known = {name: Device(id=gpu.number, bytes=gpu.bytes) for gpu in listed for name in (gpu.number, gpu.uuid)}
-    wanted = [name.strip() for name in named.split(",") if name.strip()]
-    missing = [name for name in wanted if name not in known]
-    if missing or not wanted:
+    found = [_device(name.strip(), listed) for name in named.split(",") if name.strip()]
+    devices = tuple(device for device in found if device is not None)
+    if len(devices) < len(found) or not devices:
         raise HemostatError(
             ErrorCode.ENGINE_FAILED,
             f"{VISIBLE}={named} names no GPU, or one that nvidia-smi does not list.",
             hint="Give numbers or UUIDs of `nvidia-smi -L`.",
         )
-    return tuple(known[name] for name in wanted)
+    return devices
+
+
+def _device(name: str, listed: Sequence[Gpu]) -> Device | None:
+    """The one of CUDA_VISIBLE_DEVICES: a number, a UUID or its beginning, or a slice, whose memory is not listed."""
+    if name.startswith("MIG-"):
+        return Device(id=name)
+    of_gpu = (gpu for gpu in listed if name == gpu.number or (name.startswith("GPU-") and gpu.uuid.startswith(name)))
+    gpu = next(of_gpu, None)
+    return None if gpu is None else Device(id=gpu.number, bytes=gpu.bytes)
 
 
 def bound_to(devices: Sequence[str]) -> dict[str, str]:

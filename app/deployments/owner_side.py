@@ -21,8 +21,8 @@ from app.contracts.deployment import (
 )
 from app.contracts.errors import ErrorCode, HemostatError
 from app.deployments import keys
-from app.deployments.place_side import PlaceSide, planned, refused
-from app.deployments.placement import UNKNOWN
+from app.deployments.place_side import PlaceSide, most_devices, planned, refused
+from app.deployments.placement import host_to_come
 from app.deployments.record import patch_fields, read_deployment, request_fields
 from app.deployments.scripts import Evidence, as_text
 from app.jobs.ids import new_ulid
@@ -249,10 +249,11 @@ class OwnerSide(PlaceSide):
         turn = cast(str, await self.client.get(keys.TURN) or "none")
         others = [one for one in await self.list() if one.id != asked.id]
         deployments = sorted([*others, asked], key=lambda one: one.id)
-        plan = planned(
-            self.settings, await self.hosts() or UNKNOWN, deployments, await self.reports(one.id for one in deployments)
-        )
+        hosts = await self.hosts() or [host_to_come(most_devices(self.settings, deployments))]
+        said = await self.reports(one.id for one in deployments)
+        before = planned(self.settings, hosts, others, said).lacking
+        plan = planned(self.settings, hosts, deployments, said)
         for one in deployments:
-            if one.name in plan.lacking:
+            if one.name in plan.lacking and one.name not in before:
                 return "refused", refused(self.settings, plan, one, pointer="/replicas")
         return turn, None

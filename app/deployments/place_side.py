@@ -56,6 +56,11 @@ def planned(settings: Settings, hosts: Sequence[HostReport], deployments: Iterab
     return place(hosts, wanted, reserved=settings.share_diagnosis)
 
 
+def most_devices(settings: Settings, deployments: Iterable[Deployment]) -> int:
+    """Devices of the process that is on most."""
+    return max(need.devices for one in deployments for need in _needs(settings, one).values())
+
+
 def refused(settings: Settings, plan: Plan, deployment: Deployment, *, pointer: str = "") -> HemostatError:
     """The refusal of a deployment that the plan has no room for."""
     return no_room(plan, deployment.name, _needs(settings, deployment), pointer=pointer)

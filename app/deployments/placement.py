@@ -19,8 +19,6 @@ from app.settings import Settings
 CPU: Final = "cpu"  # the one device of a host without GPUs; all processes of a split model are on it
 SERVE: Final = "serve"
 _ROUNDING: Final = 1e-9
-# Until an agent has announced devices, there is to be one.
-UNKNOWN: Final = (HostReport(agent="", host="a host to come", devices=(Device(id="one device"),)),)
 
 
 class Need(NamedTuple):
@@ -134,6 +132,11 @@ def place(hosts: Sequence[HostReport], deployments: Sequence[Wanted], *, reserve
     for one in deployments:
         plan.add(one)
     return plan
+
+
+def host_to_come(devices: int) -> HostReport:
+    """What is counted on until an agent has announced its devices."""
+    return HostReport(agent="", host="a host to come", devices=tuple(Device(id=f"device {n}") for n in range(devices)))
 
 
 def needs(

@@ -9,6 +9,8 @@ from typing import Final, NamedTuple
 
 # What CUDA 13 needs, which the CUDA build of torch is made with.
 LEAST_DRIVER: Final = 580
+# A driver that hangs is one that does not answer.
+_DRIVER_S: Final = 30
 
 
 @cache
@@ -71,8 +73,8 @@ def gpus() -> list[Gpu]:
 def _nvidia_smi(fields: str, *style: str) -> list[str]:
     question = ["nvidia-smi", f"--query-gpu={fields}", f"--format={','.join(('csv', 'noheader', *style))}"]
     try:
-        done = subprocess.run(question, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
+        done = subprocess.run(question, capture_output=True, text=True, check=True, timeout=_DRIVER_S)
+    except (OSError, subprocess.SubprocessError):
         return []
     return done.stdout.splitlines()
 

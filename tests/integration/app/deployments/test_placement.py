@@ -142,13 +142,26 @@ async def test_a_split_model_takes_devices_of_one_host(
     store: DeploymentStore, settings: Settings, begin: Begin
 ) -> None:
     settings.models_file.write_text('[models.tiny]\npath = "tiny"\ntensor_parallel_size = 2\n')
+    made = await store.create(request(), within_memory=True)  # before any host is known
     first, second = begin("gpu-1", "0"), begin("gpu-2", "4", "6")
     await first.tick()
     await second.tick()
-    made = await store.create(request(), within_memory=True)
     await runs(store, [first, second], made, {"serve-0": "4,6", "shadow": "4,6"})
     with pytest.raises(HemostatError, match="each of 2 devices"):
         await store.create(request(name="other"), within_memory=True)
+
+
+async def test_a_deployment_that_has_no_room_keeps_no_other_out(
+    store: DeploymentStore, settings: Settings, begin: Begin
+) -> None:
+    split = '[models.tiny]\npath = "tiny"\ntensor_parallel_size = 2\n'
+    settings.models_file.write_text(split + '[models.whole]\npath = "tiny"\n')
+    agent = begin("gpu-1", "0")
+    await agent.tick()
+    await store.create(request())
+    whole = {"model": "whole"}
+    made = await store.create(request(name="other", model=whole, reference=whole), within_memory=True)
+    await runs(store, [agent], made, {"serve-0": "0", "shadow": "0"})
 
 
 async def test_a_place_has_one_agent_also_if_both_plan_at_one_time(store: DeploymentStore, begin: Begin) -> None:

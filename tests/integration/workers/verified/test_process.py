@@ -147,9 +147,9 @@ def test_promtool_has_nothing_to_say(running: Running) -> None:
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        ({"prompt": [5] * LENGTH, "max_tokens": 1}, f"takes {LENGTH} together"),
-        ({"prompt": [5] * LENGTH, "max_tokens": 8, "fewer": True}, f"takes {LENGTH} together"),
-        ({"max_tokens": LENGTH}, f"takes {LENGTH} together"),
+        ({"prompt": [5] * LENGTH, "max_tokens": 1}, f"allows {LENGTH} together"),
+        ({"prompt": [5] * LENGTH, "max_tokens": 8, "fewer": True}, f"allows {LENGTH} together"),
+        ({"max_tokens": LENGTH}, f"allows {LENGTH} together"),
         ({"max_tokens": 4, "prompt": [100_000]}, "not among the model's"),
         ({"max_tokens": 4, "prompt": []}, "prompt: List should have at least 1 item"),
         ({"max_tokens": 0}, "max_tokens: "),
@@ -161,6 +161,7 @@ def test_what_cannot_be_verified_is_400_and_says_why(running: Running, body: dic
     answer = running.ask(**body)
     assert answer.status_code == 400
     assert told in answer.json()["detail"]
+    assert (answer.json().get("code") == "context_exceeded") == ("together" in told)
 
 
 def test_a_head_without_end_is_refused(running: Running) -> None:

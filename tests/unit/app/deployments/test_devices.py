@@ -34,13 +34,19 @@ def test_gpus_have_their_numbers_and_bytes(gpus):
 
 
 def test_only_what_the_agent_may_see_is_announced(gpus):
-    for visible, expected in (("1", ["1"]), ("2, 0", ["2", "0"]), ("GPU-bb,GPU-aa", ["1", "0"])):
+    for visible, expected in (("1", ["1"]), ("2, 0", ["2", "0"]), ("GPU-bb,GPU-a", ["1", "0"]), ("MIG-x", ["MIG-x"])):
         gpus.setenv("CUDA_VISIBLE_DEVICES", visible)
         assert [one.id for one in devices.own_devices()] == expected
-    for visible in ("3", "MIG-x", ""):
+    for visible in ("3", "GPU-d", "-1", ""):
         gpus.setenv("CUDA_VISIBLE_DEVICES", visible)
         with pytest.raises(HemostatError, match="nvidia-smi"):
             devices.own_devices()
+
+
+def test_a_gpu_worker_without_a_driver_that_answers_announces_nothing(gpus, tmp_path):
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
+    with pytest.raises(HemostatError, match="lists none"):
+        devices.own_devices()
 
 
 def test_a_process_sees_its_devices_in_the_order_of_nvidia_smi(gpus):
