@@ -80,7 +80,7 @@ GUIDE: Final[dict[ErrorCode, str]] = {
     ErrorCode.CHECKPOINT_UNSUPPORTED: "Convert the checkpoint to a format that is supported.",
     ErrorCode.MODELS_FILE_INVALID: "The operator must correct models.toml; `hemostat doctor` shows where.",
     ErrorCode.VOCABULARY_MISMATCH: "Compare models of one tokenizer.",
-    ErrorCode.HEAD_MISMATCH: "Hemostat does not know how this architecture computes its logits: report it.",
+    ErrorCode.HEAD_MISMATCH: "Hemostat does not know this architecture's logits. Use another architecture.",
     ErrorCode.HEAD_UNSUPPORTED: "Use a model whose head is a plain, scaled or soft-capped linear layer.",
     ErrorCode.DEPLOYMENT_NOT_FOUND: "Use a name or id that GET /v1/deployments lists.",
     ErrorCode.DEPLOYMENT_EXISTS: "Choose another name, or change or delete the existing deployment.",

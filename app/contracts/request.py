@@ -82,8 +82,8 @@ class JobRequest(Contract):
     self_check: bool = Field(
         default=False,
         description=(
-            "The candidate may be the reference unchanged. Such a comparison checks the measurement, not a model; "
-            "`--fail-on` refuses it."
+            "The candidate may be the reference unchanged. Such a comparison checks the measurement, not a model: "
+            "it satisfies no rule."
         ),
     )
     candidate: CandidateModel = Field(

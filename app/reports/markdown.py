@@ -30,7 +30,7 @@ def _shown(block: Block) -> str:
 
 def _words(block: Block) -> str:
     if isinstance(block, Items):
-        return f"**{block.heading}.** {_text(block.sentence)}"
+        return f"**{block.heading}:** {_text(block.sentence)}"
     if isinstance(block, Next):
         return f"{_text(block.text)}\n\n```sh\n{block.command.replace('```', '')}\n```"
     return _note(block) if isinstance(block, Note) else ""
@@ -47,9 +47,14 @@ def _table(table: Table) -> str:
     lines = [
         [_text(column.label) for column in columns],
         ["--:" if column.kind == "number" else ":--" for column in columns],
-        *([_text(f"{row[index].text} {row[index].note}".strip()) for index in kept] for row in table.rows),
+        *([_text(_cell(row[index], table.columns[index])) for index in kept] for row in table.rows),
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(cell: Cell, column: Column) -> str:
+    between = ", " if column.kind == "name" else " "
+    return between.join(part for part in (cell.text, cell.note) if part)
 
 
 def _text(text: str) -> str:

@@ -28,7 +28,7 @@ def _seconds(case: str) -> str:
 def readme_dynamic() -> str:
     """README: what `quantize.dynamic` loses of what rounding loses."""
     wiki, other = (100 * _ratio("dynamic_4", "rtn_4", text) for text in ("wiki", "unfitted"))
-    return f"It loses {wiki:.0f} % as much on WikiText-2, and {other:.0f} % on other text."
+    return f"Its loss is {wiki:.0f} % of the loss of `quantize.rtn` on WikiText-2, and {other:.0f} % on other text."
 
 
 def readme_calibrated() -> str:

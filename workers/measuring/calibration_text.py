@@ -155,5 +155,5 @@ def _refuse_self() -> NoReturn:
     raise HemostatError(
         ErrorCode.RECIPE_NOT_APPLICABLE,
         "a deployment cannot sample its recipe's calibration text from the reference",
-        hint="give the step a text source that can be read: shipped, file, inline or hub",
+        hint="give the step a text source that can be read: shipped, file or hub",
     )

@@ -90,7 +90,7 @@ def sentence(
     top1_agreement: Mean | None = None,
     perplexity_ratio: Mean | None = None,
 ) -> str:
-    """The verdict in one plain sentence. `tokens` are the scored positions, `floor` the mean noise floor in nats."""
+    """The verdict in plain words. `tokens` are the scored positions, `floor` the mean noise floor in nats."""
     excess = verdict.excess_kl
     if nonfinite or excess.mean is None:
         return (
@@ -143,7 +143,8 @@ def _effects(top1: Mean | None, ratio: Mean | None) -> str:
         parts.append(f"its first choice of token differs at {_percent(1 - top1.mean)} of positions")
     if ratio is not None and ratio.mean is not None and f"{ratio.mean:.2f}" != "1.00":
         parts.append(f"its perplexity is {_digits(ratio.mean, 3)} times the reference's")
-    return f"; {' and '.join(parts)}" if parts else ""
+    told = " and ".join(parts)
+    return f". {told[0].upper()}{told[1:]}" if parts else ""
 
 
 def _between(classes: tuple[Severity, ...]) -> str:

@@ -64,15 +64,16 @@ def check_attribution(request: AttributeRequest, reference: CheckpointInfo, cand
         if formats := kept_packed(info.quantization):
             raise HemostatError(
                 ErrorCode.CHECKPOINT_UNSUPPORTED,
-                f"its weights are packed as {formats}, which Hemostat cannot unpack, so it cannot run layer by layer",
-                hint="compare it instead",
+                f"the weights of {info.path.name} are packed as {formats}, which Hemostat cannot unpack: it cannot "
+                "run layer by layer",
+                hint="use `hemostat compare`",
                 pointer=pointer,
             )
         if blocks.SECTION in info.config:
             raise HemostatError(
                 ErrorCode.CHECKPOINT_UNSUPPORTED,
-                "it has block corrections, which are not in the weights, so its parts cannot be swapped",
-                hint="compare it instead, or attribute the checkpoint without them",
+                f"{info.path.name} has block corrections, which are not in the weights, so its parts cannot be swapped",
+                hint="use `hemostat compare`, or attribute the checkpoint without them",
                 pointer=pointer,
             )
         if info.architecture not in LAYOUTS:
@@ -85,9 +86,9 @@ def check_attribution(request: AttributeRequest, reference: CheckpointInfo, cand
     if reference.hidden_size != candidate.hidden_size:
         raise HemostatError(
             ErrorCode.CHECKPOINT_UNSUPPORTED,
-            f"its hidden size is {candidate.hidden_size} and the reference's is {reference.hidden_size}: no layer of "
-            f"{request.candidate.model} fits into {request.reference.model}",
-            hint="compare it instead (hemostat compare)",
+            f"the candidate's hidden size is {candidate.hidden_size} and the reference's is {reference.hidden_size}: "
+            f"no layer of {request.candidate.model} fits into {request.reference.model}",
+            hint="use `hemostat compare`",
             pointer="/candidate/model",
         )
     for index, layer in enumerate(request.layers or ()):
