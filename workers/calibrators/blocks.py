@@ -57,11 +57,11 @@ def corrected(
     """
     wide_TD = stream_TD.to(torch.promote_types(stream_TD.dtype, torch.float32))
     rms_T1 = rms_of(wide_TD)
-    low_TR = (wide_TD / rms_T1) @ down_RD.T.to(wide_TD.dtype)
+    low_TR = wide_TD @ down_RD.T.to(wide_TD.dtype)  # the factors rms and 1 / rms are one
     if kept_TR is not None:
         low_TR = low_TR * kept_TR
-    change_TD = torch.addmm(bias_D.to(wide_TD.dtype), low_TR, up_RD.to(wide_TD.dtype))
-    corrected_TD = torch.addcmul(wide_TD, rms_T1, change_TD).to(stream_TD.dtype)
+    linear_TD = torch.addmm(wide_TD, low_TR, up_RD.to(wide_TD.dtype))
+    corrected_TD = torch.addcmul(linear_TD, rms_T1, bias_D.to(wide_TD.dtype)).to(stream_TD.dtype)
     return torch.where(rms_T1 <= limit, corrected_TD, stream_TD)
 
 

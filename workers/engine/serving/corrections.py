@@ -29,11 +29,11 @@ FEW_ROWS: Final = 8
 
 
 @contextmanager
-def on_one_thread(device: torch.device, rows: int) -> Iterator[None]:
+def on_one_thread(device: torch.device, rows: int, few: int = FEW_ROWS) -> Iterator[None]:
     """Operations of torch in this block, and of this thread, are not shared among others: on a CPU, for few rows.
     Setting it costs less than a microsecond."""
     before = torch.get_num_threads()
-    if device.type != "cpu" or rows > FEW_ROWS or before == 1:
+    if device.type != "cpu" or rows > few or before == 1:
         yield
         return
     torch.set_num_threads(1)

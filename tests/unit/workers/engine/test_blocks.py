@@ -75,12 +75,28 @@ def test_rows_are_corrected_by_their_slot_and_others_keep_every_bit(
     assert all(map(torch.equal, parts_of(run(*given)), given))
 
 
+@pytest.mark.parametrize("parts", [1, 2])
+def test_rows_of_one_version_alone_get_what_they_get_beside_another(parts: int) -> None:
+    made = model(parts)
+    held = slots(made)
+    layer, given = made.model.layers[1], drawn(parts)
+    one, other = held.place([BLOCKS, OTHERS])
+    rows = len(given[0])
+    held.mark([one] * (rows - 1) + [other])
+    beside = parts_of(layer(*(part.clone() for part in given)))
+    held.mark([one] * rows)
+    alone = parts_of(layer(*(part.clone() for part in given)))
+    for told, was in zip(alone, beside, strict=True):
+        torch.testing.assert_close(told[:-1], was[:-1])
+    torch.testing.assert_close(sum(alone)[-1], ONE(sum(given))[-1])
+
+
 def test_operations_that_a_graph_recorded_make_the_corrections_that_come_later() -> None:
     """Recorded as a CUDA graph records: on tensors at their addresses, all slots in use, no row corrected."""
     made = model(2)
     held = slots(made)
     fixed = list(made.model.layers[1].made.buffers())
-    held.used_S.fill_(True)
+    held.rows_S.fill_(1)
     recorded = make_fx(lambda kept_TD, emptied_TD: _correct_blocks(kept_TD, emptied_TD, *fixed))(*drawn(2))
     held.mark(held.place([OTHERS, None, BLOCKS]))
     emptied, kept = given = drawn(2)
