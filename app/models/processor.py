@@ -1,6 +1,7 @@
 """What decides which of vLLM's kernels run: what this machine's processor can do, and the build that is installed."""
 
 import importlib.metadata
+import os
 import platform
 import subprocess
 from functools import cache
@@ -47,12 +48,13 @@ def driver_version() -> str | None:
 
 
 def card_name() -> str | None:
-    """The first GPU of this machine, such as `NVIDIA A100-SXM4-80GB`; None if no driver answers."""
+    """The first GPU that this process may use, such as `NVIDIA A100-SXM4-80GB`; None if no driver answers."""
     return _of_first_gpu("name")
 
 
 def _of_first_gpu(what: str) -> str | None:
-    lines = _nvidia_smi(what)
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0].strip()
+    lines = _nvidia_smi(what, only=first)
     return lines[0].strip() or None if lines else None
 
 
@@ -70,8 +72,9 @@ def gpus() -> list[Gpu]:
     return [Gpu(number, uuid, int(size) << 20 if size.isdigit() else 0) for number, uuid, size in rows]
 
 
-def _nvidia_smi(fields: str, *style: str) -> list[str]:
+def _nvidia_smi(fields: str, *style: str, only: str = "") -> list[str]:
     question = ["nvidia-smi", f"--query-gpu={fields}", f"--format={','.join(('csv', 'noheader', *style))}"]
+    question += [f"--id={only}"] if only else []
     try:
         done = subprocess.run(question, capture_output=True, text=True, check=True, timeout=_DRIVER_S)
     except (OSError, subprocess.SubprocessError):

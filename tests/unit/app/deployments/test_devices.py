@@ -7,6 +7,7 @@ import pytest
 
 from app.contracts.errors import HemostatError
 from app.deployments import devices
+from app.models.processor import card_name
 
 LISTED = "0, GPU-aa, 81559\n1, GPU-bb, 24564\n2, GPU-cc, [N/A]"
 
@@ -54,3 +55,11 @@ def test_a_process_sees_its_devices_in_the_order_of_nvidia_smi(gpus):
     assert bound == {"CUDA_VISIBLE_DEVICES": "1,2", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     gpus.setenv("CUDA_VISIBLE_DEVICES", bound["CUDA_VISIBLE_DEVICES"])
     assert devices.seen() == "1,2"
+
+
+def test_the_card_is_the_first_that_a_process_may_use(gpus, tmp_path):
+    answers = 'case "$*" in *--id=1*) echo "NVIDIA L4";; *) echo "NVIDIA H100";; esac'
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{answers}\n")
+    assert card_name() == "NVIDIA H100"
+    gpus.setenv("CUDA_VISIBLE_DEVICES", "1,0")
+    assert card_name() == "NVIDIA L4"
