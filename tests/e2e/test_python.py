@@ -30,7 +30,7 @@ def test_a_file_and_written_steps_give_the_report_of_their_json(service: Service
     given = hemostat.compare("tiny", recipe=[step], text=INLINE, window=64, url=service.url)
     assert written.divergence == given.divergence
     assert written.divergence.kl.mean > 0.1
-    assert written.protocol.window == 64
+    assert written.provenance.protocol.window == 64
 
 
 def test_a_service_of_its_own_is_started_from_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
