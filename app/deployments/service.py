@@ -168,7 +168,7 @@ async def freeze(state: State, name_or_id: str) -> Deployment:
     if current.calibration is CalibrationMode.OFF:
         raise HemostatError(
             ErrorCode.DEPLOYMENT_CONFLICT,
-            "The deployment's calibration is off, so there is no version to keep.",
+            "The deployment's calibration is off, so no active version can be frozen.",
             hint='Set `calibration` to "frozen" with PATCH: the previous version becomes active and stays.',
         )
     return await state.deployments.freeze(current.id)

@@ -37,7 +37,7 @@ def readme_calibrated() -> str:
     found = by_case(row for row in read(file) if row.bench == "calibrate")
     (of,) = (case for case in found.values() if case.get("chosen"))
     return (
-        f"On this model the correction removes {100 * of['removed_share']:.0f} % of the KL: {of['removed']:.3f} "
+        f"Here the correction removes {100 * of['removed_share']:.0f} % of the KL: {of['removed']:.3f} "
         f"(95 % interval {of['removed_low']:.3f} to {of['removed_high']:.3f}) of {of['raw_kl']:.3f} nats per token."
     )
 

@@ -87,7 +87,7 @@ def calibrate_report(
         ()
         if passed
         else (
-            f"on domain {domains[-1]} KL changes by +0.018 nats, and the upper 95 % limit of that, "
+            f"on domain {domains[-1]} the correction changes KL by +0.018 nats; the upper 95 % limit, "
             "+0.024, is not below 0.002 nats (the tolerance)",
         )
     )

@@ -139,6 +139,6 @@ def _unproven(found: Paired, where: str, *, limit: float) -> list[str]:
         return []
     ceiling = "zero" if limit == 0 else f"{limit:.3g} nats (the tolerance)"
     return [
-        f"{where} KL changes by {change.mean:+.4g} nats, and the upper 95 % limit of that, {high:+.4g}, is not "
+        f"{where} the correction changes KL by {change.mean:+.4g} nats; the upper 95 % limit, {high:+.4g}, is not "
         f"below {ceiling}"
     ]

@@ -75,7 +75,7 @@ def translate(error: BaseException, doing: str) -> HemostatError:
         return HemostatError(
             ErrorCode.CHECKPOINT_UNSUPPORTED,
             f"vLLM cannot run the checkpoint on this machine, {doing}: {cause}",
-            hint="compare the dequantized weights, or run the worker on a machine with this kernel",
+            hint="compare the dequantized weights, or run the worker on another kind of machine",
         )
     return HemostatError(
         ErrorCode.ENGINE_FAILED, f"vLLM failed {doing}: {cause}", hint="the worker's log has the traceback"

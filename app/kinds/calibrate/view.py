@@ -88,7 +88,7 @@ def _figures(report: CalibrateReport, chosen: TableRow) -> tuple[Figure, ...]:
         Figure("KL removed", _share(own), "% of the raw KL", "", fitted),
         Figure("Saved", saved.text, "nats per token", saved.note, "raw − calibrated, paired"),
         Figure("KL", kl.text, "nats per token", kl.note, f"{fmt.number(own.raw.mean)} before"),
-        Figure("Least helped domain", _share(worst), f"% of its KL removed: {visible(least)}", "", ""),
+        Figure("Least helped domain", _share(worst), f"% of its KL removed, below 0: worse: {visible(least)}", "", ""),
     )
 
 
@@ -104,7 +104,7 @@ def _calibrators(report: CalibrateReport) -> Table:
             Column("Saved with 95 % interval", "chart"),
             Column("% of raw KL"),
             *([Column("Other domains, % of raw KL", priority=1)] if with_other else []),
-            Column("KL to choose by", priority=3),
+            Column("KL in the choice", priority=3),
             Column("Adds, µs per token", priority=2),
             Column("Size", priority=2),
         ),

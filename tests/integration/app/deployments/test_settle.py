@@ -71,7 +71,7 @@ async def test_what_is_not_proven_is_refused(deployments: DeploymentStore, store
     await settle_jobs(deployments, store)
     found = await deployments.get(made.id)
     assert found.active_version == "identity"
-    assert "on domain german KL changes by +0.018 nats" in found.fit_reason
+    assert "on domain german the correction changes KL by +0.018 nats" in found.fit_reason
     assert found.fit_reason.endswith(f"({job_id})")  # which is not the deployment's own
     assert [event.type for event in await events(deployments, made)] == [DeploymentEventType.REFUSED]
 

@@ -31,7 +31,7 @@ def test_what_is_proven_may_be_served_and_what_is_not_says_why():
         assert bool(reasons) is not served
         assert ("Identity is served on smollm2-rtn4" in mark.text) is not served
         assert found.profile in mark.text and named(found.calibrator) in mark.text
-    assert "On domain german KL changes by +0.018 nats" in reasons[0].items[0]
+    assert "On domain german the correction changes KL by +0.018 nats" in reasons[0].items[0]
 
 
 def test_domains_whose_intervals_are_over_windows_are_named():
