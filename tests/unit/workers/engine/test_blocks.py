@@ -89,6 +89,8 @@ def test_rows_of_one_version_alone_get_what_they_get_beside_another(parts: int) 
     for told, was in zip(alone, beside, strict=True):
         torch.testing.assert_close(told[:-1], was[:-1])
     torch.testing.assert_close(sum(alone)[-1], ONE(sum(given))[-1])
+    without = parts_of(made.model.layers[0](*(part.clone() for part in given)))
+    assert all(map(torch.equal, without, given)), "a block without a correction is left alone"
 
 
 def test_operations_that_a_graph_recorded_make_the_corrections_that_come_later() -> None:
