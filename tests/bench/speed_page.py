@@ -40,6 +40,11 @@ SERVED: Final = {
     "calibrated_over_off_32": "calibrated over not, 32 streams",
     "shadow_over_none_1pct": "1 % of requests scored over none",
 }
+VERIFIED: Final = {
+    "reference": "the reference alone, greedy",
+    "greedy": "verified, greedy",
+    "sampled": "verified, sampled",
+}
 STEPS: Final = {"rtn": "`quantize.rtn`", "rtn_packed": "`quantize.rtn`, packed", "wanda": "`prune.wanda`"}
 GB: Final = 1e9
 
@@ -91,6 +96,16 @@ def served() -> str:
     return table(["throughput", "processor", "median", "lowest and highest of the pairs"], lines)
 
 
+def verified() -> str:
+    """Tokens per second of verified decoding and of the reference alone, on each processor where they were measured."""
+    lines = []
+    for processor, of in machines("verified").items():
+        for case, words in VERIFIED.items():
+            rates = [f"{of[f'{case}_{count}']['tokens_per_second']:.0f}" for count in (1, 8) if f"{case}_{count}" in of]
+            lines += [[words, processor, *rates]] if rates else []
+    return table(["answers of 128 tokens", "processor", "tokens/s, 1 stream", "8 streams"], lines)
+
+
 def sizes() -> str:
     """Memory and disk of a step on a large model."""
     lines = []
@@ -103,4 +118,10 @@ def sizes() -> str:
     return table(["step", "memory, GB", "with mapped files, GB", "bar", "disk over the model"], lines)
 
 
-PARTS: Final = {"speed-bars": bars, "speed-llama-cpp": llama_cpp, "speed-served": served, "speed-sizes": sizes}
+PARTS: Final = {
+    "speed-bars": bars,
+    "speed-llama-cpp": llama_cpp,
+    "speed-served": served,
+    "speed-verified": verified,
+    "speed-sizes": sizes,
+}
