@@ -255,7 +255,8 @@ def main(arguments: list[str]) -> None:
         named = [row._replace(bench=f"{BENCH}:{given.name}" if given.name else BENCH) for row in found]
         # what is measured is kept, also when the next case fails
         write(RESULTS, replaced(read(RESULTS) if RESULTS.is_file() else [], named))
-        mitigation_page.update()
+        if not given.name:
+            mitigation_page.update()
         for row in named:
             sys.stdout.write(f"{row.case},{row.metric},{row.value:.5g},{row.unit}\n")
         sys.stdout.flush()

@@ -22,7 +22,7 @@ def models(settings: Settings, tiny: Callable[..., Path], tmp_path: Path) -> Cal
     copy = copier(tiny, tmp_path)
 
     def add(alias: str) -> Path:
-        folder = copy("llama", name=alias)
+        folder = copy("llama", name=alias, seed=1)
         with settings.models_file.open("a") as stream:
             stream.write(f"[models.{alias}]\npath = {json.dumps(str(folder))}\n")
         return folder

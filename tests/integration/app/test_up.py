@@ -218,7 +218,7 @@ def test_it_serves_one_deployment_and_finds_it_and_its_fit_again(tmp_path: Path,
         lambda: "tiny-rtn4: no correction is served: The calibrate job failed" in first.text(), what="end of the fit"
     )
     wait_for(lambda: "tiny-rtn4: ready" in first.text(), what="ready")
-    assert "tiny-rtn4 is made" in first.text()
+    assert "tiny-rtn4 is created" in first.text()
     assert "tiny-rtn4: its calibration is being fitted (job diag_" in first.text()
     listed = json.loads(fetch(f"{first.url}/v1/deployments")[1])["data"]
     assert [(one["name"], one["state"], one["active_version"]) for one in listed] == [

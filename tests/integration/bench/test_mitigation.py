@@ -43,4 +43,4 @@ def test_another_checkpoint_is_measured_by_its_path_under_a_name_of_its_own(
     ratio = values["gptq_4_128", "ratio_to_rtn_4_wiki"]
     assert ratio == pytest.approx(kl["gptq_4_128"] / kl["rtn_4"], rel=1e-4)
     assert values["gptq_4_128", "ratio_to_rtn_4_wiki_met"] == (ratio <= 1)
-    assert page.read_text() == mitigation_page.page({})
+    assert not page.exists(), "the page is the demo model's"

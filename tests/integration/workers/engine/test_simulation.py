@@ -351,7 +351,7 @@ def test_what_cannot_be_simulated_is_refused_and_leaves_no_engine(
 
     for names, words in {
         ("0.self_attn.q_proj", "0.self_attn.k_proj"): "as one",
-        ("0.mlp.down_proj", "7.mlp.down_proj"): "has not",
+        ("0.mlp.down_proj", "7.mlp.down_proj"): "does not have",
     }.items():
         with refused(ErrorCode.CHECKPOINT_UNSUPPORTED, match=words):
             resident(section(*names), Trust("cpu"))

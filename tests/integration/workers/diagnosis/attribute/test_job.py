@@ -239,7 +239,7 @@ def test_of_gaps_a_later_attempt_measures_nothing_again(jobs: Jobs) -> None:
 
 def test_a_model_of_another_hidden_size_is_refused_before_anything_is_scored(jobs: Jobs) -> None:
     with refused(
-        ErrorCode.CHECKPOINT_UNSUPPORTED, "/candidate/model", match="its hidden size is 96 and the reference's is 64"
+        ErrorCode.CHECKPOINT_UNSUPPORTED, "/candidate/model", match="hidden size is 96 and the reference's is 64"
     ):
         jobs.run(request(candidate={"model": "wide"}))
     assert "reference" not in {phase for phase, *_ in jobs.context.steps}
