@@ -30,6 +30,7 @@ def compare(
 
     Models, recipe steps and `options` are those of the command: `recipe=["quantize.rtn:bits=4"]`, `text="my.jsonl"`,
     `window=128`, `download=True`. A step may be a mapping. An option that is a mapping is the request's field as JSON.
+    Write a long text to a file: a system limits the length of an argument.
 
     A rule (`fail_on`) is for exit statuses; look at `severity` of the report instead.
 
@@ -61,8 +62,8 @@ def _words(name: str, value: Any) -> Iterator[str]:
 
 
 def _answer(words: list[str]) -> dict[str, Any]:
-    """What the command prints. It runs in a process of its own, which ends with this one: a service of its own needs a
-    main thread, and signal handlers that are not the caller's."""
+    """What the command prints. It runs in a process of its own, which ends with this one. So it has a main thread and
+    signal handlers, and the caller keeps his."""
     command = [sys.executable, "-m", "app.supervised", str(os.getpid()), "app.cli.main", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         try:
