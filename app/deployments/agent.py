@@ -89,6 +89,7 @@ class Agent:
         self._say = say
         self._others: set[str] = set()
         self._away = False
+        self._gateway = ""
 
     async def tick(self) -> None:
         """One comparison. Raises nothing for a Redis that is away."""
@@ -105,6 +106,7 @@ class Agent:
         self.supervisor.tend()
 
     async def _compare(self) -> None:
+        await self._look_for_gateway()
         hosts = await self.store.announce(self.host)
         found = await self.store.list()
         listed = {one.id for one in found}
@@ -114,6 +116,18 @@ class Agent:
         for deployment in found:
             if not self.names or deployment.name in self.names:
                 await self._tend(deployment, plan)
+
+    async def _look_for_gateway(self) -> None:
+        """Without a name for other hosts, processes here are reached by a gateway on this host only."""
+        named = self.settings.advertise_host is not None
+        elsewhere = "" if named else await self.store.gateway_elsewhere(self.host.host)
+        self.host = self.host.model_copy(update={"reached": not elsewhere})
+        if elsewhere and not self._gateway:
+            self._say(
+                f"the gateway on {elsewhere} does not reach this host, so nothing is started here: "
+                "set HEMOSTAT_ADVERTISE_HOST to the name or address of this host"
+            )
+        self._gateway = elsewhere
 
     async def _said(self, ids: Iterable[str]) -> dict[str, list[AgentReport]]:
         """What agents say of the deployments. What this one runs counts also if Redis has lost its report, unless

@@ -7,6 +7,7 @@ PREFIX: Final = "hemostat-deployments:"
 NAMES: Final = PREFIX + "names"  # hash: name to id
 INDEX: Final = PREFIX + "index"  # sorted set, all scores 0: ids, which sort by age
 HOSTS: Final = PREFIX + "hosts"  # hash: agents that announced themselves, until their end is noticed
+GATEWAY: Final = PREFIX + "gateway"  # string with expiry: the host on which a gateway runs, the last one heard of
 TURN: Final = PREFIX + "turn"  # string with expiry: the last change that asked for more memory
 DISK: Final = PREFIX + "disk"  # hash: until when samples live, since when their token ids may lie on the server's disk
 
@@ -34,6 +35,11 @@ def replica(deployment_id: str, replica_id: str) -> str:
 def host(agent: str) -> str:
     """String with expiry: the agent's host and devices."""
     return f"{PREFIX}host:{agent}"
+
+
+def gateway(host: str) -> str:
+    """String with expiry: a gateway runs on this host."""
+    return f"{PREFIX}gateway:{host}"
 
 
 def agents(deployment_id: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, cast
 
 from app.contracts.deployment import Deployment, DeploymentState
 from app.contracts.errors import HemostatError
@@ -13,6 +15,8 @@ from app.deployments.scripts import Scripts
 from app.models.registry import settings_of
 from app.settings import Settings
 
+# Longer than a gateway takes to start again: one on another host would otherwise end what runs beside it.
+GATEWAY_LEASE_S: Final = 600
 Reports = Mapping[str, Sequence[AgentReport]]
 
 
@@ -27,6 +31,19 @@ class PlaceSide(Scripts):
     async def hosts(self) -> list[HostReport]:
         """What living agents announce."""
         return self._hosts(await self._run("announce", keys.HOSTS, "", 0, ""))
+
+    async def announce_gateway(self) -> None:
+        """Says that a gateway runs on this host."""
+        host = socket.gethostname()
+        pipeline = self.client.pipeline(transaction=True)
+        for key in (keys.GATEWAY, keys.gateway(host)):
+            pipeline.set(key, host, ex=GATEWAY_LEASE_S)
+        await pipeline.execute()
+
+    async def gateway_elsewhere(self, host: str) -> str:
+        """The host of a gateway if none runs on `host`; "" if one does, or if none is known."""
+        anywhere, here = await self.client.mget([keys.GATEWAY, keys.gateway(host)])
+        return "" if here else cast("str", anywhere or "")
 
     @staticmethod
     def _hosts(told: Iterable[str]) -> list[HostReport]:

@@ -1,8 +1,9 @@
 """On which host and device each process of each deployment runs. Pure: no Redis, no process.
 
-A process takes a share of each of its devices. The worker's share is kept free on every device. What runs stays where
-it is. A new replica goes to the device with the fewest replicas of its deployment. Of these, an agent that has some of
-the deployment goes first, then the device with most free. Shadow and verify go beside a replica if they fit.
+A process takes a share of each of its devices, on a host that the gateway reaches. The worker's share is kept free on
+every device. What runs stays where it is. A new replica goes to the device with the fewest replicas of its deployment.
+Of these, an agent that has some of the deployment goes first, then the device with most free. Shadow and verify go
+beside a replica if they fit.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from app.settings import Settings
 
 CPU: Final = "cpu"  # the one device of a host without GPUs; all processes of a split model are on it
 SERVE: Final = "serve"
+UNREACHED: Final = "none, the gateway is on another host (set HEMOSTAT_ADVERTISE_HOST there)"
 _ROUNDING: Final = 1e-9
 
 
@@ -62,7 +64,7 @@ class Plan:
 
     def keep(self, wanted: Wanted) -> None:
         """What is held stays, if its agent lives and the shares allow it."""
-        agents = {host.agent: host for host in self._hosts_of(wanted.name)}
+        agents = {host.agent: host for host in self._hosts_of(wanted.name) if host.reached}
         spots = self.spots[wanted.name] = {}
         for place, need in wanted.needs.items():
             spot = wanted.held.get(place)
@@ -80,7 +82,7 @@ class Plan:
         for place, need in wanted.needs.items() if hosts else ():
             if place in spots:
                 continue
-            spot = self._best(hosts, place, need, spots)
+            spot = self._best([host for host in hosts if host.reached], place, need, spots)
             if spot is None:
                 self.lacking[wanted.name] = Lack(place, dict(self.free))
                 for undone in added:
@@ -126,7 +128,8 @@ class Plan:
 
 def place(hosts: Sequence[HostReport], deployments: Sequence[Wanted], *, reserved: float) -> Plan:
     """A spot for each process of the deployments, oldest first. `reserved`: the worker's share of every device."""
-    plan = Plan(hosts, {(host.host, device.id): 1.0 - reserved for host in hosts for device in host.devices})
+    reached = [host for host in hosts if host.reached]
+    plan = Plan(hosts, {(host.host, device.id): 1.0 - reserved for host in reached for device in host.devices})
     for one in deployments:
         plan.keep(one)
     for one in deployments:
@@ -154,9 +157,9 @@ def no_room(plan: Plan, name: str, needed: Mapping[str, Need], *, pointer: str =
     lack = plan.lacking[name]
     need = needed[lack.place]
     several = f" on each of {need.devices} devices of a host" if need.devices > 1 else ""
-    hosts = {host.host: host.devices for host in plan.hosts}
+    hosts = {host.host: [one.id for one in host.devices if (host.host, one.id) in lack.free] for host in plan.hosts}
     free = "; ".join(
-        f"{host}: " + ", ".join(f"{one.id} {max(0.0, lack.free[host, one.id]):.2f}" for one in devices)
+        f"{host}: " + (", ".join(f"{one} {max(0.0, lack.free[host, one]):.2f}" for one in devices) or UNREACHED)
         for host, devices in hosts.items()
     )
     return HemostatError(

@@ -16,6 +16,7 @@ class Device(Contract):
 
 class HostReport(Contract):
     """Kept in Redis with a lease: where an agent starts processes. `names`: the deployments that it runs; none: all.
+    `reached`: whether the gateway reaches the processes there.
 
     Agents of one `host` share its devices.
     """
@@ -26,6 +27,7 @@ class HostReport(Contract):
     host: str
     devices: tuple[Device, ...]
     names: tuple[str, ...] = ()
+    reached: bool = True
 
 
 class AgentReport(Contract):

@@ -233,6 +233,8 @@ async def run(state: State) -> None:
     """
     turn = 0
     while not state.stopping.is_set():
+        with _goes_on("this gateway could not be announced"):
+            await state.deployments.announce_gateway()
         with _goes_on("deployments could not be settled"):
             await sweep(state, fits=turn % FIT_EVERY == 0)
         turn += 1

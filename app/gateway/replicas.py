@@ -3,16 +3,19 @@
 import asyncio
 import contextlib
 import re
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlsplit
 
 from app.contracts.deployment import IDENTITY, CalibrationMode, Deployment, DeploymentState, Replica
 from app.contracts.errors import ErrorCode
 from app.gateway.errors import ApiError, clean
+from app.security.keys import is_loopback
 
 SHUNNED_S: Final = 2.0  # a replica that failed is asked again after so long, unless it is the only one
 LOOK_S: Final = 1.0  # a replica that is full is looked at again after so long at most
@@ -122,8 +125,13 @@ def serving_replicas(deployment: Deployment) -> list[Replica]:
     return [
         replica
         for replica in deployment.running
-        if replica.role == "serve" and replica.state in states and _URL.fullmatch(replica.url)
+        if replica.role == "serve" and replica.state in states and _URL.fullmatch(replica.url) and reached(replica)
     ]
+
+
+def reached(replica: Replica) -> bool:
+    """Whether the address is one for this host: another host's loopback leads to whatever listens here."""
+    return replica.host in ("", socket.gethostname()) or not is_loopback(urlsplit(replica.url).hostname or "")
 
 
 def own_version(deployment: Deployment, replica: Replica) -> str:
@@ -137,6 +145,13 @@ def own_version(deployment: Deployment, replica: Replica) -> str:
 
 
 def _nobody(deployment: Deployment) -> ApiError:
+    if not all(map(reached, deployment.running)):
+        return ApiError(
+            ErrorCode.REPLICA_UNAVAILABLE,
+            f"Replicas of {deployment.name} run on another host, and listen there on loopback only.",
+            hint="Set HEMOSTAT_ADVERTISE_HOST on that host, and start its agent again.",
+            retry_after_s=5,
+        )
     told = clean(deployment.reason)[:200].rstrip(".")  # it may be the end of a process's log
     detail = f"No replica of {deployment.name} takes requests: it is {deployment.state.value}"
     return ApiError(

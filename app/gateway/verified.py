@@ -24,6 +24,7 @@ from app.gateway.body import PROMPTS
 from app.gateway.core import fingerprint
 from app.gateway.errors import ApiError, invalid
 from app.gateway.exchange import Exchange
+from app.gateway.replicas import reached
 from app.gateway.rewrite import dump
 from app.gateway.upstream import ReplicaLostError, read
 from app.gateway.writer import Writer
@@ -99,7 +100,8 @@ def verifier(deployment: Deployment) -> Replica:
     Raises ApiError with the reason where there is none: 501 where there will be none, 503 where it is about to be.
     """
     running = [replica for replica in deployment.running if replica.role == "verify"]
-    ready = [replica for replica in running if replica.state is DeploymentState.READY and replica.url]
+    able = [replica for replica in running if replica.url and reached(replica)]
+    ready = [replica for replica in able if replica.state is DeploymentState.READY]
     if ready:
         return ready[0]
     failed = [replica for replica in running if replica.state is DeploymentState.FAILED]

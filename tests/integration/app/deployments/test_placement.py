@@ -43,9 +43,10 @@ Begin = Callable[..., Agent]
 async def begin(store: DeploymentStore, settings: Settings) -> AsyncIterator[Begin]:
     begun: list[Agent] = []
 
-    def on(host: str, *devices: str) -> Agent:
+    def on(host: str, *devices: str, named: str | None = None) -> Agent:
+        settings_here = settings.model_copy(update={"advertise_host": named})
         announced = HostReport(agent="", host=host, devices=tuple(Device(id=one, bytes=GB80) for one in devices))
-        begun.append(Agent(settings, store, lambda _: None, modules=MODULES, host=announced))
+        begun.append(Agent(settings_here, store, lambda _: None, modules=MODULES, host=announced))
         return begun[-1]
 
     yield on
@@ -162,6 +163,34 @@ async def test_a_deployment_that_has_no_room_keeps_no_other_out(
     whole = {"model": "whole"}
     made = await store.create(request(name="other", model=whole, reference=whole), within_memory=True)
     await runs(store, [agent], made, {"serve-0": "0", "shadow": "0"})
+
+
+async def test_a_host_without_the_gateway_needs_a_name_that_others_reach_it_by(
+    store: DeploymentStore, begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, third = begin("gpu-1", "0"), begin("gpu-2", "0"), begin("gpu-3", "0", named="gpu-3.example")
+    agents = [first, second, third]
+    made = await store.create(request(replicas=3))
+    serving = {f"serve-{number}": "0" for number in range(3)} | {"shadow": "0"}
+    await runs(store, agents, made, serving)  # no gateway has been heard of
+    monkeypatch.setattr("socket.gethostname", lambda: "gpu-1")
+    await store.announce_gateway()
+    await store.patch(made.id, DeploymentPatch(replicas=2))
+    await runs(store, agents, made, {"serve-0": "0", "serve-1": "0", "shadow": "0"})
+    assert [host.reached for host in await store.hosts()] == [True, False, True]
+    assert {held.name for held in first.held.values()} == {held.name for held in third.held.values()} == {made.name}
+    assert not second.held
+
+    await end(first)
+    await end(third)
+    monkeypatch.setattr("socket.gethostname", lambda: "gpu-4")
+    await store.announce_gateway()
+
+    async def failed() -> bool:
+        found = await store.get(made.id)
+        return found.state is DeploymentState.FAILED and "HEMOSTAT_ADVERTISE_HOST" in found.reason
+
+    await ticked([second], failed)
 
 
 async def test_a_place_has_one_agent_also_if_both_plan_at_one_time(store: DeploymentStore, begin: Begin) -> None:

@@ -129,6 +129,23 @@ def test_where_no_agent_runs_it_nothing_lacks_room():
     assert (found.spots["a"], found.lacking) == ({}, {})
 
 
+def test_a_host_that_the_gateway_does_not_reach_gets_nothing_and_gives_up_what_it_has():
+    far, near = host("x", "0").model_copy(update={"reached": False}), host("y", "0")
+    held = wanted(held={"serve-0": spot("x", "0"), "shadow": spot("x", "0")})
+    assert where(plan([far, near], held)) == {"serve-0": "y:0", "shadow": "y:0"}
+    alone = plan([far], held)
+    assert (alone.spots["a"], lacking(alone)) == ({}, {"a": "serve-0"})
+    assert "x: none, the gateway is on another host" in no_room(alone, "a", needs(SETTINGS, 1)).detail
+    assert "y: 0 0.12" in no_room(plan([far, near], held, wanted("b")), "b", needs(SETTINGS, 1)).detail
+
+
+def test_of_two_agents_of_a_host_the_one_with_a_name_for_others_starts_processes():
+    far = host("x", "0").model_copy(update={"reached": False})
+    named = far.model_copy(update={"agent": "named", "reached": True})
+    found = plan([far, named], wanted())
+    assert {one.agent for one in found.spots["a"].values()} == {"named"}
+
+
 def test_the_refusal_names_each_device_with_what_is_free():
     found = plan([host("x", "0", "1"), host("y", "0")], wanted("a", 3), wanted("b", serving=2))
     error = no_room(found, "b", needs(SETTINGS, 1, serving=2), pointer="/replicas")

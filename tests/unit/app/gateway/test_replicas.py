@@ -1,4 +1,5 @@
 import asyncio
+import socket
 from contextlib import ExitStack
 
 import pytest
@@ -59,6 +60,19 @@ def test_the_least_busy_one_is_taken():
     assert chosen(replicas, served) == "a"
     assert chosen(replicas, served, None, "a", "b") == "c"
     assert chosen(replicas, served, None, "a", "b", "c") is None
+
+
+def test_a_loopback_address_of_another_host_is_not_called():
+    """It would lead to whatever listens on this host."""
+    here = replica("a", host=socket.gethostname())
+    for url in ("http://127.0.0.1:80", "http://localhost:80/", "http://[::1]:80"):
+        there = replica("b", host="elsewhere", url=url)
+        assert serving_replicas(deployment(here, there)) == [here]
+        with pytest.raises(ApiError, match="another host") as caught:
+            Replicas().choose(deployment(there), None)
+        assert "HEMOSTAT_ADVERTISE_HOST" in caught.value.hint
+    named = replica("b", host="elsewhere", url="http://gpu-2:80")
+    assert serving_replicas(deployment(here, named)) == [here, named]
 
 
 def test_one_that_failed_is_left_alone_for_a_while_unless_it_is_the_only_one():
