@@ -204,6 +204,11 @@ class Settings(BaseSettings):
         """The models.toml in force."""
         return self.models or self.home / "models.toml"
 
+    @property
+    def ranks(self) -> int:
+        """Processes over which an engine that scores a model is split."""
+        return self.tensor_parallel_size * self.pipeline_parallel_size
+
     def job_dir(self, job_id: str) -> Path:
         """Folder of one job: attempt-N/ below it for results, partial/ for what a later attempt resumes from."""
         return self.home / "jobs" / job_id

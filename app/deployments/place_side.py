@@ -95,7 +95,7 @@ def _needs(settings: Settings, deployment: Deployment) -> dict[str, Need]:
         deployment.replicas,
         verify=deployment.verify,
         serving=serving.tensor_parallel_size,  # replicas have no pipeline stages
-        scoring=scoring.tensor_parallel_size * scoring.pipeline_parallel_size,
+        scoring=scoring.ranks,
     )
 
 

@@ -30,6 +30,7 @@ from app.jobs.service import hold_of, refusal
 from app.jobs.store import Idempotency
 from app.kinds.compare.request import CompareRequest
 from app.models import looking
+from app.models.registry import settings_of
 from app.problems import redis_is_away
 from app.recipes.base import Calibrated
 from app.recipes.recipe import Recipe
@@ -85,7 +86,8 @@ async def preflight(request: DeploymentRequest, settings: Settings, owner: str) 
     """Everything that can be refused without torch; `owner` of keys has only so many turns.
 
     Raises what `app.models.looking.check` raises, RECIPE_NOT_APPLICABLE for a step whose text would have to
-    be sampled, and for a version PROFILE_NOT_FOUND, PROFILE_CORRUPT or PROFILE_MISMATCH.
+    be sampled, and for a version PROFILE_NOT_FOUND, PROFILE_CORRUPT or PROFILE_MISMATCH. INVALID_REQUEST for verified
+    decoding of a model that is split.
     """
     if is_deployment_id(request.name):
         raise HemostatError(
@@ -104,8 +106,21 @@ async def preflight(request: DeploymentRequest, settings: Settings, owner: str) 
     with _own_fields():
         await looking.check(compared, settings, owner)
     _check_texts(request.model.recipe)
+    if request.verify:
+        await asyncio.to_thread(_check_whole, request.reference.model, settings)
     if request.version is not None:
         await asyncio.to_thread(check_version, request.version, request.model, request.reference, settings)
+
+
+def _check_whole(reference: str, settings: Settings) -> None:
+    """Both models of verified decoding run as the reference does, in one process."""
+    if settings_of(settings, reference).ranks > 1:
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST,
+            f"Verified decoding runs on one device, but {reference} is split over several.",
+            hint="Leave `verify` out, or run the model on one device.",
+            pointer="/verify",
+        )
 
 
 def _check_texts(recipe: Recipe) -> None:

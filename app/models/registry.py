@@ -104,6 +104,10 @@ class ModelEntry:
             )
         return self.tokenizer
 
+    def sized(self, settings: Settings) -> Settings:
+        """The settings with which it runs: its own sizes count."""
+        return settings.model_copy(update=dict(self.sizes))
+
 
 @dataclass(frozen=True)
 class Registry:
@@ -157,8 +161,7 @@ def load_registry(file: Path) -> Registry:
 
 def settings_of(settings: Settings, alias: str) -> Settings:
     """The settings with which a model runs: its own sizes of models.toml count. Raises what `resolve` raises."""
-    entry = load_registry(settings.models_file).resolve(alias)
-    return settings.model_copy(update=dict(entry.sizes))
+    return load_registry(settings.models_file).resolve(alias).sized(settings)
 
 
 def register(file: Path, alias: str, target: Path | Snapshot, *, replace: bool = True) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol, TypeVar
 
 from app.contracts.blocks import ENGINE_SECTIONS
-from app.contracts.decoding import rows_of, runs_in_vllm
+from app.contracts.decoding import defaults, rows_of, runs_in_vllm
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.text import InlineText, Message
 from app.kinds.estimates import ENGINE_START_S, Cost
@@ -90,7 +90,8 @@ def check(request: TrajectoryRequest, checked: Checked) -> None:
 
     That is what `check_request` raises of each candidate, with its pointer. DOCUMENT_TOO_SHORT for an empty prompt.
     WINDOW_TOO_LARGE for prompt and tokens that exceed a context. RECIPE_NOT_APPLICABLE for a decoder that runs in
-    transformers and a candidate whose activations, keys or values are simulated.
+    transformers and a candidate whose activations, keys or values are simulated. INVALID_REQUEST for a decoder that
+    runs in vLLM and a reference that is split over several devices.
     """
     if request.chat and not has_chat_template(checked.tokenizer):
         raise HemostatError(
@@ -105,6 +106,8 @@ def check(request: TrajectoryRequest, checked: Checked) -> None:
         for document in spread_over_domains(documents, request.prompts):
             check_opening(document, f"/text/documents/{places[document.id]}", chat=request.chat)
     registry, reference = checked.registry, checked.reference
+    if registry.resolve(request.reference.model).sized(checked.settings).ranks > 1:
+        _refuse_split(request)
     for index, model in enumerate(request.models()):
         if index:
             with pointing(index):
@@ -140,6 +143,19 @@ def _check_decoders(request: TrajectoryRequest, alias: str) -> None:
                 f"{decoder.name} runs in transformers, which does not support the run-time changes of {alias}: "
                 "quantized activations, keys or values, or block corrections",
                 hint="use the decoders greedy, temperature, top_p, top_k and min_p, which run in vLLM",
+                pointer=f"/decoders/{index}",
+            )
+
+
+def _refuse_split(request: TrajectoryRequest) -> None:
+    """Both models run as the reference does, and a decoder in vLLM draws in the model's only process."""
+    others = ", ".join(decoder.name for decoder in defaults() if not runs_in_vllm(decoder))
+    for index, decoder in enumerate(request.decoders):
+        if runs_in_vllm(decoder):
+            raise HemostatError(
+                ErrorCode.INVALID_REQUEST,
+                f"{decoder.name} runs in vLLM on one device, but {request.reference.model} is split over several",
+                hint=f"run the model on one device; decoders that load it whole with transformers: {others}",
                 pointer=f"/decoders/{index}",
             )
 

@@ -1,7 +1,10 @@
 """What of a trajectory job is refused before it is queued."""
 
+from types import MappingProxyType
+
 import pytest
 
+from app.contracts.decoding import defaults, runs_in_vllm
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.text import Document
 from app.kinds.preflight import check_request
@@ -9,6 +12,7 @@ from app.kinds.trajectory.plan import spread_over_domains
 from app.kinds.trajectory.request import TrajectoryRequest
 from app.settings import Settings
 from tests.support.asked import registry_of
+from tests.support.refusals import refused
 
 USER, ASSISTANT = {"role": "user", "content": "the dog"}, {"role": "assistant", "content": "the fox"}
 
@@ -21,7 +25,7 @@ def document(name, *messages, domain="chat"):
 def check(tiny, tmp_path):
     registry = registry_of(tmp_path / "models.toml", {"m": tiny()})
 
-    def checked(*documents, **fields):
+    def checked(*documents, sizes=MappingProxyType({}), **fields):
         body = {
             "kind": "trajectory",
             "reference": {"model": "m"},
@@ -30,7 +34,7 @@ def check(tiny, tmp_path):
             "tokens": 16,
         }
         request = TrajectoryRequest.model_validate(body | fields)
-        check_request(request, registry, Settings(home=tmp_path / "home"))
+        check_request(request, registry, Settings(home=tmp_path / "home", **sizes))
 
     return checked
 
@@ -69,3 +73,15 @@ def test_a_blank_text_that_is_to_be_a_users_message_is_refused_at_its_place(chec
         check(good, blank, chat=True)
     assert (caught.value.code, caught.value.pointer) == (ErrorCode.DOCUMENT_TOO_SHORT, "/text/documents/1/text")
     check(good, blank)  # its white space is what the models go on from
+
+
+@pytest.mark.parametrize("size", ["tensor_parallel_size", "pipeline_parallel_size"])
+def test_a_split_model_is_refused_the_decoders_that_run_in_vllm(check, size):
+    asked = document("a", USER)
+    in_transformers = [decoder.model_dump() for decoder in defaults() if not runs_in_vllm(decoder)]
+    check(asked, sizes={size: 2}, decoders=in_transformers)
+    for decoder in filter(runs_in_vllm, defaults()):
+        with refused(ErrorCode.INVALID_REQUEST, match=f"{decoder.name} runs in vLLM") as caught:
+            check(asked, sizes={size: 2}, decoders=[in_transformers[0], decoder.model_dump()])
+        assert caught.value.pointer == "/decoders/1"
+        assert all(one["name"] in caught.value.hint for one in in_transformers)
