@@ -31,6 +31,7 @@ from redis.exceptions import RedisError
 
 from app.address import url_of
 from app.contracts.errors import ErrorCode, HemostatError
+from app.deployments.devices import bound_to, of_worker
 from app.jobs import queue
 from app.jobs.connection import connect
 from app.jobs.queue import TASK_NAME, make_docket
@@ -81,7 +82,9 @@ async def serve(settings: Settings, handlers: str) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, drain.begin)
-        info = describe(settings, server.server_port)
+        devices = of_worker(settings)
+        os.environ.update(bound_to(devices))
+        info = describe(settings, server.server_port, devices)
         telemetry.observe("worker", 1, version=info.version, device=info.device)
         logger.info("worker %s, metrics on %s", info.id, info.metrics_url)
         runner = Runner(settings, JobStore(client, settings), telemetry, worker=info.id, handlers=handlers, drain=drain)
@@ -123,7 +126,7 @@ def serve_metrics(settings: Settings, telemetry: Telemetry) -> tuple[WSGIServer,
         ) from error
 
 
-def describe(settings: Settings, metrics_port: int) -> WorkerInfo:
+def describe(settings: Settings, metrics_port: int, devices: tuple[str, ...]) -> WorkerInfo:
     """What this worker says of itself."""
     host = socket.gethostname()
     name = re.sub(r"[^A-Za-z0-9.-]+", "-", host).strip(".-")[:64] or "worker"
@@ -139,6 +142,7 @@ def describe(settings: Settings, metrics_port: int) -> WorkerInfo:
         engine=engine,
         device=device,
         card=(card_name() or "GPU")[:200] if device == "cuda" else "",
+        devices=devices,
         metrics_url=f"{url_of(settings.host, metrics_port)}/metrics",
         started_at=time.time(),
     )

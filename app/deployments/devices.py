@@ -10,6 +10,8 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.deployments.placement import CPU
 from app.deployments.report import Device, HostReport
 from app.models.processor import Gpu, gpus, is_cpu_build
+from app.models.registry import load_registry
+from app.settings import Settings
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -57,9 +59,26 @@ def _device(name: str, listed: Sequence[Gpu]) -> Device | None:
     return None if gpu is None else Device(id=gpu.number, bytes=gpu.bytes)
 
 
+def of_worker(settings: Settings) -> tuple[str, ...]:
+    """The devices of a worker: as many as the model takes that is split over most, none if nvidia-smi lists none.
+
+    The last one first, which CUDA then takes for a model that is not split: replicas are placed from the first one on.
+    """
+    try:
+        devices = own_devices()
+    except HemostatError:
+        return ()
+    try:
+        entries = list(load_registry(settings.models_file).entries.values())
+    except HemostatError:
+        entries = []
+    most = max([settings.ranks, *(entry.sized(settings).ranks for entry in entries)])
+    return tuple(device.id for device in reversed(devices[-most:]))
+
+
 def bound_to(devices: Sequence[str]) -> dict[str, str]:
     """Environment of a process that is to see these devices only. CUDA counts GPUs as nvidia-smi does then."""
-    if tuple(devices) == (CPU,):
+    if tuple(devices) in ((), (CPU,)):
         return {}
     return {VISIBLE: ",".join(devices), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 

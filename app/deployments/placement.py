@@ -2,8 +2,8 @@
 
 A process takes a share of each of its devices, on a host that the gateway reaches. The worker's share is kept free on
 every device. What runs stays where it is. A new replica goes to the device with the fewest replicas of its deployment.
-Of these, an agent that has some of the deployment goes first, then the device with most free. Shadow and verify go
-beside a replica if they fit.
+Of these, an agent that has some of the deployment goes first, then the device with most free bytes. Where no bytes are
+known, the free share decides. Shadow and verify go beside a replica if they fit.
 """
 
 from __future__ import annotations
@@ -111,18 +111,18 @@ class Plan:
         )
         agents = {spot.agent for spot in spots.values()}
 
-        def rank(host: str, device: str) -> tuple[int, float]:
-            crowd = replicas[host, device]
-            return crowd if _role(place) == SERVE else -min(crowd, 1), -round(self.free[host, device], 9)
+        def rank(host: str, device: Device) -> tuple[int, tuple[float, float]]:
+            crowd, share = replicas[host, device.id], round(self.free[host, device.id], 9)
+            return crowd if _role(place) == SERVE else -min(crowd, 1), (-share * device.bytes, -share)
 
-        found: list[tuple[tuple[int, bool, float], Spot]] = []
+        found: list[tuple[tuple[int, bool, tuple[float, float]], Spot]] = []
         for host in hosts:
-            roomy = [one.id for one in host.devices if self._room((host.host, one.id), need)]
+            roomy = [one for one in host.devices if self._room((host.host, one.id), need)]
             chosen = sorted(roomy, key=lambda device: rank(host.host, device))[: _count(host, need)]
             if len(chosen) == _count(host, need):
                 crowds, free = zip(*(rank(host.host, device) for device in chosen), strict=True)
                 order = (sum(crowds), host.agent not in agents, max(free))
-                found.append((order, Spot(host.agent, host.host, tuple(chosen))))
+                found.append((order, Spot(host.agent, host.host, tuple(one.id for one in chosen))))
         return min(found, key=lambda one: one[0])[1] if found else None
 
 

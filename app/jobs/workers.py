@@ -28,6 +28,7 @@ class WorkerInfo(Contract):
     engine: Short = ""
     device: Short = ""
     card: Short = Field(default="", description="its GPU, as the driver calls it")
+    devices: tuple[Short, ...] = Field(default=(), description="its GPUs by their numbers in nvidia-smi, or `cpu`")
     job: str | None = Field(default=None, description="the job that it runs")
     helping: str | None = Field(default=None, description="the job of another worker that it measures points of")
     draining: bool = False

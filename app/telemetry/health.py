@@ -39,6 +39,8 @@ _WORKER = {
     "version": "0.1.0",
     "engine": "vllm 0.32.0",
     "device": "cuda",
+    "card": "NVIDIA H100 80GB HBM3",
+    "devices": ["1"],
     "job": None,
     "helping": None,
     "draining": False,

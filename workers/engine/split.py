@@ -60,7 +60,8 @@ class Split:
                 raise HemostatError(
                     ErrorCode.ENGINE_FAILED,
                     f"the model is split into {self.tensor} x {self.pipeline} parts, and {count} GPUs are visible",
-                    hint="lower HEMOSTAT_TENSOR_PARALLEL_SIZE or HEMOSTAT_PIPELINE_PARALLEL_SIZE",
+                    hint="lower HEMOSTAT_TENSOR_PARALLEL_SIZE or HEMOSTAT_PIPELINE_PARALLEL_SIZE; a worker takes its "
+                    "GPUs when it starts: start it again after a change of models.toml",
                 )
 
     def arguments(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import pytest
 from app.contracts.errors import HemostatError
 from app.deployments import devices
 from app.models.processor import card_name
+from app.settings import Settings
 
 LISTED = "0, GPU-aa, 81559\n1, GPU-bb, 24564\n2, GPU-cc, [N/A]"
 
@@ -55,6 +56,25 @@ def test_a_process_sees_its_devices_in_the_order_of_nvidia_smi(gpus):
     assert bound == {"CUDA_VISIBLE_DEVICES": "1,2", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     gpus.setenv("CUDA_VISIBLE_DEVICES", bound["CUDA_VISIBLE_DEVICES"])
     assert devices.seen() == "1,2"
+
+
+def test_a_worker_takes_the_last_gpu_and_as_many_as_the_most_split_model(gpus, tmp_path):
+    settings = Settings(home=tmp_path)
+    assert devices.of_worker(settings) == ("2",)
+    assert devices.of_worker(settings.model_copy(update={"pipeline_parallel_size": 2})) == ("2", "1")
+    settings.models_file.write_text('[models.a]\npath = "a"\ntensor_parallel_size = 2\n[models.b]\npath = "b"\n')
+    assert devices.of_worker(settings) == ("2", "1")
+    gpus.setenv("CUDA_VISIBLE_DEVICES", "1,0,2")
+    assert devices.of_worker(settings) == ("2", "0")
+    settings.models_file.write_text('[models.a]\npath = "a"\ntensor_parallel_size = 16\n')  # on several hosts
+    assert devices.of_worker(settings) == ("2", "0", "1")
+    gpus.setattr(devices, "is_cpu_build", lambda: True)
+    assert devices.of_worker(settings) == ("cpu",)
+
+
+def test_a_worker_whose_driver_does_not_answer_is_bound_to_nothing(gpus, tmp_path):
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
+    assert devices.bound_to(devices.of_worker(Settings(home=tmp_path))) == {}
 
 
 def test_the_card_is_the_first_that_a_process_may_use(gpus, tmp_path):

@@ -80,6 +80,37 @@ CASES = {
 }
 
 
+def sized(name, *gigabytes):
+    devices = [Device(id=str(number), bytes=size * 10**9) for number, size in enumerate(gigabytes)]
+    return host(name).model_copy(update={"devices": devices})
+
+
+SMALL = Wanted("a", {"serve-0": Need(0.125)})
+# Free beside the worker: 0.75 of the device; a replica takes 0.5, a shadow 0.125.
+BYTES = {
+    "the larger device goes first": ([sized("x", 24, 80)], [wanted()], ["x:1"]),
+    "also on another host": ([sized("x", 24), sized("y", 80)], [wanted()], ["y:0"]),
+    "replicas are spread all the same": ([sized("x", 24, 80)], [wanted(replicas=2)], ["x:1", "x:0"]),
+    # 0.125 of 100 GB are less than 0.75 of 24 GB, and 0.125 of 160 GB are more.
+    "free bytes count, not all": ([sized("x", 100, 24)], [wanted("b"), SMALL], ["x:1"]),
+    "nor the free share": ([sized("x", 160, 24)], [wanted("b"), SMALL], ["x:0"]),
+    "a split model takes the two largest": ([sized("x", 24, 80, 40)], [wanted(serving=2)], ["x:1,2"]),
+    "of a split model the smaller device decides": (
+        [sized("x", 24, 141), sized("y", 48, 48)],
+        [wanted(serving=2)],
+        ["y:0,1"],
+    ),
+    "bytes that are not known are least": ([sized("x", 0, 24)], [wanted()], ["x:1"]),
+}
+
+
+@pytest.mark.parametrize("case", BYTES)
+def test_devices_count_by_the_bytes_that_are_free(case):
+    hosts, deployments, expected = BYTES[case]
+    found = where(plan(hosts, *deployments))
+    assert [found[place] for place in sorted(found) if place != "shadow"] == expected
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_each_process_has_its_device(case):
     hosts, deployments, expected = CASES[case]
