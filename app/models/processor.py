@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -12,6 +13,12 @@ from typing import Final, NamedTuple
 LEAST_DRIVER: Final = 580
 # A driver that hangs is one that does not answer.
 _DRIVER_S: Final = 30
+_TORCH_S: Final = 120
+_QUESTION: Final = """
+import torch
+gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+print(torch.__version__, torch.version.cuda, gpu, sep="\\n")
+"""
 
 
 @cache
@@ -80,6 +87,26 @@ def _nvidia_smi(fields: str, *style: str, only: str = "") -> list[str]:
     except (OSError, subprocess.SubprocessError):
         return []
     return done.stdout.splitlines()
+
+
+class Torch(NamedTuple):
+    """What torch says: its version, the CUDA that it is built for, and the GPU that it uses; "" if there is none."""
+
+    version: str
+    cuda: str
+    gpu: str
+
+
+def ask_torch() -> Torch:
+    """Asks in a process of its own, so that this one holds no torch. All is "" if torch does not start."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _QUESTION], capture_output=True, text=True, check=True, timeout=_TORCH_S
+        )
+    except (OSError, subprocess.SubprocessError):
+        return Torch("", "", "")
+    version, cuda, gpu = done.stdout.splitlines()[:3]
+    return Torch(version, cuda, gpu)
 
 
 def is_cpu_build() -> bool:

@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.models.processor import LEAST_DRIVER, driver_version
+from app.models.processor import LEAST_DRIVER, ask_torch, driver_version
 from app.settings import Settings
 from workers.engine import vllm_names as vllm
 from workers.engine.environment import BATCH_INVARIANT
@@ -57,6 +57,21 @@ def pick_device(settings: Settings) -> str:
     """
     import torch
 
+    built = _built_for(settings)
+    if built == "cuda" and not torch.cuda.is_available():
+        raise _no_gpu(torch.__version__, torch.version.cuda)
+    return built
+
+
+def device_to_come(settings: Settings) -> str:
+    """As `pick_device`, for a process that leaves torch to its child: another process is asked."""
+    built = _built_for(settings)
+    if built == "cuda" and not (torch := ask_torch()).gpu:
+        raise _no_gpu(torch.version, torch.cuda)
+    return built
+
+
+def _built_for(settings: Settings) -> str:
     name, _ = distribution()
     built = "cuda" if name == "vllm" else "cpu"
     if settings.engine_device not in ("auto", built):
@@ -65,14 +80,16 @@ def pick_device(settings: Settings) -> str:
             f"HEMOSTAT_ENGINE_DEVICE is {settings.engine_device}, but the installed {name} runs on {built} only",
             hint="install the other build with make setup WORKER=cpu or WORKER=gpu, or unset the variable",
         )
-    if built == "cuda" and not torch.cuda.is_available():
-        raise HemostatError(
-            ErrorCode.ENGINE_FAILED,
-            f"torch {torch.__version__} is built for CUDA {torch.version.cuda}, but finds no usable GPU; "
-            f"the driver is {driver_version() or 'missing'}",
-            hint=f"install NVIDIA's driver {LEAST_DRIVER} or later, or the CPU build: make setup WORKER=cpu",
-        )
     return built
+
+
+def _no_gpu(version: str, cuda: str | None) -> HemostatError:
+    told = f"torch {version} is built for CUDA {cuda}, but finds no usable GPU" if version else "torch does not start"
+    return HemostatError(
+        ErrorCode.ENGINE_FAILED,
+        f"{told}; the driver is {driver_version() or 'missing'}",
+        hint=f"install NVIDIA's driver {LEAST_DRIVER} or later, or the CPU build: make setup WORKER=cpu",
+    )
 
 
 def check_batch_invariance(device: str) -> None:

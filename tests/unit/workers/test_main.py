@@ -1,9 +1,21 @@
+import os
 from pathlib import Path
 
 import pytest
 
+from app.contracts.errors import ErrorCode
 from app.settings import Settings
-from workers.main import describe
+from tests.support.refusals import refused
+from workers.engine import device
+from workers.main import DEFAULT_HANDLERS, describe, serve
+
+# What the worker asks of torch. `PYTHONPATH` puts it before the installed one.
+TORCH = """
+from types import SimpleNamespace
+__version__ = "2.13.0+cu130"
+version = SimpleNamespace(cuda="13.0")
+cuda = SimpleNamespace(is_available=lambda: {usable}, get_device_name=lambda: "NVIDIA L4")
+"""
 
 
 @pytest.mark.parametrize("host", ["plain", "a.b-c.example", "odd name_with/slashes", "ümlaut", "---", "x" * 300])
@@ -12,23 +24,56 @@ def test_a_worker_is_named_after_its_machine_whatever_that_is_called(
 ) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: host)
     settings = Settings(home=tmp_path)
-    first, second = describe(settings, 8322, ("cpu",)), describe(settings, 8322, ("cpu",))
+    first, second = (describe(settings, 8322, "cpu", ("cpu",)) for _ in range(2))
     assert first.id != second.id
     assert first.devices == ("cpu",)
     assert first.metrics_url == "http://127.0.0.1:8322/metrics"
 
 
-def test_the_device_is_what_the_settings_say(tmp_path: Path) -> None:
-    assert describe(Settings(home=tmp_path, engine_device="cuda"), 1, ()).device == "cuda"
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The program of an old driver, the only one on the path."""
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 570.133.20\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return program
 
 
 @pytest.mark.parametrize(("answer", "card"), [("echo NVIDIA L4", "NVIDIA L4"), ("exit 9", "GPU")])
-def test_a_worker_names_its_gpu_as_the_driver_does(
-    answer: str, card: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    driver = tmp_path / "nvidia-smi"
+def test_a_worker_names_its_gpu_as_the_driver_does(answer: str, card: str, driver: Path) -> None:
     driver.write_text(f"#!/bin/sh\n{answer}\n")
-    driver.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert describe(Settings(home=tmp_path, engine_device="cuda"), 1, ("1",)).card == card
-    assert describe(Settings(home=tmp_path, engine_device="cpu"), 1, ("cpu",)).card == ""
+    settings = Settings(home=driver.parent)
+    assert describe(settings, 1, "cuda", ("1",)).card == card
+    assert describe(settings, 1, "cpu", ("cpu",)).card == ""
+
+
+@pytest.mark.parametrize(
+    ("torch", "told"),
+    [
+        (TORCH.format(usable=False), r"torch 2\.13\.0\+cu130 is built for CUDA 13\.0, but finds no usable GPU"),
+        ("raise OSError", "torch does not start"),
+    ],
+)
+async def test_a_worker_of_the_cuda_build_without_a_usable_gpu_takes_no_job(
+    torch: str, told: str, driver: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no Redis here, and the worker does not come so far as to ask for it."""
+    (driver.parent / "torch.py").write_text(torch)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(driver.parent), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setattr(device, "distribution", lambda: ("vllm", "0.32.0"))
+    with refused(ErrorCode.ENGINE_FAILED, match=rf"{told}; the driver is 570\.133\.20") as caught:
+        await serve(Settings(home=driver.parent), DEFAULT_HANDLERS)
+    assert "580" in caught.value.hint
+
+
+async def test_a_worker_of_the_other_build_than_the_settings_ask_for_takes_no_job(tmp_path: Path) -> None:
+    with refused(ErrorCode.ENGINE_FAILED, match="runs on cpu only"):
+        await serve(Settings(home=tmp_path, engine_device="cuda"), DEFAULT_HANDLERS)
+
+
+def test_a_usable_gpu_is_found_without_torch_in_this_process(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (driver.parent / "torch.py").write_text(TORCH.format(usable=True))
+    monkeypatch.setenv("PYTHONPATH", str(driver.parent))
+    monkeypatch.setattr(device, "distribution", lambda: ("vllm", "0.32.0"))
+    assert device.device_to_come(Settings(home=driver.parent)) == "cuda"
