@@ -184,6 +184,25 @@ def test_a_folder_of_ones_own_takes_the_place_of_the_volume_and_is_never_written
     assert volumes(found["models"])["/srv/models"]["type"] == "volume"
 
 
+@pytest.mark.parametrize(
+    ("name", "variable", "gib"),
+    [("worker-gpu", "HEMOSTAT_GPU_WORKER_MEMORY", 32), ("serve-gpu", "HEMOSTAT_GPU_SERVE_MEMORY", 64)],
+)
+def test_memory_of_what_runs_on_gpus_is_a_variable(
+    name: str, variable: str, gib: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def limits() -> dict[str, int]:
+        project.cache_clear()
+        return {one: int(found["deploy"]["resources"]["limits"]["memory"]) for one, found in services().items()}
+
+    monkeypatch.delenv(variable, raising=False)
+    before = limits()
+    assert before[name] == gib << 30
+    monkeypatch.setenv(variable, "200g")
+    assert limits() == before | {name: 200 << 30}
+    project.cache_clear()
+
+
 def test_no_secret_stands_in_the_file() -> None:
     text = (ROOT / "docker-compose.yml").read_text()
     assert not re.search(r"(?i)password: *[^/\s]|redis://[^$]*:[^$]*@", text)
