@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.answering.prompts import Prompts
-from workers.distributions.divergence import Divergence
 from workers.distributions.reference_store import ReferenceStore
 from workers.distributions.token_values import TokenValues
 from workers.engine.room import EngineRoom
+from workers.measuring.beside import divergence_beside
 from workers.measuring.passes import divergence_of, score_into_store
 from workers.measuring.plan import Scratch, plan_fingerprint
 from workers.measuring.sides import Sides
@@ -69,7 +69,7 @@ def likelihoods(
     other = room.engine(
         sides.candidate.info, length, dtype=sides.dtype, load=False, check_cancelled=context.check_cancelled
     )
-    divergence = Divergence(sides.reference.head, sides.candidate.head, precision="float32", device=room.pool.device)
+    divergence = divergence_beside(sides.reference.head, sides.candidate.head, precision="float32", pool=room.pool)
     plan = plan_fingerprint([key, sides.candidate.weights, str(other.identity), "float32"])
     values, _ = divergence_of(
         other,

@@ -82,8 +82,8 @@ class EnginePool:
             self.close()
         self.share = share
 
-    def make_room(self, needed: int, *, keep: int | None = None) -> None:
-        """Ends the least recently used engines until at most `keep` are warm and `needed` bytes are free.
+    def make_room(self, needed: int, *, keep: int | None = None, what: str = "the model") -> None:
+        """Ends the least recently used engines until at most `keep` are warm and the bytes that `what` needs are free.
 
         Raises ENGINE_OUT_OF_MEMORY if that much cannot be had.
         """
@@ -94,7 +94,7 @@ class EnginePool:
         if free < needed:
             raise HemostatError(
                 ErrorCode.ENGINE_OUT_OF_MEMORY,
-                f"the model needs about {needed / 1e9:.2f} GB on the {self.device}, {free / 1e9:.2f} GB are free; "
+                f"{what} needs about {needed / 1e9:.2f} GB on the {self.device}, {free / 1e9:.2f} GB are free; "
                 f"this process holds {held_bytes(self.device) / 1e9:.2f} GB",
                 hint=MEMORY_HINT if self.share == 1 else SHARE_HINT,
             )

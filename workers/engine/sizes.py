@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Protocol
 
 from app.contracts.blocks import RANK
 from app.models.checkpoint import CheckpointInfo
@@ -88,13 +88,28 @@ def engine_bytes(weights: int, kv_cache: int, split: Split, device: str) -> int:
     return weights // split.ranks + kv_cache + OVERHEAD_BYTES
 
 
-def divergence_bytes(info: CheckpointInfo, device: str) -> int:
-    """Bytes of a GPU that a divergence of two models with one head takes: the head in bf16, and a tile of logits of
-    both. 0 on a CPU."""
+class Matrix(Protocol):
+    """A model or its head: the size of the matrix that makes logits."""
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens, V."""
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the hidden state, D."""
+
+
+def divergence_bytes(
+    reference: Matrix, device: str, *, candidate: Matrix | None = None, precision: str = "fast"
+) -> int:
+    """Bytes of a GPU that a divergence takes: the head, and a tile of logits of both models. If the `candidate` has
+    another head, both, and what the difference is computed with. 0 on a CPU."""
     if device == "cpu":
         return 0
-    positions = 512 if info.vocabulary <= 2**17 else 256  # as `workers.distributions.divergence`
-    return ITEM_BYTES["bfloat16"] * info.vocabulary * (info.hidden_size + 2 * positions)
+    positions = 512 if reference.vocabulary <= 2**17 else 256  # as `workers.distributions.divergence`
+    widths = reference.hidden_size if candidate is None else 2 * (reference.hidden_size + candidate.hidden_size)
+    return (4 if precision == "float32" else 2) * reference.vocabulary * (widths + 2 * positions)
 
 
 def step_tokens(info: CheckpointInfo, batch_tokens: int, device: str) -> int:

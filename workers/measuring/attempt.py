@@ -223,7 +223,7 @@ class Attempt:
                 store=self._store,
                 key=scored.key,
                 precision=precision,
-                device=self._room.pool.device,
+                pool=self._room.pool,
                 context=self._context,
             )
 

@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 
 from app.contracts.report import KernelTerm, NoiseFloor
 from app.models.checkpoint import inspect
-from workers.distributions.divergence import Divergence, Precision
+from workers.distributions.divergence import Precision
 from workers.distributions.head import Head
 from workers.distributions.reference_store import ReferenceStore, StoredHidden
 from workers.distributions.token_values import Positions
+from workers.engine.pool import EnginePool
 from workers.engine.room import EngineRoom
 from workers.engine.scoring import ScoringEngine
+from workers.measuring.beside import divergence_beside
 from workers.measuring.passes import States, divergence_of, score_into_store
 from workers.measuring.plan import spread
 from workers.measuring.sides import Side, Sides, checkpoint_store
@@ -73,7 +75,7 @@ def noise_floor(
     store: ReferenceStore,
     key: str,
     precision: Precision,
-    device: str,
+    pool: EnginePool,
     context: JobContext,
 ) -> Floor:
     """The reference against itself with one window an engine step instead of many: of a few windows, and of more where
@@ -89,7 +91,7 @@ def noise_floor(
             engine,
             [corpus.windows[index] for index in chosen],
             lambda index: stored.window(chosen[index]),
-            Divergence(reference.head, reference.head, precision=precision, device=device),
+            divergence_beside(reference.head, reference.head, precision=precision, pool=pool),
             context=context,
             phase="noise_floor",
             batch=1,
@@ -168,7 +170,7 @@ def kernel_term(
     plain: Dequantized,
     *,
     precision: Precision,
-    device: str,
+    pool: EnginePool,
     context: JobContext,
 ) -> KernelTerm:
     """KL(dequantized ‖ packed) at the chosen windows' scored positions, with the packed candidate in `engine`, or its
@@ -178,7 +180,7 @@ def kernel_term(
         engine,
         [corpus.windows[index] for index in plain.chosen],
         plain.stored.window,
-        Divergence(plain.head, sides.candidate.head, precision=precision, device=device),
+        divergence_beside(plain.head, sides.candidate.head, precision=precision, pool=pool),
         context=context,
         phase="kernel_term",
     )

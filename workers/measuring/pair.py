@@ -23,7 +23,7 @@ from app.contracts.report import KernelTerm, Report
 from app.contracts.request import JobRequest
 from app.models.checkpoint import CheckpointInfo, same_model
 from app.models.packing import kept_packed
-from workers.distributions.divergence import Divergence, Precision
+from workers.distributions.divergence import Precision
 from workers.distributions.token_values import Positions, TokenValues
 from workers.engine.room import EngineRoom
 from workers.measuring.assemble import (
@@ -38,6 +38,7 @@ from workers.measuring.assemble import (
 )
 from workers.measuring.attempt import Attempt, Beside, ReferenceRun
 from workers.measuring.attempt import counted as engines_counted
+from workers.measuring.beside import divergence_beside
 from workers.measuring.classify import Classified
 from workers.measuring.floor import Dequantized, Floor, kernel_term, score_dequantized
 from workers.measuring.limitations import limits_of
@@ -202,7 +203,6 @@ class PairAttempt(Attempt):
     def measure(self, pair: Pair, precision: Precision) -> Measured:
         """The candidate's values over the whole text. Raises what engines raise, and what head checks do."""
         sides, corpus, watch, context = pair.sides, pair.corpus, self._watch, self._context
-        device = self._room.pool.device
         positions = positions_of(corpus)
         run = self._reference(sides, corpus, precision)
         plain = self._dequantized(sides, corpus, run)
@@ -215,7 +215,9 @@ class PairAttempt(Attempt):
                 engine,
                 corpus.windows,
                 run.window,
-                Divergence(sides.reference.head, sides.candidate.head, precision=precision, device=device),
+                divergence_beside(
+                    sides.reference.head, sides.candidate.head, precision=precision, pool=self._room.pool
+                ),
                 context=context,
                 phase="candidate",
                 scratch=Scratch.open(context.scratch / "candidate", plan),
@@ -224,7 +226,14 @@ class PairAttempt(Attempt):
         if plain is not None:
             with watch.phase("kernel_term"):
                 term = kernel_term(
-                    engine, sides, corpus, positions, plain, precision=precision, device=device, context=context
+                    engine,
+                    sides,
+                    corpus,
+                    positions,
+                    plain,
+                    precision=precision,
+                    pool=self._room.pool,
+                    context=context,
                 )
         return Measured(
             request=self._shared,

@@ -24,7 +24,7 @@ from app.files import write_atomically
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.recipes import canonical_json
 from app.recipes.recipe import Recipe
-from workers.distributions.divergence import Divergence, Precision
+from workers.distributions.divergence import Precision
 from workers.distributions.head import Head
 from workers.distributions.intervals import Clusters
 from workers.distributions.token_values import Positions, TokenValues
@@ -32,6 +32,7 @@ from workers.engine.device import identity
 from workers.engine.pool import resolve_dtype
 from workers.engine.room import EngineRoom
 from workers.engine.scoring import ScoringEngine
+from workers.measuring.beside import divergence_beside
 from workers.measuring.passes import divergence_of, tokens_of
 from workers.measuring.plan import Scratch, plan_fingerprint
 from workers.measuring.sets import Part
@@ -282,7 +283,7 @@ class Bench:
             engine,
             [part.corpus.windows[index] for index in part.windows],
             lambda index: stored.window(part.windows[index]),
-            Divergence(self._reference.head, head, precision=PRECISION, device=self._room.pool.device),
+            divergence_beside(self._reference.head, head, precision=PRECISION, pool=self._room.pool),
             context=context,
             phase=phase,
             scratch=Scratch.open(folder, plan),

@@ -17,9 +17,10 @@ from workers.diagnosis.trajectory.prompts import Prompt, check_context, make_pro
 from workers.diagnosis.trajectory.report import Found, Measured, build_report
 from workers.diagnosis.trajectory.scoring import TextPool
 from workers.diagnosis.trajectory.shapes import distances_after
-from workers.distributions.divergence import Divergence, Precision
+from workers.distributions.divergence import Precision
 from workers.engine.room import EngineRoom
 from workers.measuring.attempt import Attempt, Scored, counted
+from workers.measuring.beside import divergence_beside
 from workers.measuring.passes import StoredStates, divergence_of
 from workers.measuring.plan import Scratch, plan_fingerprint
 from workers.measuring.sides import Sides, resolve
@@ -176,8 +177,8 @@ class _Trajectory(Attempt):
                 StoredStates(own.stored),
                 corpus.windows,
                 lambda place: scored.stored.window(numbers[place]),
-                Divergence(
-                    sides.reference.head, sides.candidate.head, precision=PRECISION, device=self._room.pool.device
+                divergence_beside(
+                    sides.reference.head, sides.candidate.head, precision=PRECISION, pool=self._room.pool
                 ),
                 context=context,
                 phase="divergence",

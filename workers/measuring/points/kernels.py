@@ -164,7 +164,7 @@ class KernelTerms:
             self._ground.part.where,
             plain,
             precision=PRECISION,
-            device=self._room.pool.device,
+            pool=self._room.pool,
             context=steps.as_context,
         )
         plain.stored.close()

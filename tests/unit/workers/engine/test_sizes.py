@@ -1,14 +1,17 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from app.models.checkpoint import inspect
 from app.settings import Settings
+from tests.support.divergences import PRECISIONS
 from workers import products
 from workers.distributions import divergence
+from workers.distributions.divergence import Precision
 from workers.distributions.head import Head
 from workers.engine.sizes import divergence_bytes, kv_cache_bytes, single_row_bytes, step_tokens, weight_bytes
 
@@ -109,15 +112,35 @@ def test_packed_weights_count_as_they_are_packed(tiny: Tiny) -> None:
     assert weight_bytes(info, "bfloat16", "cpu", head=True) == info.bytes
 
 
-@pytest.mark.parametrize("vocabulary", [128_000, 152_064])
-def test_a_divergence_of_one_head_takes_what_is_left_for_it_on_a_gpu(
-    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, vocabulary: int
-) -> None:
-    info = replace(inspect(tiny("llama")), vocabulary=vocabulary, hidden_size=1024)
+def head(vocabulary: int, width: int, value: int) -> Head:
+    """One number, of which the host holds no copy."""
+    return Head(torch.tensor(value, dtype=torch.bfloat16).expand(vocabulary, width), None, 1.0, None, "one number")
+
+
+def bytes_on_meta(*holders: Any) -> int:
+    """Of the tensors there that are attributes, and of the heads among these; each counts once."""
+    values = [one for holder in holders for one in vars(holder).values()]
+    tensors = [one.weight_VD if isinstance(one, Head) else one for one in values]
+    there = [one for one in tensors if isinstance(one, torch.Tensor) and one.device.type == "meta"]
+    return sum(one.nbytes for one in {id(one): one for one in there}.values())
+
+
+PAIRS = {"same": (128, 0), "differ": (128, 1), "widths differ": (64, 0)}
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(divergence.CHUNK, "meta", divergence.CHUNK["cuda"])
-    weight_VD = torch.empty(vocabulary, 1024, dtype=torch.bfloat16, device="meta")
-    head = Head(weight_VD, None, 1.0, None, "no numbers")
-    made = divergence.Divergence(head, head, device="meta")
-    held = {id(one): one for one in vars(made).values() if isinstance(one, torch.Tensor)}
-    assert divergence_bytes(info, "cuda") == pytest.approx(sum(one.nbytes for one in held.values()), rel=0.01)
-    assert divergence_bytes(info, "cpu") == 0
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("vocabulary", [128_000, 152_064])
+def test_a_divergence_takes_what_is_left_for_it_on_a_gpu(vocabulary: int, pair: str, precision: Precision) -> None:
+    one, other = head(vocabulary, 128, 0), head(vocabulary, *PAIRS[pair])
+    made = divergence.Divergence(one, other, precision=precision, device="meta")
+    candidate = None if pair == "same" else other
+    found = divergence_bytes(one, "cuda", candidate=candidate, precision=precision)
+    assert found == pytest.approx(bytes_on_meta(made), rel=0.01)
+    assert divergence_bytes(one, "cpu", candidate=candidate) == 0

@@ -9,6 +9,7 @@ import pytest
 
 from workers.distributions.reference_store import ReferenceStore, StoredHidden
 from workers.distributions.token_values import Positions
+from workers.engine.pool import EnginePool
 from workers.engine.scoring import ScoringEngine
 from workers.measuring import floor as module
 from workers.measuring.floor import Floor, floor_windows, noise_floor
@@ -63,7 +64,7 @@ def measure(monkeypatch: pytest.MonkeyPatch, store: PlayedStore, kl: float, step
         return SimpleNamespace(finite=np.ones(found.size, np.bool_), kl=found), 0
 
     monkeypatch.setattr(module, "divergence_of", divergence_of)
-    monkeypatch.setattr(module, "Divergence", lambda *_, **__: None)
+    monkeypatch.setattr(module, "divergence_beside", lambda *_, **__: None)
     corpus = SimpleNamespace(windows=[SimpleNamespace(tokens=[0] * 512)] * 20)
     floor = noise_floor(
         cast(ScoringEngine, SimpleNamespace(windows_per_step=lambda _: step)),
@@ -74,7 +75,7 @@ def measure(monkeypatch: pytest.MonkeyPatch, store: PlayedStore, kl: float, step
         store=cast(ReferenceStore, store),
         key="key",
         precision="fast",
-        device="cpu",
+        pool=cast(EnginePool, None),
         context=cast(JobContext, None),
     )
     return floor, asked
