@@ -112,6 +112,16 @@ def divergence_bytes(
     return (4 if precision == "float32" else 2) * reference.vocabulary * (widths + 2 * positions)
 
 
+def scorer_bytes(reference: Matrix, candidate: Matrix, device: str, dtype: str, *, same: bool) -> int:
+    """Bytes of a GPU that the scores of served requests take (`workers.calibration.online.scoring`): a divergence of
+    both models, one of the candidate against itself, and both heads in `dtype`. `same`: both have one matrix."""
+    if device == "cpu":
+        return 0
+    apart = divergence_bytes(reference, device, candidate=None if same else candidate)
+    heads = ITEM_BYTES[dtype] * sum(one.vocabulary * one.hidden_size for one in (reference, candidate))
+    return apart + divergence_bytes(candidate, device) + heads
+
+
 def step_tokens(info: CheckpointInfo, batch_tokens: int, device: str) -> int:
     """Most tokens of one step, the same for the same checkpoint: a batch's shape must not depend on the clock.
     `batch_tokens` is what the settings allow (`engine_batch_tokens`), `device` is `cpu` or `cuda`."""

@@ -23,7 +23,7 @@ from workers.engine.pool import context_length, resolve_dtype
 from workers.engine.resident import Weights
 from workers.engine.room import EngineRoom
 from workers.engine.scoring import ScoringEngine
-from workers.engine.sizes import divergence_bytes, engine_bytes, kv_cache_bytes, step_tokens, weight_bytes
+from workers.engine.sizes import divergence_bytes, engine_bytes, kv_cache_bytes, scorer_bytes, step_tokens, weight_bytes
 from workers.engine.split import Split
 from workers.measuring.sides import Sides, modify, resolve
 
@@ -161,21 +161,32 @@ class Models:
         free = available_bytes(self.device)
         budget = min(free, int(share * total_bytes(self.device)))
         infos = {"reference": self.sides.reference.info, "candidate": self.sides.candidate.info}
-        each = (needed_bytes(info, self.settings, self.device, self.dtype, self.longest) for info in infos.values())
-        # A divergence for what was served raw, and one for the candidate against itself.
-        needed = sum(each) + 2 * divergence_bytes(infos["reference"], self.device)
+        each = [needed_bytes(info, self.settings, self.device, self.dtype, self.longest) for info in infos.values()]
+        scorer = self._scorer_bytes()
+        needed = sum(each) + scorer
         if needed <= budget:
             self._rooms.append(EngineRoom(self.settings))
         else:
             logger.info("both models need %.2f GB, their share is %.2f GB: they take turns", needed / 1e9, budget / 1e9)
         for room in self._rooms:
             room.take_share(share)
+        if not self.apart:
+            # Beside what scores, an engine that starts later leaves room for another divergence.
+            beside = divergence_bytes(infos["reference"], self.device)
+            self._rooms[0].pool.make_room(max(each) + scorer + beside, what="one model and what scores it")
         engines: dict[Role, ScoringEngine] = {}
         for role, room in zip(ROLES, (self._rooms * 2)[: len(ROLES)] if not self.apart else self._rooms, strict=True):
             engines[role] = room.engine(
                 infos[role], self.longest, dtype=self.dtype, load=self.apart, check_cancelled=check_cancelled
             )
         return engines
+
+    def _scorer_bytes(self) -> int:
+        """What a `Scorer` of both takes beside the engines. A CPU's is not counted, and its heads are not read yet."""
+        if self.device == "cpu":
+            return 0
+        one, other = self.sides.reference.head, self.sides.candidate.head
+        return scorer_bytes(one, other, self.device, self.dtype, same=one.same_matrix(other))
 
 
 def longest_window(deployment: Deployment, *infos: CheckpointInfo) -> int:

@@ -10,10 +10,18 @@ from app.models.checkpoint import inspect
 from app.settings import Settings
 from tests.support.divergences import PRECISIONS
 from workers import products
+from workers.calibration.online.scoring import Scorer
 from workers.distributions import divergence
 from workers.distributions.divergence import Precision
 from workers.distributions.head import Head
-from workers.engine.sizes import divergence_bytes, kv_cache_bytes, single_row_bytes, step_tokens, weight_bytes
+from workers.engine.sizes import (
+    divergence_bytes,
+    kv_cache_bytes,
+    scorer_bytes,
+    single_row_bytes,
+    step_tokens,
+    weight_bytes,
+)
 
 Tiny = Callable[..., Path]
 
@@ -144,3 +152,13 @@ def test_a_divergence_takes_what_is_left_for_it_on_a_gpu(vocabulary: int, pair: 
     found = divergence_bytes(one, "cuda", candidate=candidate, precision=precision)
     assert found == pytest.approx(bytes_on_meta(made), rel=0.01)
     assert divergence_bytes(one, "cpu", candidate=candidate) == 0
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize("pair", PAIRS)
+def test_the_scores_of_served_requests_take_what_the_shadow_leaves_for_them(pair: str) -> None:
+    one, other = head(128_000, 128, 0), head(128_000, *PAIRS[pair])
+    made = Scorer(one, other, device="meta")
+    found = scorer_bytes(one, other, "cuda", "bfloat16", same=pair == "same")
+    assert found == pytest.approx(bytes_on_meta(made, made._divergence, made._same), rel=0.01)
+    assert scorer_bytes(one, other, "cpu", "bfloat16", same=False) == 0
