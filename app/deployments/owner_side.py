@@ -4,6 +4,7 @@ from. A hash a deployment.
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import re
 import uuid
@@ -24,6 +25,7 @@ from app.deployments import keys
 from app.deployments.place_side import PlaceSide, most_devices, planned, refused
 from app.deployments.placement import host_to_come
 from app.deployments.record import patch_fields, read_deployment, request_fields
+from app.deployments.room_for_weights import too_small
 from app.deployments.scripts import Evidence, as_text
 from app.jobs.ids import new_ulid
 from app.jobs.store import Idempotency
@@ -55,8 +57,8 @@ class OwnerSide(PlaceSide):
         """Writes the record of a deployment; the agent starts its processes. Raises DEPLOYMENT_EXISTS.
 
         `hold`: the request's idempotency key; it means the deployment from now on. `within_memory`: raises
-        DEPLOYMENT_CONFLICT if the devices have no room for it beside the others. What is written was counted when it
-        is: of two requests at one time only one gets the last share.
+        DEPLOYMENT_CONFLICT if the devices have no room for it beside the others, or a share does not hold the weights.
+        What is written was counted when it is: of two requests at one time only one gets the last share.
 
         Nothing else is checked here: that its model, recipe and profile are right is for `app.deployments.service`.
         """
@@ -247,7 +249,8 @@ class OwnerSide(PlaceSide):
         With a refusal it is outdated, so that the script can say what else is wrong.
         """
         turn = cast(str, await self.client.get(keys.TURN) or "none")
-        others = [one for one in await self.list() if one.id != asked.id]
+        listed = await self.list()
+        others = [one for one in listed if one.id != asked.id]
         deployments = sorted([*others, asked], key=lambda one: one.id)
         hosts = await self.hosts() or [host_to_come(most_devices(self.settings, deployments))]
         said = await self.reports(one.id for one in deployments)
@@ -256,4 +259,6 @@ class OwnerSide(PlaceSide):
         for one in deployments:
             if one.name in plan.lacking and one.name not in before:
                 return "refused", refused(self.settings, plan, one, pointer="/replicas")
-        return turn, None
+        new = len(others) == len(listed)
+        refusal = await asyncio.to_thread(too_small, self.settings, plan, asked) if new else None
+        return ("refused" if refusal else turn), refusal

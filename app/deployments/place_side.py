@@ -73,6 +73,19 @@ def planned(settings: Settings, hosts: Sequence[HostReport], deployments: Iterab
     return place(hosts, wanted, reserved=settings.share_diagnosis)
 
 
+def shares_devices(here: HostReport, hosts: Sequence[HostReport], plan: Plan, said: Reports) -> bool:
+    """Whether a process of a deployment is on a device of `here`, or is to be. Another container of the same machine
+    may number the devices in another way: there any device counts."""
+    machines = {host.host: host.machine for host in hosts if host.machine}
+    to_be = [spot for spots in plan.spots.values() for spot in spots.values()]
+    held = [spot for reports in said.values() for spot in _held(reports).values()]
+    own = {device.id for device in here.devices}
+    return any(
+        bool(own & set(spot.devices)) if spot.host == here.host else machines.get(spot.host) == here.machine
+        for spot in (*to_be, *held)
+    )
+
+
 def most_devices(settings: Settings, deployments: Iterable[Deployment]) -> int:
     """Devices of the process that is on most."""
     return max(need.devices for one in deployments for need in _needs(settings, one).values())

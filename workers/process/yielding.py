@@ -13,6 +13,7 @@ No other job waits longer for one fit than that, and what the attempt had to do 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from typing import Final, cast
@@ -22,6 +23,9 @@ from redis.exceptions import RedisError
 from app.contracts.errors import HemostatError
 from app.contracts.job import JobStatus
 from app.deployments import keys as deployment_keys
+from app.deployments.devices import own_host
+from app.deployments.place_side import planned, shares_devices
+from app.deployments.store import DeploymentStore
 from app.jobs import keys
 from app.jobs.record import Claim
 from app.jobs.store import JobStore
@@ -109,6 +113,16 @@ async def _fits(store: JobStore, deployment: str | None, job_id: str) -> bool:
 
 
 async def worker_share(store: JobStore, settings: Settings) -> float:
-    """What a worker's engines may take of a GPU's memory: its share if there are deployments, else all of it. Raises
-    `RedisError`."""
-    return settings.share_diagnosis if await store.client.zcard(deployment_keys.INDEX) else 1.0
+    """What a worker's engines may take of a GPU's memory: all of it, unless an agent places a process of a deployment
+    on a device of this machine. Raises `RedisError`."""
+    deployments = DeploymentStore(store.client, settings)
+    try:
+        found = await deployments.list()
+        if not found:
+            return 1.0
+        hosts, said = await deployments.hosts(), await deployments.reports(one.id for one in found)
+        here = await asyncio.to_thread(own_host)
+    except (HemostatError, ValueError):  # no driver that answers, or a record of another version
+        return settings.share_diagnosis
+    plan = planned(settings, hosts, found, said)
+    return settings.share_diagnosis if shares_devices(here, hosts, plan, said) else 1.0

@@ -1,6 +1,7 @@
 """The devices of a host, as a driver's program lists them."""
 
 import os
+from pathlib import Path
 
 import psutil
 import pytest
@@ -49,6 +50,12 @@ def test_a_gpu_worker_without_a_driver_that_answers_announces_nothing(gpus, tmp_
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
     with pytest.raises(HemostatError, match="lists none"):
         devices.own_devices()
+
+
+def test_containers_of_one_machine_announce_the_same_machine(gpus, tmp_path):
+    assert devices.own_host().machine == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    gpus.setattr(devices, "_BOOT", tmp_path / "none")
+    assert devices.own_host().machine == ""
 
 
 def test_a_process_sees_its_devices_in_the_order_of_nvidia_smi(gpus):

@@ -14,12 +14,13 @@ from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.safetensors_header import TensorInfo
 from app.models.shapes import expected_tensors
 from app.settings import Settings
+from workers.calibration.verified.models import kept_tokens
 from workers.engine import pool as module
 from workers.engine.launch import EngineOptions
 from workers.engine.pool import EnginePool, needed_bytes
 from workers.engine.resident import ResidentEngine
 from workers.engine.serving.arguments import gpu_cache_bytes
-from workers.engine.sizes import kv_cache_bytes
+from workers.engine.sizes import kv_cache_bytes, scorer_bytes
 from workers.engine.split import Split
 
 Tiny = Callable[..., Path]
@@ -97,6 +98,38 @@ def test_which_card_holds_which_model(
     assert {card for card in CARDS if scored_bytes(info) <= bytes_of(card) - context} == scored
     assert {card for card in CARDS if serves(card, 1.0)} == served
     assert {card for card in CARDS if serves(card, Settings().share_serving)} == quarter
+
+
+@pytest.mark.parametrize(
+    ("name", "worker", "shadow", "verify"),
+    [  # cards whose default shares hold a worker's engine; one model and the scores of the shadow; verified decoding
+        ("Qwen2.5-0.5B", {24, 40, 80, 141}, {40, 80, 141}, {40, 80, 141}),
+        ("Llama-3.2-3B", {40, 80, 141}, {141}, set()),
+        ("Llama-3.1-8B", {141}, set(), set()),
+        ("Qwen2.5-14B", set(), set(), set()),
+        ("Qwen2.5-32B", set(), set(), set()),
+        ("Llama-3.1-70B", set(), set(), set()),
+    ],
+)
+def test_which_card_holds_what_is_beside_a_replica_by_the_default_shares(
+    tiny: Tiny, name: str, worker: set[int], shadow: set[int], verify: set[int]
+) -> None:
+    info, settings = info_of(name, tiny), Settings()
+
+    def verifies(card: int) -> bool:
+        head = 4 * info.vocabulary * info.hidden_size
+        budget = int(settings.share_verify * bytes_of(card)) - head
+        try:
+            kept_tokens((info, info), budget, "bfloat16", settings.verify_context, settings.verify_streams, "cuda")
+        except HemostatError as error:
+            assert error.code is ErrorCode.ENGINE_OUT_OF_MEMORY
+            return False
+        return True
+
+    scores = scorer_bytes(info, info, "cuda", "bfloat16", same=True)
+    assert {card for card in CARDS if scored_bytes(info) <= settings.share_diagnosis * bytes_of(card)} == worker
+    assert {card for card in CARDS if scored_bytes(info) + scores <= settings.share_shadow * bytes_of(card)} == shadow
+    assert {card for card in CARDS if verifies(card)} == verify
 
 
 @pytest.mark.parametrize("name", MODELS)
