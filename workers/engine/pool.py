@@ -77,9 +77,13 @@ class EnginePool:
         self.settings = self.settings.model_copy(update=sizes)
 
     def take_share(self, share: float) -> None:
-        """Keeps to `share` from now on. Engines that took more of a GPU end."""
-        if self.device == "cuda" and share < self.share:
-            self.close()
+        """Keeps to `share` from now on, and torch with it. Engines that took more of a GPU end."""
+        if self.device == "cuda" and share != self.share:
+            if share < self.share:
+                self.close()
+            import torch
+
+            torch.cuda.set_per_process_memory_fraction(share)
         self.share = share
 
     def make_room(self, needed: int, *, keep: int | None = None, what: str = "the model") -> None:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import CheckpointInfo, inspect
@@ -158,7 +159,10 @@ def test_the_workers_engines_keep_to_its_share_of_a_gpu_where_there_are_deployme
     monkeypatch.setattr(module, "available_bytes", lambda _: 70 * 10**9)
     monkeypatch.setattr(module, "total_bytes", lambda _: bytes_of(80))
     monkeypatch.setattr(module, "held_bytes", lambda _: 4 * 10**9)
+    fractions: list[float] = []
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", fractions.append)
     pool = EnginePool(Settings(share_diagnosis=0.2))
+    pool.take_share(1.0)
     needed = scored_bytes(info_of("Llama-3.1-8B", tiny))
     pool.make_room(needed)
     pool.take_share(0.2)
@@ -166,6 +170,11 @@ def test_the_workers_engines_keep_to_its_share_of_a_gpu_where_there_are_deployme
     with pytest.raises(HemostatError, match=r"needs about 18\.31 GB .* 13\.10 GB are free.* holds 4\.00 GB") as caught:
         pool.make_room(needed)
     assert "HEMOSTAT_SHARE_DIAGNOSIS" in caught.value.hint
+    pool.take_share(0.2)
+    pool.take_share(1.0)
+    pool.make_room(needed)
+    assert fractions == [0.2, 1.0]
+    pool.take_share(0.2)
     pool.device = "cpu"  # where memory that nobody uses is lent
     pool.make_room(needed)
 
@@ -178,6 +187,7 @@ def test_an_engine_that_lost_a_part_while_idle_is_ended_before_the_next_job_need
     monkeypatch.setattr(module, "available_bytes", lambda _: 70 * 10**9)
     monkeypatch.setattr(module, "total_bytes", lambda _: bytes_of(80))
     monkeypatch.setattr(module, "held_bytes", lambda _: 0)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda _: None)
     pool, info = EnginePool(Settings()), inspect(tiny("llama"))
     pool.take_share(0.2)
     split = Split(2, 1)
