@@ -38,7 +38,7 @@ from workers.measuring.plan import Scratch, plan_fingerprint
 from workers.measuring.sets import Part
 from workers.measuring.sides import Side, checkpoint_store
 from workers.measuring.summary import as_mean, usable
-from workers.process.failures import is_memory, safe_traceback
+from workers.process.failures import safe_traceback, spoils
 from workers.process.handler import JobContext
 from workers.surgery.application import Application, Others
 from workers.surgery.calibration_text import CalibrationTexts
@@ -371,7 +371,7 @@ def _refusals() -> Iterator[None]:
             raise RefusedError(error.detail, error.code) from error
         raise
     except UNFORESEEN as error:
-        if is_memory(error):
+        if spoils(error):
             raise  # the machine's, not the treatment's: with more of it the recipe may be made
         # A fault in one treatment is no reason to lose what the others gave; the traceback is for its author. Not
         # logger.exception, which would print a message that may hold text.

@@ -36,6 +36,8 @@ _MEMORY_WORDS: Final = re.compile(
     r"|No available memory for the cache blocks|ENOMEM",
     re.IGNORECASE,
 )
+# What torch and Triton say of a GPU that failed, at the message's beginning.
+_GPU_WORDS: Final = re.compile(r"CUDA (driver )?error|Triton Error \[CUDA\]")
 _DISK_WORDS: Final = re.compile(
     r"No space left on device|Disk quota exceeded|File too large \(os error 27\)|os error (28|122)\b", re.IGNORECASE
 )
@@ -59,9 +61,7 @@ def explain(exception: BaseException, documents: Iterable[str] = ()) -> Failure:
     """
     if isinstance(exception, HemostatError):
         # The reason behind it decides whether this process may go on. What it holds ends with it.
-        spoiled = exception.code is ErrorCode.ENGINE_OUT_OF_MEMORY or any(
-            is_memory(cause) for cause in _chain(exception)
-        )
+        spoiled = exception.code is ErrorCode.ENGINE_OUT_OF_MEMORY or any(spoils(cause) for cause in _chain(exception))
         return Failure(job_error(exception.code, exception.detail, exception.hint), spoiled)
     chain = list(_chain(exception))
     # Only what it was explicitly raised from: a bug met while a HemostatError was handled is still a bug.
@@ -73,7 +73,7 @@ def explain(exception: BaseException, documents: Iterable[str] = ()) -> Failure:
     if any(_is_disk(cause) for cause in chain):
         detail = "the disk filled up while the job wrote its files"
         return Failure(job_error(ErrorCode.DISK_FULL, detail, _HINT_DISK), spoiled=True)
-    if any(is_memory(cause) for cause in chain):
+    if any(_is_memory(cause) for cause in chain):
         detail = f"memory ran out ({describe(exception, documents)})"
         return Failure(job_error(ErrorCode.ENGINE_OUT_OF_MEMORY, detail, _HINT_MEMORY), spoiled=True)
     if isinstance(exception, ImportError):
@@ -155,7 +155,19 @@ def _chain(exception: BaseException) -> Iterator[BaseException]:
         current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
 
 
-def is_memory(exception: BaseException) -> bool:
+def spoils(exception: BaseException) -> bool:
+    """Whether it is the machine's, and no other job should run in this process: memory ran out, or a GPU failed, which
+    causes are looked at for. After an illegal access or an assertion there every later operator fails too."""
+    return _is_memory(exception) or any(_is_gpu(cause) for cause in _chain(exception))
+
+
+def _is_gpu(exception: BaseException) -> bool:
+    if any(base.__name__ == "AcceleratorError" for base in type(exception).__mro__):
+        return True
+    return isinstance(exception, RuntimeError) and bool(_GPU_WORDS.match(str(exception)))
+
+
+def _is_memory(exception: BaseException) -> bool:
     """Whether it says that memory ran out, in whichever library's words."""
     if any(base.__name__ in _MEMORY_TYPES for base in type(exception).__mro__):
         return True

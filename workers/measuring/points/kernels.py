@@ -31,7 +31,7 @@ from workers.measuring.points.record import PointRecord
 from workers.measuring.points.runner import Setting
 from workers.measuring.recipes import PRECISION, UNFORESEEN, Bench
 from workers.measuring.sides import Sides
-from workers.process.failures import is_memory, safe_traceback
+from workers.process.failures import safe_traceback, spoils
 from workers.process.handler import JobContext
 
 logger = logging.getLogger(__name__)
@@ -176,11 +176,11 @@ class KernelTerms:
 
 
 def _why(error: Exception) -> str:
-    """Why a point has no term, for the report. Raises the error itself where memory ran out."""
+    """Why a point has no term, for the report. Raises the error itself if memory ran out or a GPU failed."""
+    if spoils(error):
+        raise error
     if isinstance(error, HemostatError):
         return error.detail
-    if is_memory(error):
-        raise error
     # Not logger.exception, which would print a message that may hold text.
     logger.error("a kernel term failed\n%s", safe_traceback(error))
     return f"measuring it failed unforeseen ({type(error).__name__})"

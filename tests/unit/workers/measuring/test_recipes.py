@@ -71,7 +71,8 @@ def test_what_the_model_cannot_take_is_a_refusal_and_so_is_a_fault_whose_log_has
 
 def test_what_the_machine_lacks_ends_the_job(tiny: Tiny, tmp_path: Path) -> None:
     memory = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
-    for error in (HemostatError(ErrorCode.DISK_FULL, "full"), memory):
+    gpu = RuntimeError("CUDA error: an illegal memory access was encountered")
+    for error in (HemostatError(ErrorCode.DISK_FULL, "full"), memory, gpu):
         with pytest.raises(type(error)) as caught:
             bench(tiny, tmp_path, failing(error)).make(recipe_of([RTN, REPAIR]))
         assert caught.value is error

@@ -2,9 +2,11 @@ import errno
 import signal
 
 import pytest
+import torch
 
 from app.contracts.errors import CATALOGUE, ErrorCode, HemostatError
-from workers.process.failures import explain, explain_exit, safe_traceback, sanitise, texts_of
+from workers.engine.errors import translate
+from workers.process.failures import explain, explain_exit, safe_traceback, sanitise, spoils, texts_of
 
 TEXT = "The heron waits where the river forgets its own name."
 
@@ -59,13 +61,45 @@ def test_lack_of_memory_is_told_apart(error: Exception) -> None:
 
 
 def test_torch_running_out_of_memory_is_told_apart() -> None:
-    import torch
-
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 58, dtype=torch.uint8)
     assert explain(caught.value).error.code is ErrorCode.ENGINE_OUT_OF_MEMORY
     assert issubclass(torch.OutOfMemoryError, RuntimeError)
     assert explain(raised(torch.OutOfMemoryError("CUDA"))).error.code is ErrorCode.ENGINE_OUT_OF_MEMORY
+
+
+def test_after_the_engine_ran_out_of_memory_the_next_job_has_another_process() -> None:
+    asked = HemostatError(ErrorCode.ENGINE_OUT_OF_MEMORY, "the model needs about 17 GB")
+    caused = HemostatError(ErrorCode.CHECKPOINT_UNSUPPORTED, "vLLM cannot run it")
+    for error in (raised(asked), raised(caused, MemoryError())):
+        failure = explain(error)
+        assert failure.error.detail == error.detail
+        assert failure.spoiled
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("an illegal memory access was encountered"),
+        RuntimeError("CUDA error: device-side assert triggered\nCUDA kernel errors might be asynchronously reported"),
+        RuntimeError("CUDA driver error: unspecified launch failure"),
+        RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"),
+    ],
+)
+def test_after_a_gpu_failed_the_next_job_has_another_process(error: Exception) -> None:
+    translated = raised(translate(error, "while scoring"), raised(error))
+    for met in (translated, raised(error), raised(RuntimeError("engine core failed"), translated)):
+        failure = explain(met)
+        assert failure.spoiled
+        assert spoils(met)
+        assert str(error).partition("\n")[0] in failure.error.detail
+    assert explain(translated).error.code is ErrorCode.ENGINE_FAILED
+
+
+def test_what_only_speaks_of_a_gpu_leaves_the_process_as_it_was() -> None:
+    quoted = raised(translate(ValueError("no CUDA error: a typing error"), "while scoring"), ValueError("odd"))
+    assert not explain(quoted).spoiled
+    assert not spoils(quoted)
 
 
 @pytest.mark.parametrize(
@@ -90,8 +124,6 @@ def test_a_real_full_disk_is_told_apart() -> None:
 
 
 def test_an_error_out_of_torch_is_the_engines_and_any_other_is_internal() -> None:
-    import torch
-
     with pytest.raises(RuntimeError) as caught:
         torch.nn.Linear(4, 2)(torch.ones(2, 3))
     failure = explain(caught.value)
