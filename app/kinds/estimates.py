@@ -36,7 +36,7 @@ class Cost:
     candidate: CheckpointInfo
     documents: int | None
     tokens: int
-    making: float
+    making: float = 0.0
     store: int = 0
     made: int = 0
     seconds: float = 0.0
@@ -47,6 +47,11 @@ class Cost:
     def models(self) -> tuple[CheckpointInfo, CheckpointInfo]:
         """Reference and candidate."""
         return self.reference, self.candidate
+
+    @property
+    def steps(self) -> Pace:
+        """How long recipe steps, block fits and swapped parts take."""
+        return pace.of_steps(self.here, batch_invariant=self.settings.batch_invariant)
 
     def passes(self, tokens: float, *infos: CheckpointInfo) -> float:
         """Seconds of one pass of each model over so many tokens, with what becomes of its hidden states."""
@@ -90,12 +95,12 @@ def estimate(request: JobRequest, registry: Registry, settings: Settings, measur
     texts = [_measure(text, settings) for text in request.texts.values()]
     documents = None if any(count is None for count, _, _ in texts) else sum(count or 0 for count, _, _ in texts)
     tokens = sum(tokens for _, tokens, _ in texts)
-    making, of_steps = surgery_cost(candidate, request.candidate.recipe, here, reference)
-    cost = Cost(registry, settings, here, reference, candidate, documents, tokens, making)
+    cost = Cost(registry, settings, here, reference, candidate, documents, tokens)
+    cost.making, of_steps = surgery_cost(candidate, request.candidate.recipe, cost.steps, reference)
     cost.store = 2 * reference.hidden_size * tokens
     # The modified checkpoint has the size of its source: its weights are simulated in the source's dtype.
     cost.made = candidate.bytes if request.candidate.recipe else 0
-    cost.seconds = making + cost.passes(tokens, reference, candidate)
+    cost.seconds = cost.making + cost.passes(tokens, reference, candidate)
     cost.assumptions = [
         *dict.fromkeys(how for _, _, how in texts),
         f"both models run over the text at {here.tokens_per_second:.0f} tokens/s for "

@@ -141,6 +141,11 @@ class Pace:
         )
 
 
+def of_steps(here: Pace, *, batch_invariant: bool) -> Pace:
+    """Of recipe steps, block fits and swapped parts: a GPU leaves them to the host in batch-invariant mode."""
+    return Pace(TOKENS_PER_SECOND, here.told) if here.card and batch_invariant else here
+
+
 def measured(workers: Iterable[tuple[float | None, str]]) -> Pace | None:
     """Of the workers that live, the fastest: parameters times tokens per second of each one's last pass, and its card,
     empty without a GPU. While none has run a pass, a card's rate is computed; None if there is no card either."""

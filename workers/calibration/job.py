@@ -158,7 +158,7 @@ class _Calibrate(Attempt):
                     sides,
                     sets.fit,
                     scratch,
-                    device=self._room.pool.device,
+                    device=self._room.pool.steps_device,
                     progress=lambda phase, done, total: context.progress("blocks", done, total),
                     check_cancelled=context.check_cancelled,
                 )

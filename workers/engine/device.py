@@ -92,6 +92,17 @@ def _no_gpu(version: str, cuda: str | None) -> HemostatError:
     )
 
 
+def steps_device(settings: Settings) -> str:
+    """Where recipe steps, block fits and swapped parts compute: as `pick_device`, but the host in batch-invariant mode.
+
+    For that mode vLLM replaces operators of the GPU in the whole process, when its first engine starts: `bmm`, `mean`
+    and `softmax`, on compute capability 8 products too. None takes float64, and products lose their derivatives.
+    Raises what `pick_device` raises.
+    """
+    device = pick_device(settings)
+    return "cpu" if settings.batch_invariant else device
+
+
 def check_batch_invariance(device: str) -> None:
     """Raises ENGINE_FAILED if vLLM has no such mode on this device: it needs a GPU of compute capability 8.0."""
     import torch

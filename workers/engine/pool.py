@@ -8,7 +8,15 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import CheckpointInfo
 from app.settings import Settings
 from workers.engine import environment, launch
-from workers.engine.device import DTYPES, available_bytes, check_batch_invariance, held_bytes, pick_device, total_bytes
+from workers.engine.device import (
+    DTYPES,
+    available_bytes,
+    check_batch_invariance,
+    held_bytes,
+    pick_device,
+    steps_device,
+    total_bytes,
+)
 from workers.engine.errors import MEMORY_HINT, SHARE_HINT
 from workers.engine.launch import EngineOptions, never
 from workers.engine.resident import ResidentEngine
@@ -35,7 +43,7 @@ class EnginePool:
         environment.prepare(batch_invariant=settings.batch_invariant)
         launch.load_vllm()
         self.settings = settings
-        self.device = pick_device(settings)
+        self.device, self.steps_device = pick_device(settings), steps_device(settings)
         if settings.batch_invariant:
             check_batch_invariance(self.device)
         self.share = 1.0

@@ -157,8 +157,8 @@ class Attempt:
         origin: CheckpointInfo,
         texts: CalibrationLoader,
     ) -> Sides:
-        """The candidate of `request` after its recipe, made where engines run. Raises what `modify` raises."""
-        device = self._room.pool.device
+        """The candidate of `request` after its recipe. Raises what `modify` raises."""
+        device = self._room.pool.steps_device
         return modify(request, reference, entry, origin, self._context, device=device, calibration=texts)
 
     def _reference(self, sides: Sides, corpus: Corpus, precision: Precision) -> ReferenceRun:

@@ -164,7 +164,7 @@ class Bench:
         return application(
             self._origin,
             recipe,
-            device=self._room.pool.device,
+            device=self._room.pool.steps_device,
             store=self._store,
             reference=self._aligned_with,
             calibration=self._texts,

@@ -12,7 +12,7 @@ from app.kinds.calibrate.request import CALIBRATORS, WITH_BLOCKS, CalibrateReque
 from app.kinds.estimates import ENGINE_START_S, SHIPPED, Cost
 from app.kinds.preflight import Checked
 from app.models.checkpoint import CheckpointInfo
-from app.models.pace import Part
+from app.models.pace import SCORED, Part
 from app.models.shapes import LAYOUTS
 
 # Products of a token's hidden state with the head, that fitting and testing one calibrator take.
@@ -92,7 +92,7 @@ def cost(request: CalibrateRequest, cost: Cost) -> None:
     cost.seconds += cost.here.seconds(FITTED, cost.tokens * count * info.vocabulary * info.hidden_size)
     if walks(names):
         # A walk through both models, and a pass of the corrected candidate over the text in an engine of its own.
-        cost.seconds += cost.passes(cost.tokens, info, info, info)
+        cost.seconds += 2 * cost.steps.seconds(SCORED, cost.tokens * info.parameters) + cost.passes(cost.tokens, info)
         cost.starts += ENGINE_START_S
         cost.assumptions.append("blocks: a walk through both models, and hidden states of the corrected candidate")
     cost.assumptions += [

@@ -41,7 +41,7 @@ def check(request: MitigateRequest, checked: Checked) -> None:
 
 def cost(request: MitigateRequest, cost: Cost) -> None:
     """Adds the search."""
-    seconds, told = search_cost(request, cost.candidate, cost.reference, cost.here)
+    seconds, told = search_cost(request, cost.candidate, cost.reference, cost.steps)
     # Candidate, parts of it, and trials over a part of the text; the front over the rest.
     cost.seconds += cost.passes((PASSES + request.trials / 2) * cost.tokens, cost.candidate) + seconds
     cost.add_checkpoints(request.trials + 1)

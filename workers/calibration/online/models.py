@@ -18,7 +18,7 @@ from app.models.checkpoint import CheckpointInfo
 from app.models.registry import settings_of
 from app.models.shapes import LAYOUTS
 from app.settings import Settings
-from workers.engine.device import available_bytes, pick_device, total_bytes
+from workers.engine.device import available_bytes, steps_device, total_bytes
 from workers.engine.pool import context_length, resolve_dtype
 from workers.engine.resident import Weights
 from workers.engine.room import EngineRoom
@@ -89,7 +89,7 @@ class Models:
         request = CompareRequest(kind="compare", reference=deployment.reference, candidate=deployment.model)
         context = Quiet(settings, check_cancelled)
         reference, entry, origin = resolve(request, context)
-        self.sides: Sides = modify(request, reference, entry, origin, context, device=pick_device(settings))
+        self.sides: Sides = modify(request, reference, entry, origin, context, device=steps_device(settings))
         self.dtype = resolve_dtype(self.sides.dtype)
         self._watched = (self.sides.reference.info, origin)
         self._seen = tuple(Weights.of(info) for info in self._watched)

@@ -17,7 +17,7 @@ from app.settings import Settings
 from workers.calibration.online.models import Quiet, longest_window
 from workers.calibration.verified.verifier import BLOCKS, Verifier
 from workers.distributions.selfcheck import verify_head
-from workers.engine.device import held_bytes, identity, pick_device, total_bytes
+from workers.engine.device import held_bytes, identity, steps_device, total_bytes
 from workers.engine.drafting import refuse_split
 from workers.engine.launch import never
 from workers.engine.pool import resolve_dtype
@@ -59,7 +59,7 @@ class VerifiedModels:
         side, entry, origin = resolve(request, context)
         settings = settings_of(settings, deployment.reference.model)
         refuse_split(settings)
-        self.sides = modify(request, side, entry, origin, context, device=pick_device(settings))
+        self.sides = modify(request, side, entry, origin, context, device=steps_device(settings))
         self.room = EngineRoom(settings)
         self.room.take_share(settings.share_verify)
         self._verifier: Verifier | None = None

@@ -85,6 +85,23 @@ def test_on_a_gpu_a_step_takes_what_its_products_take_there_however_fast_passes_
     assert "as measured on a 2-core CPU" not in told
 
 
+def test_in_batch_invariant_mode_steps_take_what_they_take_on_the_host_and_passes_stay_on_the_gpu(registry, settings):
+    parameters = inspect(registry.resolve("llama").checkpoint_path()).parameters
+    invariant = settings.model_copy(update={"batch_invariant": True})
+    pace = Pace(1.4, "", "NVIDIA A100-SXM4-80GB")
+
+    def repaired(steps, tokens=4096):
+        step = {"type": "repair.lowrank", "rank": 4, "distill_steps": steps, "calibration_window": 128}
+        asked = request(RTN, step, text={"source": "self", "tokens": tokens})
+        return estimate(asked, registry, invariant, pace)
+
+    most, none = repaired(100_000), repaired(0)
+    assert most.seconds - none.seconds == pytest.approx(100_000 * 1024 * parameters / 3e10, rel=1e-3)
+    assert "as measured on a 2-core CPU" in " ".join(most.assumptions)
+    scored = repaired(0, tokens=10**6).seconds - none.seconds
+    assert scored == pytest.approx(2 * (10**6 - 4096) * parameters / (1.4 * 134.5e6), rel=1e-2)
+
+
 def test_on_a_gpu_a_pass_takes_what_it_took_there(registry, settings):
     tokens = 1_000_000
     info = inspect(registry.resolve("llama").checkpoint_path())

@@ -17,6 +17,7 @@ from workers.engine.device import (
     distribution,
     identity,
     pick_device,
+    steps_device,
 )
 from workers.engine.environment import BATCH_INVARIANT
 from workers.engine.launch import load_vllm
@@ -112,6 +113,14 @@ def test_batch_invariance_needs_a_gpu_that_has_it(hopper: pytest.MonkeyPatch) ->
     hopper.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
     with pytest.raises(HemostatError, match="no such mode on this cuda"):
         check_batch_invariance("cuda")
+
+
+def test_where_vllm_replaces_operators_of_the_gpu_steps_compute_on_the_host(hopper: pytest.MonkeyPatch) -> None:
+    load_vllm()  # before the mode is set, which vLLM reads when it is imported
+    hopper.setenv(BATCH_INVARIANT, "0")
+    for given, where in ((Settings(), "cuda"), (Settings(batch_invariant=True), "cpu")):
+        pool = EnginePool(given)
+        assert (pool.device, pool.steps_device, steps_device(given)) == ("cuda", where, where)
 
 
 def test_no_pool_of_engines_opens_in_a_mode_that_a_processor_has_not(monkeypatch: pytest.MonkeyPatch) -> None:

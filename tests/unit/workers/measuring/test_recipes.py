@@ -26,7 +26,7 @@ RTN = {"type": "quantize.rtn", "bits": 4, "group_size": 32}
 REPAIR = {"type": "repair.lowrank", "rank": 4, "block_epochs": 0, "distill_steps": 0}
 
 
-def bench(tiny: Tiny, home: Path, texts: Callable[..., Any]) -> Bench:
+def bench(tiny: Tiny, home: Path, texts: Callable[..., Any], device: str = "cpu") -> Bench:
     info = inspect(tiny())
     return Bench(
         reference=Side("tiny", info, fingerprint(info.path), info.path),
@@ -35,7 +35,7 @@ def bench(tiny: Tiny, home: Path, texts: Callable[..., Any]) -> Bench:
         window=64,
         texts=texts,
         others=lambda step: tiny(seed=1) if step.type == "merge.linear" else None,
-        room=cast("Any", SimpleNamespace(pool=SimpleNamespace(device="cpu"))),
+        room=cast("Any", SimpleNamespace(pool=SimpleNamespace(device=device, steps_device="cpu"))),
         context=cast("Any", Context(Settings(home=home), home)),
     )
 
@@ -56,6 +56,11 @@ def no_text(words: str = "no text") -> Callable[[Any], Any]:
 def test_a_trial_takes_the_other_models_that_the_candidate_took(tiny: Tiny, tmp_path: Path) -> None:
     with bench(tiny, tmp_path, no_text()).make(recipe_of([MERGE, RTN])) as modified:
         assert [kind for step in modified.manifest.steps for kind in step.types] == ["merge.linear", "quantize.rtn"]
+
+
+def test_steps_compute_where_the_pool_says_and_not_where_engines_run(tiny: Tiny, tmp_path: Path) -> None:
+    with bench(tiny, tmp_path, no_text(), device="nowhere").make(recipe_of([RTN])) as modified:
+        assert [kind for step in modified.manifest.steps for kind in step.types] == ["quantize.rtn"]
 
 
 def test_what_the_model_cannot_take_is_a_refusal_and_so_is_a_fault_whose_log_has_no_text(

@@ -61,7 +61,7 @@ class Job:
                 "merge.linear": self.partner,
                 "adapter.lora": self.folder / "adapter",
             }.get(getattr(step, "type", "")),
-            room=cast("Any", SimpleNamespace(pool=SimpleNamespace(device="cpu"))),
+            room=cast("Any", SimpleNamespace(pool=SimpleNamespace(steps_device="cpu"))),
             context=context,
         )
         ground = SimpleNamespace(
