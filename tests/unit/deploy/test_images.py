@@ -60,6 +60,21 @@ def test_the_compiler_of_the_gpu_build_is_of_the_release_of_torchs_cuda() -> Non
     assert {name: versions[name] for name in tools} == dict.fromkeys(tools, versions["cuda-toolkit"])
 
 
+def test_both_of_cudas_packages_for_python_are_of_one_release() -> None:
+    """torch brings one of them, vLLM the other, which asks for the first of its own release."""
+    locked = "\n".join((ROOT / "requirements" / f"{name}.lock").read_text() for name in ("torch", "worker-gpu"))
+    versions = re.findall(r"^cuda-(bindings|python)==(\S+)", locked, flags=re.MULTILINE)
+    assert {name for name, _ in versions} == {"bindings", "python"}
+    assert len({version for _, version in versions}) == 1
+
+
+def test_the_image_of_a_gpu_worker_is_not_built_if_its_worker_cannot_be_imported() -> None:
+    """What a build without a GPU can show of a lock."""
+    after = stage("worker-gpu").rpartition("pip install")[2]
+    commands = re.findall(r"^RUN (?:[^\n]|\\\n)*python -c \"(.+)\"$", after, flags=re.MULTILINE)
+    assert [command for command in commands if "load_vllm()" in command and "vllm.v1.worker.gpu_worker" in command]
+
+
 def pinned(lock: str) -> list[str]:
     return re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements" / f"{lock}.lock").read_text(), flags=re.MULTILINE)
 
