@@ -3,15 +3,18 @@
 import importlib.metadata
 import os
 from dataclasses import dataclass
+from typing import Final
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.processor import LEAST_DRIVER, ask_torch, driver_version
 from app.settings import Settings
 from workers.engine import vllm_names as vllm
-from workers.engine.environment import BATCH_INVARIANT
+from workers.engine.environment import BATCH_INVARIANT, ENGINE, GIVEN
 from workers.engine.split import Split
 
 DTYPES = ("bfloat16", "float16", "float32")
+# Sizes of tiles, which the compiler's cache need not know, but sums are rounded by.
+_TUNED: Final = "VLLM_TUNED_CONFIG_FOLDER"
 
 
 @dataclass(frozen=True)
@@ -159,10 +162,12 @@ def describe_device(device: str) -> str:
 
 
 def _kernel_choices() -> list[str]:
-    """What else decides which kernels vLLM takes on one GPU: whether FlashInfer finds a compiler, and the modes here.
-    From these, the GPU, and the checkpoint vLLM chooses the backend of attention and the kernel of each layer."""
+    """What else decides which kernels vLLM takes on one GPU: whether FlashInfer finds a compiler, the mode, and the
+    variables that vLLM names its compiled kernels by. These are no path of a cache, no port and no key. With the GPU
+    and the checkpoint they decide the backend of attention and the kernel of each layer."""
     choices = [("FlashInfer", vllm.has_flashinfer()), ("batch invariant", os.environ.get(BATCH_INVARIANT) == "1")]
-    return [name for name, chosen in choices if chosen]
+    variables = (GIVEN.keys() & {*vllm.compile_factors(), _TUNED}) - {*ENGINE, BATCH_INVARIANT}
+    return [name for name, chosen in choices if chosen] + [f"{name}={GIVEN[name]}" for name in sorted(variables)]
 
 
 def available_bytes(device: str) -> int:

@@ -52,6 +52,9 @@ ENGINE: dict[str, str] = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
+# Its variables as a person has set them: it sets more of them itself as it starts.
+GIVEN: Final[Mapping[str, str]] = {name: value for name, value in os.environ.items() if name.startswith("VLLM_")}
+
 # vLLM's modules read it when they are imported: a text then scores the same in every batch, on GPUs of 8.0 or higher.
 BATCH_INVARIANT: Final = "VLLM_BATCH_INVARIANT"
 

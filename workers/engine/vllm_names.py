@@ -30,6 +30,7 @@ NAMES: Final = {
         "vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method:UnquantizedFusedMoEMethod"
     ),
     "all_gather": "vllm.distributed:tensor_model_parallel_all_gather",
+    "compile_factors": "vllm.envs:compile_factors",
     "config_utils": "vllm.model_executor.layers.quantization.utils.config_utils",
     "current_platform": "vllm.platforms:current_platform",
     "custom_ops": "vllm._custom_ops",

@@ -19,7 +19,7 @@ from workers.engine.device import (
     pick_device,
     steps_device,
 )
-from workers.engine.environment import BATCH_INVARIANT
+from workers.engine.environment import BATCH_INVARIANT, ENGINE
 from workers.engine.launch import load_vllm
 from workers.engine.pool import EnginePool
 
@@ -92,6 +92,7 @@ def hopper(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     monkeypatch.setattr("vllm.utils.flashinfer.has_flashinfer", lambda: False)
     monkeypatch.delenv(BATCH_INVARIANT, raising=False)
+    monkeypatch.setattr(device, "GIVEN", {})
     return monkeypatch
 
 
@@ -106,6 +107,42 @@ def test_on_a_gpu_all_that_chooses_the_kernels_is_part_of_the_identity(hopper: p
     told.append(describe_device("cuda"))
     assert told[-1].endswith(" torch 2.13.1+cu130 FlashInfer batch invariant")
     assert len(set(told)) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("VLLM_DISABLED_KERNELS", "MacheteLinearKernel"),
+        ("VLLM_USE_DEEP_GEMM", "0"),
+        ("VLLM_MOE_USE_DEEP_GEMM", "0"),
+        ("VLLM_MARLIN_USE_ATOMIC_ADD", "1"),
+        ("VLLM_MARLIN_INPUT_DTYPE", "fp8"),
+        ("VLLM_FLOAT32_MATMUL_PRECISION", "high"),
+        ("VLLM_USE_FLASHINFER_SAMPLER", "0"),
+        ("VLLM_USE_FLASHINFER_MOE_INT4", "1"),
+        ("VLLM_TUNED_CONFIG_FOLDER", "tuned"),
+    ],
+)
+def test_on_a_gpu_a_variable_that_chooses_kernels_is_part_of_the_identity(
+    hopper: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    plain = describe_device("cuda")
+    hopper.setattr(device, "GIVEN", {"VLLM_ZZ": "1", name: value})
+    assert describe_device("cuda") == f"{plain} {name}={value}"
+
+
+@pytest.mark.parametrize("name", [*ENGINE, "VLLM_API_KEY", "VLLM_PORT", "VLLM_CACHE_ROOT", "VLLM_SERVICE_HOST"])
+def test_a_variable_that_chooses_no_kernels_is_not(hopper: pytest.MonkeyPatch, name: str) -> None:
+    plain = describe_device("cuda")
+    hopper.setattr(device, "GIVEN", {name: "1"})
+    assert describe_device("cuda") == plain
+
+
+def test_what_vllm_sets_itself_as_it_starts_changes_no_identity(hopper: pytest.MonkeyPatch) -> None:
+    """In the mode of batch invariance it sets this one: the identity would change with the first engine."""
+    plain = describe_device("cuda")
+    hopper.setenv("VLLM_ALLREDUCE_USE_SYMM_MEM", "0")
+    assert describe_device("cuda") == plain
 
 
 def test_batch_invariance_needs_a_gpu_that_has_it(hopper: pytest.MonkeyPatch) -> None:

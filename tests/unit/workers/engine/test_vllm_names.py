@@ -60,6 +60,7 @@ USED: dict[str, dict[str, str | int | None]] = {
     },
     "UnquantizedFusedMoEMethod": {"": None},
     "all_gather": {"": 1},
+    "compile_factors": {"": 0},
     "config_utils": {"re.match": 2},
     "current_platform": {"register_triton_kernel_overrides": 0, "get_device_total_memory": None},
     "custom_ops": {
