@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from app.models import pace
 from app.models.checkpoint import CheckpointInfo
 from app.models.pace import Pace
@@ -9,6 +11,9 @@ from app.models.steps import check_recipe
 from app.models.training import measured_tokens
 from app.recipes.base import Calibrated, Step
 from app.recipes.recipe import Recipe
+
+# Second moments of a layer's inputs are singular below 1.
+TOKENS_PER_INPUT: Final = 4
 
 
 def surgery_cost(
@@ -21,7 +26,7 @@ def surgery_cost(
     looking = [step for step in recipe if isinstance(step, Calibrated) and step.reads_text]
     if not looking:
         return seconds, ()
-    tokens = sum(step.calibration_windows * step.calibration_window for step in looking)
+    tokens = sum(step.text_tokens for step in looking)
     written = sum(step.written_tokens for step in looking)
     trained = sum(step.trained_tokens for step in looking)
     run = _measured(info, recipe, reference)
@@ -40,7 +45,17 @@ def surgery_cost(
         seconds += here.seconds(pace.TRAINED[step.trained_in], step.trained_tokens * info.parameters)
         seconds += step.trained_seconds
     how = "computed" if here.card else "measured on a 2-core CPU"
-    return seconds, (f"{told}, in proportion to tokens and parameters, as {how}",)
+    return seconds, (f"{told}, in proportion to tokens and parameters, as {how}", *_short_of_text(info, looking))
+
+
+def _short_of_text(info: CheckpointInfo, looking: list[Calibrated]) -> tuple[str, ...]:
+    """Names the shortest text of a step if it is short for the model."""
+    widest = max(tensor.shape[-1] for tensor in info.tensors.values() if len(tensor.shape) > 1)
+    fewest, enough = min(step.text_tokens + step.written_tokens for step in looking), TOKENS_PER_INPUT * widest
+    if fewest >= enough:
+        return ()
+    told = f"{fewest:,} calibration tokens are fewer than {TOKENS_PER_INPUT} per input of the widest layer ({widest:,})"
+    return (f"{told}; give {enough:,}",)
 
 
 def _measured(info: CheckpointInfo, recipe: Recipe, reference: CheckpointInfo) -> float:

@@ -49,6 +49,21 @@ def test_steps_that_look_at_text_are_estimated_with_it(registry, settings):
         assert not any("calibration tokens" in line for line in plain.assumptions), "it reads no text"
 
 
+def test_text_that_is_short_for_the_widest_layer_is_named_before_the_job_runs(registry, settings):
+    """The tiny model's widest layer has 128 inputs: 512 tokens are enough, and as many of the reference's own count."""
+    text = {"source": "self", "tokens": 4096}
+
+    def told(step, **options):
+        lines = estimate(request(RTN, {"type": step} | options, text=text), registry, settings).assumptions
+        return [line for line in lines if "widest layer" in line]
+
+    for windows in (15, 16):
+        given = {"calibration_windows": windows, "calibration_window": 32}
+        found = told("quantize.gptq", bits=4, **given)
+        assert [("480 calibration tokens" in line and "give 512" in line) for line in found] == [True] * (16 - windows)
+    assert not told("repair.lowrank", rank=4, calibration_windows=8, calibration_window=32, own_windows=8)
+
+
 def test_training_is_counted_and_a_limit_in_seconds_is_the_same_on_every_machine(registry, settings):
     parameters = inspect(registry.resolve("llama").checkpoint_path()).parameters
 
