@@ -50,7 +50,7 @@ class Cost:
 
     @property
     def steps(self) -> Pace:
-        """How long recipe steps, block fits and swapped parts take."""
+        """How long recipe steps, fits and swapped parts take."""
         return pace.of_steps(self.here, batch_invariant=self.settings.batch_invariant)
 
     def passes(self, tokens: float, *infos: CheckpointInfo) -> float:

@@ -142,7 +142,7 @@ class Pace:
 
 
 def of_steps(here: Pace, *, batch_invariant: bool) -> Pace:
-    """Of recipe steps, block fits and swapped parts: a GPU leaves them to the host in batch-invariant mode."""
+    """Of recipe steps, fits and swapped parts: a GPU leaves them to the host in batch-invariant mode."""
     return Pace(TOKENS_PER_SECOND, here.told) if here.card and batch_invariant else here
 
 

@@ -3,7 +3,7 @@
 What torch refuses on a GPU is refused here: an operator over tensors of both devices, a generator of the host for
 numbers of the device, numpy of a tensor there. It is stricter than a GPU, where an index or a mask may be the host's.
 A host's number without dimensions is let through, as there. `WAITED` lists the operators for which the host of a GPU
-waits until it has done all its work.
+waits until it has done all its work. Inference mode is `no_grad` there: a subclass of Tensor does not go with it.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from traceback import format_stack
 from typing import Any, Final
 
+import pytest
 import torch
+from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
@@ -92,6 +94,23 @@ class OnSecond(torch.Tensor):
         return _run(func, args, kwargs or {})
 
 
+class _Event:
+    """Of the device, which has done its work when it is waited for."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.recorded, self.waited = device, False, False
+
+    def record(self) -> None:
+        self.recorded = True
+
+    def query(self) -> bool:
+        return self.waited
+
+    def synchronize(self) -> None:
+        assert self.recorded
+        self.waited = True
+
+
 class _Operators(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _run(func, args, kwargs or {})
@@ -104,7 +123,13 @@ def second_device() -> Iterator[torch.device]:
     # torch.tensor makes its numbers on the host, and asks this device for a copy.
     torch._C._set_only_lift_cpu_tensors(True)
     try:
-        with torch.autograd.set_multithreading_enabled(False), _Operators():
+        with (
+            pytest.MonkeyPatch.context() as patched,
+            torch.autograd.set_multithreading_enabled(False),
+            _Operators(),
+        ):
+            patched.setattr(torch, "inference_mode", torch.no_grad)
+            patched.setattr(torch, "Event", _Event)
             yield DEVICE
         if _BACKWARD:
             raise MixedError(_BACKWARD[0])
@@ -130,6 +155,9 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if there and asked is not None:
         plain_kwargs["device"] = _HOST
     found = func(*plain_args, **plain_kwargs)
+    if there and torch.Tag.inplace_view in func.tags:
+        with no_dispatch():
+            func(*args, **kwargs)  # the shape that the tensor itself shows
     known = {id(one.held): one for one in inside}
 
     def placed(one: Any) -> Any:

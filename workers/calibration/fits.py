@@ -13,6 +13,7 @@ import torch
 from app.contracts.errors import HemostatError
 from app.contracts.profile import Setting
 from app.files import write_atomically
+from app.models.checkpoint import CheckpointInfo
 from workers.calibration.fitting.data import FitData
 from workers.calibration.fitting.fit import fit
 from workers.calibration.fitting.objective import Objective
@@ -23,10 +24,16 @@ from workers.calibrators import storage
 from workers.calibrators.base import Base
 from workers.calibrators.blocks import Blocks
 from workers.calibrators.identity import Identity
+from workers.distributions.head import pair_on
+from workers.engine.sizes import ITEM_BYTES
 from workers.measuring.sides import Sides
 from workers.process.handler import JobContext
 
 RECORD_FILE = "fit.json"
+# Of the hidden state's width, that a low-rank map's fit holds at once, about.
+_MATRICES = 20
+# Rows and their logits, a few times over.
+_CHUNK_BYTES = 1024**3
 
 
 @dataclass(frozen=True)
@@ -38,8 +45,17 @@ class Fitted:
     settings: dict[str, Setting]
 
 
+def fit_bytes(reference: CheckpointInfo, candidate: CheckpointInfo, device: str) -> int:
+    """Bytes of a GPU that fits, choice and test take at most, with both heads in float32; 0 on a CPU. Reckoned, not
+    measured."""
+    if device == "cpu":
+        return 0
+    heads = sum(info.vocabulary * info.hidden_size for info in (reference, candidate))
+    return ITEM_BYTES["float32"] * (heads + _MATRICES * candidate.hidden_size**2) + _CHUNK_BYTES
+
+
 class Fits:
-    """Fits calibrators on rows of the fit set, stopped by rows of the choose set."""
+    """Fits calibrators on rows of the fit set, stopped by rows of the choose set, on `device`."""
 
     def __init__(
         self,
@@ -49,10 +65,11 @@ class Fits:
         *,
         blocks: Blocks | None,
         folder: Path,
+        device: str,
         seed: int,
         context: JobContext,
     ) -> None:
-        heads = (sides.reference.head, sides.candidate.head)
+        heads = pair_on(sides.reference.head, sides.candidate.head, device)
         self._data, self._stop = (
             FitData(
                 reference_TD=part.reference_TD,
@@ -67,6 +84,7 @@ class Fits:
         self._corrected = (rows.corrected_TD, stop.corrected_TD)
         self._blocks = blocks
         self._folder = folder
+        self._device = device
         self._seed = seed
         self._context = context
 
@@ -96,7 +114,7 @@ class Fits:
     def _blocks_help(self) -> bool:
         """Whether the candidate's KL on the stop set is lower with corrections after each block; not if it is not
         finite."""
-        objective = Objective(self._data.reference_head, self._data.candidate_head)
+        objective = Objective(self._data.reference_head, self._data.candidate_head, device=self._device)
         raw, corrected = (
             objective.kept_mean(lambda: None, part, self._context.check_cancelled, Reductions(), "stop")
             for part in (self._stop, self._sets(Spec((Blocks.KIND,)))[1])
@@ -142,6 +160,7 @@ class Fits:
         calibrator, record = fit(
             spec,
             *self._sets(spec),
+            device=self._device,
             seed=self._seed,
             known=known,
             progress=progress,

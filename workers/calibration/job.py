@@ -23,7 +23,7 @@ from app.kinds.calibrate.plan import to_fit
 from app.kinds.calibrate.report import CalibrateReport
 from app.kinds.calibrate.request import CalibrateRequest
 from app.models.checkpoint import inspect
-from workers.calibration.fits import Fits
+from workers.calibration.fits import Fits, Fitted, fit_bytes
 from workers.calibration.measure import Logits, cost_microseconds, mean_kl_columns, served
 from workers.calibration.profiles import ProfileStore, tensor_bytes
 from workers.calibration.proof import Choice, prove
@@ -83,7 +83,7 @@ class _Calibrate(Attempt):
         self._request = request
 
     def run(self) -> CalibrateReport:
-        request, context, watch = self._request, self._context, self._watch
+        request, context, watch, pool = self._request, self._context, self._watch, self._room.pool
         with watch.phase("text"):
             reference, entry, origin = resolve(request, context)
             sets, texts = self._sets(reference, entry.dtype)
@@ -103,8 +103,11 @@ class _Calibrate(Attempt):
                 blocks = self._blocks(sides, sets, scratch)
                 pairs = self._with_blocks(sides, sets, pairs, blocks, scratch / "corrected")
         sealed = Sealed(lambda: self._rows(sets, pairs, "test"), scratch / "test-opened.json")
-        logits = Logits(sides.reference.head, sides.candidate.head)
-        choice = self._choose(sides, sets, pairs, logits, scratch, blocks, names)
+        pool.make_room(fit_bytes(sides.reference.info, sides.candidate.info, pool.steps_device), what="the calibration")
+        fit, stop = (self._rows(sets, pairs, name) for name in ("fit", "choose"))
+        fitted = self._fit(sides, fit.first(request.tokens), stop, scratch, blocks, names)
+        logits = Logits(sides.reference.head, sides.candidate.head, device=pool.steps_device)
+        choice = self._choose(sides, sets, stop, logits, scratch, fitted)
         with watch.phase("test"):
             tested = self._test(
                 sides,
@@ -139,7 +142,7 @@ class _Calibrate(Attempt):
         tests = None if source is None else self._documents(source, reference, dtype)
         sets = draw(request, documents, tests, lambda chosen: self._windows(chosen, reference))
         texts = self._calibration(reference, dtype, documents if tests is None else tests)
-        return replace(sets, warnings=(*sets.warnings, *self._text_warnings())), texts
+        return replace(sets, warnings=(*sets.warnings, *self._allowed())), texts
 
     def _hidden(self, sides: Sides, sets: Sets) -> dict[str, _Pair]:
         """Of both models over every set, one model after the other: to alternate would cost swaps of weights."""
@@ -196,25 +199,23 @@ class _Calibrate(Attempt):
 
     # --- before the test
 
+    def _fit(
+        self, sides: Sides, fit: Rows, stop: Rows, scratch: Path, blocks: Blocks | None, names: Sequence[str]
+    ) -> dict[str, Fitted]:
+        device, seed = self._room.pool.steps_device, self._request.seed
+        with self._watch.phase("fit"):
+            fits = Fits(
+                sides, fit, stop, blocks=blocks, folder=scratch, device=device, seed=seed, context=self._context
+            )
+            return fits.all(names)
+
     def _choose(
-        self,
-        sides: Sides,
-        sets: Sets,
-        pairs: dict[str, _Pair],
-        logits: Logits,
-        scratch: Path,
-        blocks: Blocks | None,
-        names: Sequence[str],
+        self, sides: Sides, sets: Sets, stop: Rows, logits: Logits, scratch: Path, fitted: dict[str, Fitted]
     ) -> Choice:
         request, context = self._request, self._context
-        fit, stop = (self._rows(sets, pairs, name) for name in ("fit", "choose"))
-        fit = fit.first(request.tokens)
-        with self._watch.phase("fit"):
-            fits = Fits(sides, fit, stop, blocks=blocks, folder=scratch, seed=request.seed, context=context)
-            fitted = fits.all(names)
         with self._watch.phase("choose"):
             calibrators = served(
-                {name: found.calibrator for name, found in fitted.items()}, sides.candidate.torch_dtype
+                {name: found.calibrator for name, found in fitted.items()}, logits.device, sides.candidate.torch_dtype
             )
             columns = mean_kl_columns(
                 stop,
@@ -256,7 +257,7 @@ class _Calibrate(Attempt):
         request, context = self._request, self._context
         proof = prove(
             choice,
-            served(choice.calibrators(), sides.candidate.torch_dtype),
+            served(choice.calibrators(), logits.device, sides.candidate.torch_dtype),
             opened,
             logits,
             request=request,

@@ -22,7 +22,7 @@ from workers.calibration.reductions import Reductions, State
 from workers.calibration.rows import Rows
 from workers.calibrators.blocks import blocks_of
 from workers.calibrators.protocol import Calibrator
-from workers.distributions.head import Head
+from workers.distributions.head import Head, pair_on
 from workers.distributions.terms import distances
 from workers.distributions.token_values import TokenValues
 
@@ -35,19 +35,23 @@ _RAW: Final = "raw"  # no calibrator is called so
 
 
 class Logits:
-    """Log-probabilities of the reference, the raw model, and of each calibrator, chunk by chunk."""
+    """Logits of the reference, the raw model, and of each calibrator, chunk by chunk, on `device`.
 
-    def __init__(self, reference: Head, candidate: Head) -> None:
-        self.reference = reference
-        self.candidate = candidate
+    The heads are held there in float32. Calibrators that it is given are there too.
+    """
+
+    def __init__(self, reference: Head, candidate: Head, *, device: str | torch.device) -> None:
+        self.device = torch.device(device)
+        self.reference, self.candidate = pair_on(reference, candidate, self.device, torch.float32)
 
     def chunks(self, rows: Rows, check_cancelled: Callable[[], None] = lambda: None) -> Iterator[tuple[int, Rows]]:
-        """The rows in order, as many at once as memory should hold, and how many there are with them."""
+        """The rows in order on the device, as many at once as memory should hold, and how many there are with
+        them."""
         size = max(8, CHUNK_LOGITS // self.reference.vocabulary)
         for start in range(0, len(rows), size):
             check_cancelled()
             end = min(start + size, len(rows))
-            yield end, rows.select(np.arange(start, end))
+            yield end, rows.select(np.arange(start, end)).to(self.device)
 
     def of_reference(self, rows: Rows) -> torch.Tensor:
         """Logits [C, V] in float32."""
@@ -162,7 +166,7 @@ def values_of(reference_CV: torch.Tensor, model_CV: torch.Tensor, next_C: torch.
     made: dict[str, Any] = {}
     for name, column in columns.items():
         blank = torch.nan if column.dtype.is_floating_point else 0
-        made[name] = (column if name == "finite" else column.masked_fill(~finite_C, blank)).numpy()
+        made[name] = (column if name == "finite" else column.masked_fill(~finite_C, blank)).cpu().numpy()
     return TokenValues(**made)
 
 
@@ -172,25 +176,33 @@ def cost_microseconds(
     """What applying it adds to a token, in a batch of `COST_ROWS`: the median of a few rounds. The product with the
     head is not counted, because it is made in any case. Corrections after each block are applied to last hidden states,
     which takes as long as in the layers."""
-    chunk = rows.first(COST_ROWS)
+    chunk = rows.first(COST_ROWS).to(logits.device)
     raw = logits.of_raw(chunk)
     spent = []
     with torch.inference_mode():
         for _ in range(COST_ROUNDS):
             check_cancelled()
+            _wait(logits.device)
             began = time.perf_counter()
             for blocks in blocks_of(calibrator):
                 for one in blocks.values():
                     one(chunk.candidate_TD)
             calibrator.apply_hidden(chunk.candidate_TD, chunk.context)
             calibrator.apply_logits(raw, chunk.context)
+            _wait(logits.device)
             spent.append(time.perf_counter() - began)
     return 1e6 * statistics.median(spent) / max(1, len(chunk))
 
 
-def served(calibrators: Mapping[str, Calibrator], dtype: torch.dtype) -> dict[str, Calibrator]:
-    """As they are served: on the CPU here, for hidden states of `dtype`."""
-    return {name: calibrator.to(torch.device("cpu"), dtype) for name, calibrator in calibrators.items()}
+def served(calibrators: Mapping[str, Calibrator], device: torch.device, dtype: torch.dtype) -> dict[str, Calibrator]:
+    """As they are served: on `device`, for hidden states of `dtype`."""
+    return {name: calibrator.to(device, dtype) for name, calibrator in calibrators.items()}
+
+
+def _wait(device: torch.device) -> None:
+    """Waits for a GPU to finish its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _common(one_CK: torch.Tensor, other_CK: torch.Tensor) -> torch.Tensor:

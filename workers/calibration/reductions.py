@@ -49,6 +49,7 @@ class Reductions:
     def of(self, name: str, start: State, parts: Iterable[Part], add: Callable[[State, Part], State]) -> State:
         """`start` with all of `parts` added, in their order. `add` gives a new state and leaves the given one alone.
 
+        What was kept goes to the device of its tensor in `start`, to the host if there is none.
         `parts` must come in the same order each time; those that are done are passed over. Raises ValueError for a name
         that was used before.
         """
@@ -61,6 +62,7 @@ class Reductions:
         self._named.add(name)
         file = self._folder / f"{name}.safetensors"
         state, found, whole = _read(file) or (start, 0, False)
+        state = {key: tensor.to(start.get(key, tensor).device) for key, tensor in state.items()}
         if whole:
             return state
         done = found
@@ -76,10 +78,12 @@ class Reductions:
         return state
 
     def columns(self, name: str, parts: Iterable[Part], of: Callable[[Part], State]) -> State:
-        """What `of` gives of each part, one after the other: every tensor has a row for each row of the part."""
+        """What `of` gives of each part, one after the other, on the host: every tensor has a row for each row of the
+        part."""
 
         def add(state: State, part: Part) -> State:
-            return {key: torch.cat([state[key], rows]) if key in state else rows for key, rows in of(part).items()}
+            given = {key: rows.cpu() for key, rows in of(part).items()}
+            return {key: torch.cat([state[key], rows]) if key in state else rows for key, rows in given.items()}
 
         return self.of(name, {}, parts, add)
 

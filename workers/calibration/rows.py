@@ -60,6 +60,17 @@ class Rows:
             positions=self.positions.select(index),
         )
 
+    def to(self, device: torch.device) -> Rows:
+        """The same on another device."""
+        return replace(
+            self,
+            reference_TD=self.reference_TD.to(device),
+            candidate_TD=self.candidate_TD.to(device),
+            corrected_TD=None if self.corrected_TD is None else self.corrected_TD.to(device),
+            next_T=self.next_T.to(device),
+            context=self.context.to(device),
+        )
+
     def spread(self, count: int) -> Rows:
         """At most `count` rows, evenly spaced."""
         if len(self) <= count:

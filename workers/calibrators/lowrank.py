@@ -69,9 +69,7 @@ class LowRank(Base):
 
     def to(self, device: torch.device, dtype: torch.dtype | None = None) -> Self:
         """The same on another device, its matrices in `dtype`."""
-        return type(self)(
-            self.down_DR.to(device, dtype), self.up_RD.to(device, dtype), self.shift_D.to(device, torch.float32)
-        )
+        return type(self)(self.down_DR.to(device, dtype), self.up_RD.to(device, dtype), self.shift_D.to(device))
 
 
 def add(hidden_TD: torch.Tensor, change_TD: torch.Tensor, shift_D: torch.Tensor) -> torch.Tensor:

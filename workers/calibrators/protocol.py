@@ -36,6 +36,10 @@ class RowContext:
         """The context of some rows; `rows` is an int64 index or a bool mask."""
         return RowContext(self.position_T[rows], self.token_T[rows])
 
+    def to(self, device: torch.device) -> RowContext:
+        """The same on another device."""
+        return RowContext(self.position_T.to(device), self.token_T.to(device))
+
 
 @runtime_checkable
 class Calibrator(Protocol):

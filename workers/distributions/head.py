@@ -201,6 +201,16 @@ class Head:
         return cls(weight_VD, bias_V, scale, softcap, digest.hexdigest(), info.architecture)
 
 
+def pair_on(
+    reference: Head, candidate: Head, device: str | torch.device, dtype: torch.dtype | None = None
+) -> tuple[Head, Head]:
+    """Both on a device (`Head.on`), with one matrix there if theirs are equal."""
+    placed = reference.on(device, dtype)
+    if reference.same_matrix(candidate):
+        candidate = replace(candidate, weight_VD=placed.weight_VD)
+    return placed, candidate.on(device, dtype)
+
+
 def _unsupported(info: CheckpointInfo, why: str) -> HemostatError:
     return HemostatError(
         ErrorCode.HEAD_UNSUPPORTED,

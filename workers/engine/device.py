@@ -96,7 +96,7 @@ def _no_gpu(version: str, cuda: str | None) -> HemostatError:
 
 
 def steps_device(settings: Settings) -> str:
-    """Where recipe steps, block fits and swapped parts compute: as `pick_device`, but the host in batch-invariant mode.
+    """Where recipe steps, fits and swapped parts compute: as `pick_device`, but the host in batch-invariant mode.
 
     For that mode vLLM replaces operators of the GPU in the whole process, when its first engine starts: `bmm`, `mean`
     and `softmax`, on compute capability 8 products too. None takes float64, and products lose their derivatives.

@@ -247,7 +247,7 @@ class PairAttempt(Attempt):
             conditions=self._conditions(
                 run.scored, precision=precision, resumed_windows=resumed, reference_context=run.context
             ),
-            allowed=tuple(self._text_warnings()),
+            allowed=tuple(self._allowed()),
         )
 
     def _dequantized(self, sides: Sides, corpus: Corpus, run: ReferenceRun) -> Dequantized | None:

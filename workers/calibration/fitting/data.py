@@ -50,6 +50,16 @@ class FitData:
             document_T=self.document_T[rows_T],
         )
 
+    def to(self, device: torch.device) -> FitData:
+        """The same rows on another device; the heads stay where they are."""
+        return replace(
+            self,
+            reference_TD=self.reference_TD.to(device),
+            candidate_TD=self.candidate_TD.to(device),
+            context=self.context.to(device),
+            document_T=self.document_T.to(device),
+        )
+
     def at_most(self, rows: int, seed: int) -> FitData:
         """Not more than `rows` rows: all, or a seeded draw of single rows, in order."""
         if len(self) <= rows:

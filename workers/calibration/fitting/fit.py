@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pkgutil import resolve_name
 
+import torch
+
 from app.contracts.errors import ErrorCode, HemostatError
 from app.kinds.calibrate.calibrators import FITTED
 from workers.calibration.fitting.data import FitData
@@ -30,6 +32,7 @@ def fit(
     data: FitData,
     stop: FitData,
     *,
+    device: str | torch.device,
     seed: int = 0,
     known: Mapping[tuple[str, ...], Base] | None = None,
     progress: Progress = no_progress,
@@ -38,6 +41,7 @@ def fit(
 ) -> tuple[Base, FitRecord]:
     """The calibrator, on the CPU in float32, and how the fit went. The identity where nothing helps on `stop`.
 
+    It is computed on `device`, to which the heads are sent once and rows a few at a time.
     `data` and `stop` share no document: the caller sees to it. `known` holds what earlier fits with the same settings,
     data and seed gave, by their kinds: a composition goes on from the longest beginning that is there. One with
     corrections after each block needs them there, and data whose candidate has them.
@@ -50,7 +54,10 @@ def fit(
         spec = Spec.parse(spec)
     if not len(data) or not len(stop):
         raise ValueError(f"{len(data)} rows to fit and {len(stop)} to stop by")
-    return _Fit(spec, data, stop, seed, known or {}, progress, check_cancelled, reductions or Reductions()).run()
+    objective = Objective(data.reference_head, data.candidate_head, device=device)
+    steps = _Fit(spec, data, stop, objective, seed, known or {}, progress, check_cancelled, reductions or Reductions())
+    made, record = steps.run()
+    return made.to(torch.device("cpu")), record
 
 
 class _Fit:
@@ -61,16 +68,16 @@ class _Fit:
         spec: Spec,
         data: FitData,
         stop: FitData,
+        objective: Objective,
         seed: int,
         known: Mapping[tuple[str, ...], Base],
         progress: Progress,
         check_cancelled: CheckCancelled,
         reductions: Reductions,
     ) -> None:
-        self._known = known
+        self._objective, self._known = objective, known
         self._spec, self._data, self._stop, self._seed = spec, data, stop, seed
         self._progress, self._check_cancelled, self._reductions = progress, check_cancelled, reductions
-        self._objective = Objective(data.reference_head, data.candidate_head)
         self._steps: list[Step] = []
         self._early: list[str] = []
         self._left_out: list[str] = []
@@ -114,7 +121,7 @@ class _Fit:
         for done in range(len(self._spec.kinds) - 1, 0, -1):
             found = self._known.get(self._spec.kinds[:done])
             if found is not None:
-                return done, found
+                return done, found.to(self._objective.device)
         return 0, Identity()
 
     def _one(self, kind: str, before: Base, kl: float, reductions: Reductions) -> tuple[Base, float]:

@@ -18,7 +18,7 @@ Names: T rows, C rows of a chunk, D hidden size, R rank.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -37,6 +37,8 @@ from workers.calibrators.lowrank import LowRank
 # Ridges that are tried, as pulls towards the identity: 1 halves what a direction would be without it.
 RIDGES = (4.0, 2.0, 1.0, 0.5, 0.25)
 _HALVINGS = 3
+# Numbers of hidden states that the regressions take to float32 at a time: 128 MiB.
+_NUMBERS = 1 << 25
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,9 @@ def fit_lowrank(
         reductions=reductions,
     )
     width = data.candidate_TD.shape[1]
-    dtype = metric.mean_D.dtype
-    best, best_kl = State(torch.zeros(width, width, dtype=dtype), torch.zeros(width, dtype=dtype)), watch.raw_kl
-    for done, (_, state) in enumerate(regressions(data, metric)):
+    zeros = partial(torch.zeros, dtype=metric.mean_D.dtype, device=objective.device)
+    best, best_kl = State(zeros(width, width), zeros(width)), watch.raw_kl
+    for done, state in enumerate(regressions(objective, data, metric, watch.check_cancelled)):
         watch.check_cancelled()
         found = watch.look(partial(state.cut, metric, settings.rank), 0)
         watch.progress("lowrank", done + 1, total)
@@ -117,18 +119,27 @@ def fit_lowrank(
     return best.cut(metric, settings.rank), taken < settings.epochs
 
 
-def regressions(data: FitData, metric: Metric) -> list[tuple[float, State]]:
-    """(ridge, map) for each of `RIDGES`; none where the models differ in width."""
-    if data.reference_TD.shape[1] != data.candidate_TD.shape[1]:
-        return []
-    dtype = metric.mean_D.dtype
-    x_TD = metric.whitened(data.candidate_TD)
-    y_TD = (data.reference_TD.to(dtype) - data.candidate_TD.to(dtype)) @ metric.weigh_DD
-    shift_D = y_TD.mean(dim=0)
-    width = x_TD.shape[1]
-    gram_DD, cross_DD = x_TD.T @ x_TD / len(data), x_TD.T @ (y_TD - shift_D) / len(data)
-    eye_DD = torch.eye(width, dtype=dtype)
-    return [(ridge, State(torch.linalg.solve(gram_DD + ridge * eye_DD, cross_DD), shift_D)) for ridge in RIDGES]
+def regressions(
+    objective: Objective, data: FitData, metric: Metric, check_cancelled: CheckCancelled
+) -> Iterator[State]:
+    """The map of each of `RIDGES`; none where the models differ in width."""
+    width = data.candidate_TD.shape[1]
+    if data.reference_TD.shape[1] != width:
+        return
+    dtype, rows = metric.mean_D.dtype, max(1, _NUMBERS // width)
+
+    def wanted(some: FitData) -> torch.Tensor:
+        return (some.reference_TD.to(dtype) - some.candidate_TD.to(dtype)) @ metric.weigh_DD
+
+    def products(some: FitData) -> torch.Tensor:
+        x_CD = metric.whitened(some.candidate_TD)
+        return torch.stack([x_CD.T @ x_CD, x_CD.T @ (wanted(some) - shift_D)])
+
+    shift_D = objective.average(data, lambda some: wanted(some).sum(dim=0), rows, check_cancelled)
+    gram_DD, cross_DD = objective.average(data, products, rows, check_cancelled)
+    eye_DD = torch.eye(width, dtype=dtype, device=objective.device)
+    for ridge in RIDGES:
+        yield State(torch.linalg.solve(gram_DD + ridge * eye_DD, cross_DD), shift_D)
 
 
 def _slope(

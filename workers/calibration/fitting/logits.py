@@ -75,7 +75,8 @@ def fit_scales(
     reductions: Reductions,
 ) -> torch.Tensor:
     """θ of `count` features, float64 on the way, by damped Newton steps from 0. `features(z, context)` is [C, K]."""
-    theta_K = torch.zeros(count, dtype=torch.float64)
+    theta_K = torch.zeros(count, dtype=torch.float64, device=fixed.objective.device)
+    eye_KK = torch.eye(count, dtype=torch.float64, device=theta_K.device)
     looks = itertools.count()
 
     def look(theta_K: torch.Tensor) -> tuple[float, torch.Tensor, torch.Tensor]:
@@ -84,7 +85,7 @@ def fit_scales(
     value, slope_K, curve_KK = look(theta_K)
     for _ in range(steps):
         prior = _PRIOR * float(curve_KK.diagonal().mean()) + torch.finfo(torch.float64).tiny
-        step_K = torch.linalg.solve(curve_KK + prior * torch.eye(count, dtype=torch.float64), slope_K + prior * theta_K)
+        step_K = torch.linalg.solve(curve_KK + prior * eye_KK, slope_K + prior * theta_K)
         step_K *= min(1.0, _LARGEST_STEP / max(float(step_K.abs().amax()), 1e-300))
         for _ in range(_HALVINGS):
             tried_K = theta_K - step_K
@@ -127,7 +128,7 @@ def _scales(
 
     count = len(theta_K)
     start = {
-        name: torch.zeros(shape, dtype=torch.float64)
+        name: torch.zeros(shape, dtype=torch.float64, device=theta_K.device)
         for name, shape in (("value", ()), ("slope_K", (count,)), ("curve_KK", (count, count)))
     }
     with torch.inference_mode():
@@ -160,7 +161,7 @@ def fit_confidence(
             lambda chunk: {"top_T": log_top_probability(fixed.logits(chunk)[1]).float()},
         )
     levels = (torch.arange(settings.knots, dtype=torch.float32) + 0.5) / settings.knots
-    knots_K = torch.unique(torch.quantile(seen["top_T"], levels))
+    knots_K = torch.unique(torch.quantile(seen["top_T"], levels)).to(fixed.objective.device)
 
     def hats(z_CV: torch.Tensor, _: RowContext) -> torch.Tensor:
         return hat_functions(log_top_probability(z_CV), knots_K)
@@ -194,7 +195,7 @@ def fit_token_bias(
         return _bias(fixed, data, bias_V, place_T, documents, check_cancelled, reductions, f"bias-{next(looks)}")
 
     vocabulary = fixed.objective.candidate.vocabulary
-    bias_V = torch.zeros(vocabulary, dtype=torch.float64)
+    bias_V = torch.zeros(vocabulary, dtype=torch.float64, device=fixed.objective.device)
     documents, place_T = torch.unique(data.document_T, return_inverse=True)
     open_V = torch.ones_like(bias_V)
     slope_V, mass_V, error_V = look(bias_V, len(documents))
@@ -238,11 +239,11 @@ def _bias(
         excess_CV = q_CV - p_CV
         squares_V, open_V, start, current = (state[name] for name in ("squares_V", "open_V", "start", "current"))
         if documents:
-            place_C = place_T[int(start) : int(start) + len(chunk)]
-            for place in torch.unique(place_C):
+            places, counts = torch.unique_consecutive(place_T[int(start) : int(start) + len(chunk)], return_counts=True)
+            for place, rows_CV in zip(places, torch.split(excess_CV, counts.tolist()), strict=True):
                 if place != current:
                     squares_V, open_V, current = squares_V + open_V.square(), torch.zeros_like(bias_V), place
-                open_V = open_V + excess_CV[place_C == place].sum(dim=0)
+                open_V = open_V + rows_CV.sum(dim=0)
         return {
             "slope_V": state["slope_V"] + excess_CV.sum(dim=0),
             "mass_V": state["mass_V"] + q_CV.sum(dim=0),

@@ -15,7 +15,6 @@ Names: T rows, D hidden size, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +26,9 @@ from workers.products import product
 
 # Rows that the head's metric is averaged over.
 _METRIC_ROWS = 2048
+# Rows of hidden states, and of the head, that are taken to float32 at a time.
+_ROWS = 4096
+_HEAD_ROWS = 8192
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,10 @@ def measure(
 ) -> Metric:
     """The metric of some data; `ridge` and `damping` are shares of the mean eigenvalue, added to all."""
     dtype = torch.promote_types(data.candidate_TD.dtype, torch.float32)
-    mean_D = _mean(data, lambda hidden_CD: hidden_CD.to(dtype).sum(dim=0))
-    covariance_DD = _mean(data, lambda hidden_CD: _outer(hidden_CD.to(dtype) - mean_D))
+    mean_D = objective.average(data, lambda some: some.candidate_TD.to(dtype).sum(dim=0), _ROWS, check_cancelled)
+    covariance_DD = objective.average(
+        data, lambda some: _outer(some.candidate_TD.to(dtype) - mean_D), _ROWS, check_cancelled
+    )
     _, whiten_DD = _roots(covariance_DD, ridge)
     fisher_DD = _fisher(data.at_most(_METRIC_ROWS, seed), objective, dtype, check_cancelled, reductions)
     weigh_DD, unweigh_DD = _roots(fisher_DD, damping)
@@ -81,23 +85,20 @@ def _fisher(
             "mean_TD": torch.cat([state["mean_TD"], mean_CD]),
         }
 
+    size, width = weight_VD.shape
     start = {
-        "total_V": torch.zeros(objective.candidate.vocabulary, dtype=dtype),
-        "mean_TD": torch.zeros(0, weight_VD.shape[1], dtype=dtype),
+        "total_V": torch.zeros(size, dtype=dtype, device=objective.device),
+        "mean_TD": torch.zeros(0, width, dtype=dtype, device=objective.device),
     }
     found = reductions.of("fisher", start, objective.chunks(data, check_cancelled), add)
     total_V, mean_TD = found["total_V"], found["mean_TD"]
-    within_DD = torch.zeros(weight_VD.shape[1], weight_VD.shape[1], dtype=dtype)
-    for rows in torch.split(torch.arange(len(total_V)), 8192):
-        part_VD = weight_VD[rows].to(dtype)
-        within_DD += (part_VD * total_V[rows, None]).T @ part_VD
+    within_DD = torch.zeros(width, width, dtype=dtype, device=objective.device)
+    parts = (torch.split(whole, _HEAD_ROWS) for whole in (weight_VD, total_V))
+    for rows_VD, rows_V in zip(*parts, strict=True):
+        part_VD = rows_VD.to(dtype)
+        within_DD += (part_VD * rows_V[:, None]).T @ part_VD
     fisher_DD = (within_DD - _outer(mean_TD)) / len(data)
     return fisher_DD * objective.candidate.scale**2
-
-
-def _mean(data: FitData, of: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-    parts = [of(data.candidate_TD[rows]) for rows in torch.split(torch.arange(len(data)), 4096)]
-    return torch.stack(parts).sum(dim=0) / len(data)
 
 
 def _outer(rows_TD: torch.Tensor) -> torch.Tensor:

@@ -17,14 +17,14 @@ Names: T rows, C rows of a chunk, D hidden size, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, reduce
 
 import torch
 
 from workers.calibration.fitting.data import FitData
 from workers.calibration.reductions import Reductions, State
 from workers.calibrators.protocol import Calibrator
-from workers.distributions.head import Head
+from workers.distributions.head import Head, pair_on
 from workers.products import product
 
 # Numbers of a chunk of logits: 50 MB in float32, 256 rows of the demo model.
@@ -39,26 +39,35 @@ def never_cancelled() -> None:
 
 
 class Objective:
-    """Divergence and gradients under two heads."""
+    """Divergence and gradients under two heads on `device`, where rows and calibrators that it is given are too."""
 
-    def __init__(self, reference: Head, candidate: Head) -> None:
-        self.reference = reference
-        self.candidate = candidate
+    def __init__(self, reference: Head, candidate: Head, *, device: str | torch.device) -> None:
+        self.device = torch.device(device)
+        self.reference, self.candidate = pair_on(reference, candidate, self.device)
         self._plain = (
             reference.softcap is None
             and candidate.softcap is None
             and reference.scale == candidate.scale
             and reference.bias_V is None
             and candidate.bias_V is None
-            and reference.same_matrix(candidate)
+            and self.reference.same_matrix(self.candidate)
         )
         self.chunk = max(8, min(_MOST_ROWS, CHUNK_NUMBERS // reference.vocabulary))
 
-    def chunks(self, data: FitData, check_cancelled: CheckCancelled = never_cancelled) -> Iterator[FitData]:
-        """`data` in order, a chunk of rows at a time."""
-        for start in range(0, len(data), self.chunk):
+    def chunks(
+        self, data: FitData, check_cancelled: CheckCancelled = never_cancelled, *, rows: int | None = None
+    ) -> Iterator[FitData]:
+        """`data` in order on the device, `rows` at a time (default: a chunk)."""
+        size = rows or self.chunk
+        for start in range(0, len(data), size):
             check_cancelled()
-            yield data.select(torch.arange(start, min(start + self.chunk, len(data))))
+            yield data.select(torch.arange(start, min(start + size, len(data)))).to(self.device)
+
+    def average(
+        self, data: FitData, of: Callable[[FitData], torch.Tensor], rows: int, check_cancelled: CheckCancelled
+    ) -> torch.Tensor:
+        """The mean over all rows of what `of` sums over `rows` at a time."""
+        return reduce(torch.add, map(of, self.chunks(data, check_cancelled, rows=rows))) / len(data)
 
     def gradient(self, reference_CD: torch.Tensor, hidden_CD: torch.Tensor) -> torch.Tensor:
         """∂KL/∂h of each row at hidden states `hidden_CD`, of their dtype."""

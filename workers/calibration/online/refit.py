@@ -227,6 +227,7 @@ class Work:
             Spec.parse(self._kinds),
             self._data(fitted),
             self._data(stopping),
+            device="cpu",  # the share of a GPU is for engines and scores
             seed=self._seed,
             known=self._known,
             check_cancelled=self._check,

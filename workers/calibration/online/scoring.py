@@ -17,7 +17,7 @@ Names: T positions, C positions of a chunk, D hidden size, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from workers.calibrators.protocol import Calibrator, RowContext
 from workers.distributions.divergence import Divergence, Precision
-from workers.distributions.head import Head
+from workers.distributions.head import Head, pair_on
 
 RAW = "raw"
 # Bytes of one float32 tile of logits, three or four of which are alive at once.
@@ -51,9 +51,12 @@ class Rows:
 
     def to(self, device: torch.device) -> Self:
         """The same on another device."""
-        context = RowContext(self.context.position_T.to(device), self.context.token_T.to(device))
         return type(self)(
-            self.reference_TD.to(device), self.candidate_TD.to(device), self.next_T.to(device), context, self.stream
+            self.reference_TD.to(device),
+            self.candidate_TD.to(device),
+            self.next_T.to(device),
+            self.context.to(device),
+            self.stream,
         )
 
     def only(self, chosen_T: NDArray[np.bool_]) -> Self:
@@ -130,8 +133,7 @@ class Scorer:
             if reference is candidate
             else Divergence(candidate, candidate, precision=precision, device=device)
         )
-        self._reference = _placed(reference, self.device)
-        self._candidate = _placed(candidate, self.device)
+        self._reference, self._candidate = pair_on(reference, candidate, self.device)
         self._chunk = max(1, min(512, _TILE_BYTES // (4 * reference.vocabulary)))
 
     def warm_up(self) -> None:
@@ -250,10 +252,3 @@ def _joined(parts: Sequence[Scores]) -> Scores:
 
 def _nothing() -> Scores:
     return Scores(np.zeros(0), np.zeros(0, dtype=np.bool_), np.zeros(0, dtype=np.bool_))
-
-
-def _placed(head: Head, device: torch.device) -> Head:
-    if device.type == "cpu":
-        return head
-    bias_V = None if head.bias_V is None else head.bias_V.to(device)
-    return replace(head, weight_VD=head.weight_VD.to(device), bias_V=bias_V)

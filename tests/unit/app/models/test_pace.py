@@ -1,5 +1,6 @@
 import pytest
 
+from app.kinds.calibrate.plan import FITTED
 from app.models import pace
 from app.models.pace import CARDS, UNKNOWN, Pace, card_of
 
@@ -75,6 +76,16 @@ def test_what_an_8b_takes_on_an_h100():
     for name, rate in (("bf16", 989e12), ("float32", 67e12)):
         trained = here.seconds(pace.TRAINED[name], EIGHT_BILLION * 2e7)
         assert trained == pytest.approx(0.96e18 / rate / 0.4, rel=0.01)
+
+
+def test_what_fits_take():
+    """Three calibrators by the shipped corpora. The demo model took 347 s, with passes of about 185 s; an 8B on an H100
+    is computed."""
+    tokens = 3 * 42_615
+    assert Pace(pace.TOKENS_PER_SECOND, "").seconds(FITTED, tokens * 49_152 * 576) == pytest.approx(347 - 185, rel=0.05)
+    head = tokens * 128_256 * 4096
+    computed = (12 * head / 989e12 + 3 * head / 67e12 + 0.35 * head / 3.35e12) / 0.4
+    assert Pace(1.0, "", H100).seconds(FITTED, head) == pytest.approx(computed, rel=0.01)
 
 
 def test_a_step_of_an_8b_is_compared_in_two_products_with_its_head():

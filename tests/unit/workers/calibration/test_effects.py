@@ -9,7 +9,7 @@ from workers.calibration.measure import Logits, token_values
 
 
 def test_effects_are_the_plain_means_of_every_row() -> None:
-    made, logits = rows(200, noise=1.0), Logits(head(0), head(0))
+    made, logits = rows(200, noise=1.0), Logits(head(0), head(0), device="cpu")
     raw, calibrated = (token_values(made, logits, one) for one in (None, Temperature(1.4)))
     found = effects_of(raw, calibrated, made, seed=0)
     assert found.top1_agreement.change.mean == pytest.approx(0)  # a temperature moves no token past another

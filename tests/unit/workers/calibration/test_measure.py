@@ -1,6 +1,7 @@
 """Against scipy in float64, and against the engine-side divergence that compare jobs use."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,19 +9,25 @@ import pytest
 import torch
 from scipy.special import log_softmax, rel_entr, softmax
 
-from tests.support.profiles import Temperature
+from tests.support.profiles import Chain, ConfidenceTemperature, Temperature
+from tests.support.second_device import second_device
 from tests.support.stopping import StoppedError, stop_after, until_done
 from workers.calibration.measure import (
     Logits,
     cost_microseconds,
     mean_kl_columns,
+    served,
     token_values,
     values_of,
 )
 from workers.calibration.reductions import Reductions
 from workers.calibration.rows import Rows
+from workers.calibrators.base import Base
+from workers.calibrators.blocks import BlockCorrection, Blocks
+from workers.calibrators.identity import Identity
 from workers.calibrators.lowrank import LowRank
 from workers.calibrators.protocol import RowContext
+from workers.calibrators.token_bias import TokenBias
 from workers.distributions.divergence import Divergence
 from workers.distributions.head import Head
 from workers.distributions.token_values import FIELDS, Positions
@@ -49,6 +56,26 @@ def rows(count: int = 50, noise: float = 0.3, seed: int = 0) -> Rows:
     )
 
 
+LOWRANK = LowRank(torch.ones(WIDTH, 2) / 8, torch.ones(2, WIDTH) / 8, torch.linspace(-1, 1, WIDTH))
+BIAS = TokenBias(torch.tensor([3, 100]), torch.tensor([1.5, -2.0]), VOCABULARY)
+CONFIDENCE = ConfidenceTemperature(torch.tensor([-4.0, -1.0]), torch.tensor([0.3, -0.2]))
+BLOCKS = Blocks(
+    {0: BlockCorrection(torch.zeros(0, WIDTH), torch.zeros(WIDTH, 0), torch.ones(WIDTH), torch.tensor(3.0))},
+    layers=2,
+    hidden_size=WIDTH,
+)
+CALIBRATORS: dict[str, Base] = {
+    "identity": Identity(),
+    "temperature": Temperature(1.7),
+    "confidence": CONFIDENCE,
+    "token_bias": BIAS,
+    "lowrank": LOWRANK,
+    "joined": Chain([LOWRANK, BIAS, CONFIDENCE]),
+    "blocks": BLOCKS,
+    "blocks and more": Chain([BLOCKS, LOWRANK, CONFIDENCE]),
+}
+
+
 def logits_of(which: Head, hidden: torch.Tensor) -> np.ndarray:
     return hidden.double().numpy() @ which.weight_VD.double().numpy().T
 
@@ -57,7 +84,7 @@ def logits_of(which: Head, hidden: torch.Tensor) -> np.ndarray:
 def test_kl_of_raw_and_calibrated_is_that_of_scipy(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
     monkeypatch.setattr("workers.calibration.measure.CHUNK_LOGITS", chunk * VOCABULARY)
     made, ref, cand = rows(), head(0), head(1)
-    columns = mean_kl_columns(made, Logits(ref, cand), {"hot": Temperature(1.7)})
+    columns = mean_kl_columns(made, Logits(ref, cand, device="cpu"), {"hot": Temperature(1.7)})
     p = softmax(logits_of(ref, made.reference_TD), axis=1)
     raw = logits_of(cand, made.candidate_TD)
     assert columns[""] == pytest.approx(rel_entr(p, softmax(raw, axis=1)).sum(1), rel=1e-4, abs=1e-6)
@@ -68,7 +95,7 @@ def test_a_hidden_correction_goes_through_the_head() -> None:
     made, ref = rows(), head()
     shift = torch.linspace(-1, 1, WIDTH)
     moved = LowRank(torch.zeros(WIDTH, 1), torch.zeros(1, WIDTH), shift)
-    columns = mean_kl_columns(made, Logits(ref, ref), {"moved": moved})
+    columns = mean_kl_columns(made, Logits(ref, ref, device="cpu"), {"moved": moved})
     corrected = (made.candidate_TD.float() + shift).to(torch.bfloat16)
     p = softmax(logits_of(ref, made.reference_TD), axis=1)
     expected = rel_entr(p, softmax(logits_of(ref, corrected), axis=1)).sum(1)
@@ -77,7 +104,7 @@ def test_a_hidden_correction_goes_through_the_head() -> None:
 
 def test_what_was_measured_before_a_stop_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workers.calibration.measure.CHUNK_LOGITS", 8 * VOCABULARY)
-    made, logits, hot = rows(), Logits(head(0), head(1)), Temperature(1.7)
+    made, logits, hot = rows(), Logits(head(0), head(1), device="cpu"), Temperature(1.7)
     asked = 0
     real = Logits.of_reference
 
@@ -105,7 +132,7 @@ def test_what_was_measured_before_a_stop_is_not_measured_again(tmp_path: Path, m
 def test_token_values_are_those_that_compare_jobs_measure() -> None:
     """Another implementation: fused, in difference form."""
     made, ref, cand = rows(200), head(0), head(1)
-    ours = token_values(made, Logits(ref, cand), None)
+    ours = token_values(made, Logits(ref, cand, device="cpu"), None)
     with torch.compiler.set_stance("force_eager"):
         divergence = Divergence(ref, cand, precision="float32", device="cpu")
         theirs = divergence(made.reference_TD, made.candidate_TD, made.next_T)
@@ -131,14 +158,14 @@ def test_a_row_that_is_not_finite_is_marked_and_touches_no_other() -> None:
 
 def test_loss_and_entropy_of_a_calibrated_model_are_its_own() -> None:
     made, ref, cand = rows(), head(0), head(1)
-    found = token_values(made, Logits(ref, cand), Temperature(2.0))
+    found = token_values(made, Logits(ref, cand, device="cpu"), Temperature(2.0))
     model = log_softmax(logits_of(cand, made.candidate_TD) / 2, axis=1)
     assert found.entropy_candidate == pytest.approx(-(np.exp(model) * model).sum(1), rel=1e-4, abs=1e-6)
     assert found.logp_candidate == pytest.approx(model[np.arange(50), made.next_T.numpy()], rel=1e-4)
 
 
 def test_the_cost_of_a_correction_is_a_time_and_cancelling_it_is_heard() -> None:
-    made, logits = rows(), Logits(head(), head())
+    made, logits = rows(), Logits(head(), head(), device="cpu")
     assert 0 < cost_microseconds(Temperature(1.5), logits, made) < 1e6
     with pytest.raises(StoppedError):
         cost_microseconds(Temperature(1.5), logits, made, check_cancelled=stop_after())
@@ -147,8 +174,31 @@ def test_the_cost_of_a_correction_is_a_time_and_cancelling_it_is_heard() -> None
 def test_a_reference_that_is_not_finite_is_no_divergence_of_zero() -> None:
     made, broken = rows(6), rows(6)
     broken.reference_TD[2, 3] = float("nan")
-    columns = mean_kl_columns(broken, Logits(head(0), head(1)), {"hot": Temperature(1.7)})
-    sound = mean_kl_columns(made, Logits(head(0), head(1)), {"hot": Temperature(1.7)})
+    columns = mean_kl_columns(broken, Logits(head(0), head(1), device="cpu"), {"hot": Temperature(1.7)})
+    sound = mean_kl_columns(made, Logits(head(0), head(1), device="cpu"), {"hot": Temperature(1.7)})
     for name, column in columns.items():
         assert np.flatnonzero(np.isnan(column)).tolist() == [2]
         assert np.delete(column, 2) == pytest.approx(np.delete(sound[name], 2))
+
+
+def test_what_is_measured_on_another_device_is_what_the_host_measures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each kind of correction and joined ones; the second time from what the first has kept."""
+    monkeypatch.setattr("workers.calibration.measure.CHUNK_LOGITS", 8 * VOCABULARY)
+    made = replace(rows(), corrected_TD=rows(seed=1).candidate_TD)
+
+    def measured(device: torch.device, folder: Path | None) -> list[np.ndarray]:
+        logits, reductions = Logits(head(0), head(1), device=device), Reductions(folder)
+        calibrators = served(CALIBRATORS, device, torch.bfloat16)
+        columns = mean_kl_columns(made, logits, calibrators, reductions=reductions)
+        values = token_values(made, logits, calibrators["joined"], reductions=reductions)
+        assert cost_microseconds(calibrators["blocks and more"], logits, made) > 0
+        return [*columns.values(), *(getattr(values, name) for name in FIELDS)]
+
+    here = measured(torch.device("cpu"), None)
+    for _ in range(2):
+        with second_device() as device:
+            there = measured(device, tmp_path)
+        for one, other in zip(there, here, strict=True):
+            np.testing.assert_array_equal(one, other)

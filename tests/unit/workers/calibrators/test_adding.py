@@ -27,7 +27,7 @@ def test_a_known_slope_is_found_and_comes_back_from_disk(tmp_path: Path) -> None
         make_data(lambda h: h / (0.2 * torch.arange(2.0, len(h) + 2).log().double()).exp()[:, None], seed=seed)
         for seed in (1, 2)
     )
-    made, record = fit("position", data, stop)
+    made, record = fit("position", data, stop, device="cpu")
     assert isinstance(made, PositionTemperature)
     assert made.slope == pytest.approx(0.2, rel=1e-2)
     assert record.stop_kl < 1e-3 * record.raw_kl

@@ -58,9 +58,9 @@ def biased_pair(bias: dict[int, float]) -> tuple[FitData, FitData]:
 
 def test_the_temperature_is_that_of_scipy() -> None:
     data, stop = (make_data(noise, seed=seed) for seed in (1, 2))
-    made, _ = fit(Spec.parse("temperature", steps=20), data, stop)
+    made, _ = fit(Spec.parse("temperature", steps=20), data, stop, device="cpu")
     assert isinstance(made, Temperature)
-    objective = Objective(data.reference_head, data.candidate_head)
+    objective = Objective(data.reference_head, data.candidate_head, device="cpu")
     best = optimize.minimize_scalar(
         lambda t: objective.mean(Temperature(float(t)), data),
         bounds=(0.2, 8),
@@ -72,9 +72,9 @@ def test_the_temperature_is_that_of_scipy() -> None:
 
 def test_the_confidence_table_is_that_of_scipy() -> None:
     data, stop = (make_data(noise, rows=300, seed=seed) for seed in (1, 2))
-    made, _ = fit(Spec.parse("confidence", knots=3, steps=30), data, stop)
+    made, _ = fit(Spec.parse("confidence", knots=3, steps=30), data, stop, device="cpu")
     assert isinstance(made, ConfidenceTemperature)
-    objective = Objective(data.reference_head, data.candidate_head)
+    objective = Objective(data.reference_head, data.candidate_head, device="cpu")
 
     def value(theta: np.ndarray) -> float:  # type: ignore[type-arg]
         return objective.mean(ConfidenceTemperature(made.knots_K, torch.from_numpy(theta)), data)
@@ -86,7 +86,7 @@ def test_the_confidence_table_is_that_of_scipy() -> None:
 
 def test_a_known_bias_is_found_shrunk_and_nothing_else() -> None:
     data, stop = biased_pair({3: 2.0, 20: -1.5})
-    made, record = fit(Spec.parse("token_bias", steps=40, evidence=3.0), data, stop)
+    made, record = fit(Spec.parse("token_bias", steps=40, evidence=3.0), data, stop, device="cpu")
     assert isinstance(made, TokenBias)
     found = dict(zip(made.ids_I.tolist(), made.bias_I.tolist(), strict=True))
     # A bias of all tokens changes nothing, so that it is found up to one constant: the others', which are 0.
@@ -99,7 +99,7 @@ def test_a_known_bias_is_found_shrunk_and_nothing_else() -> None:
 
 def test_without_a_bias_there_is_none() -> None:
     data, stop = biased_pair({})
-    made, record = fit("token_bias", data, stop)
+    made, record = fit("token_bias", data, stop, device="cpu")
     assert isinstance(made, Identity)
     assert record.stop_kl == record.raw_kl
     assert record.left_out == ("token_bias",)
@@ -107,7 +107,7 @@ def test_without_a_bias_there_is_none() -> None:
 
 def test_a_known_map_is_found_and_its_rank_is_kept() -> None:
     data, stop = (make_data(lowrank_damage, seed=seed) for seed in (1, 2))
-    made, record = fit(Spec.parse("lowrank", rank=6, epochs=60, rate=0.5), data, stop)
+    made, record = fit(Spec.parse("lowrank", rank=6, epochs=60, rate=0.5), data, stop, device="cpu")
     assert isinstance(made, LowRank)
     assert made.rank == 6
     assert record.stop_kl < 0.01 * record.raw_kl
@@ -116,8 +116,8 @@ def test_a_known_map_is_found_and_its_rank_is_kept() -> None:
 @pytest.mark.parametrize("name", CALIBRATORS)
 def test_never_worse_than_raw_on_the_stop_set_and_the_record_says_so(name: str) -> None:
     data, stop = make_data(noise, rows=200, seed=1), make_data(noise, rows=200, seed=2)
-    made, record = fit(name, data, stop)
-    found = Objective(data.reference_head, data.candidate_head).mean(made, stop)
+    made, record = fit(name, data, stop, device="cpu")
+    found = Objective(data.reference_head, data.candidate_head, device="cpu").mean(made, stop)
     assert found == pytest.approx(record.stop_kl, rel=1e-9)
     assert record.stop_kl <= record.raw_kl
     assert (record.fit_rows, record.stop_rows) == (200, 200)
@@ -126,12 +126,12 @@ def test_never_worse_than_raw_on_the_stop_set_and_the_record_says_so(name: str) 
 
 def test_a_composition_is_at_least_as_good_as_its_beginning_and_can_go_on_from_it() -> None:
     data, stop = (make_data(lambda h: 1.5 * lowrank_damage(h), seed=seed) for seed in (1, 2))
-    whole, record = fit("confidence+lowrank", data, stop)
-    beginning, first = fit("lowrank", data, stop)
+    whole, record = fit("confidence+lowrank", data, stop, device="cpu")
+    beginning, first = fit("lowrank", data, stop, device="cpu")
     assert record.name == "lowrank+confidence"
     assert record.stop_kl <= first.stop_kl
     known = {("lowrank",): beginning, ("temperature",): Identity()}
-    continued, short = fit("lowrank+confidence", data, stop, known=known)
+    continued, short = fit("lowrank+confidence", data, stop, device="cpu", known=known)
     assert short.stop_kl == record.stop_kl
     assert len(short.steps) < len(record.steps)
     for name, tensor in whole.tensors().items():
@@ -144,7 +144,7 @@ def test_fitting_stops_when_the_stop_set_gains_no_more() -> None:
     harmed = FitData(
         stop.reference_TD, stop.reference_TD, stop.context, stop.document_T, stop.reference_head, stop.candidate_head
     )
-    made, record = fit(Spec.parse("lowrank", epochs=50, rate=1.0), data, harmed)
+    made, record = fit(Spec.parse("lowrank", epochs=50, rate=1.0), data, harmed, device="cpu")
     assert isinstance(made, Identity)
     assert len(record.steps) < 10
     assert record.stopped_early == ("lowrank",)
@@ -170,10 +170,10 @@ def test_a_fit_that_is_stopped_again_and_again_ends_in_the_same_bits_and_does_no
     for way in ("divergence", "gradient", "candidate_logits"):
         monkeypatch.setattr(Objective, way, counted(getattr(Objective, way)))
     monkeypatch.setattr("workers.calibration.fitting.objective._MOST_ROWS", 40)
-    whole, record = fit(spec, data, stop)
+    whole, record = fit(spec, data, stop, device="cpu")
     once, products = products, 0
     (made, again), attempts = until_done(
-        lambda check: fit(spec, data, stop, check_cancelled=check, reductions=Reductions(tmp_path)),
+        lambda check: fit(spec, data, stop, device="cpu", check_cancelled=check, reductions=Reductions(tmp_path)),
         lambda attempt: 16 + attempt,  # chunks that are done already are passed over, each after a look
     )
     assert attempts > 2
@@ -187,7 +187,7 @@ def test_a_fit_that_is_stopped_again_and_again_ends_in_the_same_bits_and_does_no
 def test_progress_rises_to_its_end_for_each_kind() -> None:
     data, stop = make_data(lowrank_damage, rows=300, seed=1), make_data(lowrank_damage, rows=100, seed=2)
     told: list[tuple[str, int, int]] = []
-    fit("lowrank+token_bias+confidence", data, stop, progress=lambda *now: told.append(now))
+    fit("lowrank+token_bias+confidence", data, stop, device="cpu", progress=lambda *now: told.append(now))
     for kind in ("lowrank", "token_bias", "confidence"):
         own = [(done, total) for phase, done, total in told if phase == kind]
         assert [done for done, _ in own] == sorted(done for done, _ in own)
@@ -202,7 +202,7 @@ def fit_half(fixed: Fixed, data: FitData, settings: Settings, **_: Any) -> Tempe
 def test_a_calibrator_is_fitted_by_the_function_of_its_own_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FITTED, "half", Fitted("half as sharp", f"{__name__}:fit_half"))
     data, stop = (make_data(lambda h: 2 * h, seed=seed) for seed in (1, 2))
-    made, record = fit("half", data, stop)
+    made, record = fit("half", data, stop, device="cpu")
     assert isinstance(made, Temperature)
     assert (made.temperature, record.name) == (2.0, "half")
     assert named("half+temperature") == "half as sharp, then temperature"
@@ -212,13 +212,13 @@ def test_a_calibrator_is_fitted_by_the_function_of_its_own_line(monkeypatch: pyt
 def test_unknown_kinds(name: str) -> None:
     data = make_data(lowrank_damage, rows=40)
     with pytest.raises(ValueError, match="cannot be fitted"):
-        fit(name, data, data)
+        fit(name, data, data, device="cpu")
 
 
 def test_a_broken_model_is_refused() -> None:
     data = make_data(lambda hidden_TD: hidden_TD * torch.nan, rows=40)
     with pytest.raises(HemostatError) as caught:
-        fit("temperature", data, data)
+        fit("temperature", data, data, device="cpu")
     assert caught.value.code == ErrorCode.NONFINITE_LOGITS
 
 
@@ -227,6 +227,6 @@ def test_models_of_different_widths() -> None:
     head = make_head()
     small = Head(head.weight_VD @ narrow, None, 1.0, None, "narrow")
     data, stop = (make_data(lambda h: h @ narrow, seed=seed, candidate_head=small) for seed in (1, 2))
-    made, record = fit("lowrank", data, stop)
+    made, record = fit("lowrank", data, stop, device="cpu")
     assert made.hidden_size == D - 4
     assert record.stop_kl < record.raw_kl

@@ -43,7 +43,7 @@ def plain_kl(data: FitData, hidden_TD: torch.Tensor, temperature: float = 1.0) -
 @pytest.mark.parametrize("heads", HEADS)
 def test_the_divergence_is_the_sum_written_out(heads: str) -> None:
     data = data_of(heads)
-    objective = Objective(data.reference_head, data.candidate_head)
+    objective = Objective(data.reference_head, data.candidate_head, device="cpu")
     torch.testing.assert_close(
         objective.divergence(None, data), plain_kl(data, data.candidate_TD), rtol=1e-9, atol=1e-12
     )
@@ -54,7 +54,7 @@ def test_the_divergence_is_the_sum_written_out(heads: str) -> None:
 @pytest.mark.parametrize("heads", HEADS)
 def test_the_gradient_is_that_of_autograd_and_of_finite_differences(heads: str) -> None:
     data = data_of(heads, rows=5)
-    objective = Objective(data.reference_head, data.candidate_head)
+    objective = Objective(data.reference_head, data.candidate_head, device="cpu")
     found = objective.gradient(data.reference_TD, data.candidate_TD)
     hidden = data.candidate_TD.clone().requires_grad_()
     plain_kl(data, hidden).sum().backward()  # type: ignore[no-untyped-call]
@@ -69,14 +69,14 @@ def test_the_gradient_is_that_of_autograd_and_of_finite_differences(heads: str) 
 
 def test_equal_states_have_no_divergence_and_no_gradient() -> None:
     data = make_data(rows=30)
-    objective = Objective(data.reference_head, data.candidate_head)
+    objective = Objective(data.reference_head, data.candidate_head, device="cpu")
     assert objective.mean(None, data) == 0.0
     assert float(objective.gradient(data.reference_TD, data.candidate_TD).abs().amax()) == 0.0
 
 
 def test_a_row_that_is_certain_of_another_token_is_finite() -> None:
     data = make_data(lambda hidden_TD: -40 * hidden_TD, rows=30)
-    objective = Objective(data.reference_head, data.candidate_head)
+    objective = Objective(data.reference_head, data.candidate_head, device="cpu")
     torch.testing.assert_close(objective.divergence(None, data), plain_kl(data, data.candidate_TD))
 
 
@@ -96,12 +96,12 @@ def test_bf16_heads_stay_close_to_float64() -> None:
         *([type(wide)(wide.weight_VD.double(), None, 1.0, None, "wide")] * 2),
     )
     truth = float(plain_kl(double, double.candidate_TD).mean())
-    assert abs(Objective(head, head).mean(None, data) / truth - 1) < 0.02
+    assert abs(Objective(head, head, device="cpu").mean(None, data) / truth - 1) < 0.02
 
 
 def test_memory_is_bounded_by_chunks() -> None:
     data = make_data(rows=700)
-    objective = Objective(data.reference_head, data.candidate_head)
+    objective = Objective(data.reference_head, data.candidate_head, device="cpu")
     sizes = [len(chunk) for chunk in objective.chunks(data)]
     assert sum(sizes) == 700
     assert max(sizes) <= objective.chunk < 700
@@ -111,6 +111,6 @@ def test_the_mean_of_a_correction_of_both_kinds() -> None:
     data = data_of("two")
     shift = torch.linspace(-1, 1, D, dtype=torch.float64)
     corrected = LowRank(torch.zeros(D, 1, dtype=torch.float64), torch.zeros(1, D, dtype=torch.float64), shift)
-    objective = Objective(data.reference_head, data.candidate_head)
+    objective = Objective(data.reference_head, data.candidate_head, device="cpu")
     expected = plain_kl(data, data.candidate_TD + shift).mean()
     assert objective.mean(corrected, data) == pytest.approx(float(expected), rel=1e-9)

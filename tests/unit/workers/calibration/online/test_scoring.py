@@ -3,9 +3,12 @@ import pytest
 import torch
 
 from tests.support.distributions import disturbed, hidden_states, logits64, make_head
+from tests.support.second_device import second_device
 from tests.support.stopping import StoppedError, stop_after
 from workers.calibration.online.scoring import RAW, Rows, Scorer, Scores, acts_on_logits, window_of
+from workers.calibrators.base import Base
 from workers.calibrators.identity import Identity
+from workers.calibrators.kinds import Chain
 from workers.calibrators.lowrank import LowRank
 from workers.calibrators.protocol import Calibrator, RowContext
 from workers.calibrators.temperature import Temperature
@@ -162,6 +165,30 @@ def test_joined_rows_are_scored_as_they_are_alone() -> None:
     alone = [scorer.score(part, {"calibrated": bias()})["calibrated"].kl_T for part in parts]
     assert joined.slice(0, 5).kl_T == pytest.approx(alone[0], rel=1e-6)
     assert joined.slice(5, 16).kl_T == pytest.approx(alone[1], rel=1e-6)
+
+
+@pytest.mark.parametrize("heads", ["same", "differ"])
+@pytest.mark.parametrize(
+    "corrections",
+    [{}, {"calibrated": lowrank()}, {"calibrated": Chain([lowrank(), bias()]), "trial": ByPosition(2.0)}],
+    ids=["none", "hidden", "logits"],
+)
+def test_scores_on_another_device_are_those_of_the_host(corrections: dict[str, Base], heads: str) -> None:
+    reference, given = make_head(V, D, spread=3.0), rows()
+    candidate = reference if heads == "same" else make_head(V, D, seed=7, spread=3.0)
+
+    def scored(device: torch.device) -> list[Scores]:
+        scorer = Scorer(reference, candidate, precision="float32", device=device)
+        there = {name: one.to(device, torch.bfloat16) for name, one in corrections.items()}
+        term = scorer.engine_term(disturbed(given.candidate_TD, 0.01), given.candidate_TD, given.next_T)
+        return [*scorer.score(given, there).values(), term]
+
+    here = scored(torch.device("cpu"))
+    with second_device() as device:
+        there = scored(device)
+    for one, other in zip(there, here, strict=True):
+        for name, values in vars(one).items():
+            assert np.array_equal(values, getattr(other, name)), name
 
 
 def test_it_stops_between_chunks_when_told() -> None:
