@@ -82,6 +82,8 @@ class Step(Contract):
     title: ClassVar[str]
     rules: ClassVar[str | None] = None
     streamed: ClassVar[bool] = False
+    # Whether it keeps E[x xᵀ] of what layers are given.
+    squares: ClassVar[bool] = False
     # Whether it keeps the states of its text at every border of blocks, and bytes per weight of its working files.
     taped: ClassVar[bool] = False
     kept_bytes: ClassVar[int] = 0
@@ -146,6 +148,21 @@ class Step(Contract):
     def idle(self) -> list[Idle]:
         """The fields that decide nothing in the step as it is."""
         return []
+
+    @property
+    def trained_bytes(self) -> int:
+        """Bytes per weight that it holds beside the model while it trains the weights."""
+        return 0
+
+    @property
+    def kept_tokens(self) -> int:
+        """Tokens whose activations in all blocks it keeps at once."""
+        return 0
+
+    @property
+    def holds_model(self) -> bool:
+        """Whether it holds all weights at once; others hold a block, or one weight."""
+        return False
 
     @property
     def trained_tokens(self) -> int:

@@ -55,5 +55,6 @@ class LowrankSvdllm(Calibrated, Truncated):
     """SVD-LLM: decomposition after whitening by the Cholesky factor of the activations' second moment."""
 
     runner = "workers.surgery.lowrank:SvdLlm"
+    squares = True
     title = "SVD-LLM"
     type: Literal["lowrank.svdllm"]

@@ -115,6 +115,7 @@ class PruneSparsegpt(CalibratedSparse):
     """SparseGPT: zeros weights column by column; the other weights compensate the error (second order)."""
 
     runner = "workers.surgery.prune_sparsegpt:SparseGpt"
+    squares = True
     title = "SparseGPT"
     type: Literal["prune.sparsegpt"]
     damping: Annotated[float, Field(gt=0, le=1), UNKNOWN] = Field(
@@ -226,6 +227,7 @@ class PruneGradient(Calibrated, Sparse):
     the rest."""
 
     replaced_by = None
+    squares = True
     taped = True
     kept_bytes = 8
     runner = "workers.mitigation.gradient_pruning.step:GradientPruning"
@@ -262,6 +264,16 @@ class PruneGradient(Calibrated, Sparse):
         if self.reconstruct:
             return super().idle()
         return [Idle(("reconstruct_epochs",), ("reconstruct",), "reconstruct is false", "give reconstruct true")]
+
+    @property
+    def holds_model(self) -> bool:
+        """While it trains all layers at once."""
+        return self.recovery_s > 0 or bool(self.recovery_steps)
+
+    @property
+    def trained_bytes(self) -> int:
+        """What it pruned (2), a mask (1), gradients (2 and 4), and in float32 master (4) and moments (8)."""
+        return 21
 
     @property
     def trained_tokens(self) -> int:

@@ -36,6 +36,7 @@ class QuantizeGptq(Calibrated, Grouped):
     """GPTQ: rounds column by column; later columns compensate the error of earlier ones."""
 
     runner = "workers.surgery.quantize_gptq:Gptq"
+    squares = True
     title = "GPTQ"
     type: Literal["quantize.gptq"]
     damping: Annotated[float, Field(gt=0, le=1), UNKNOWN] = Field(
@@ -219,6 +220,7 @@ class QuantizeDynamic(Calibrated):
 
     role = "quantizer"
     graded_by = "bits"
+    squares = True
     taped = True
     trained_in = "float32"
     runner = "workers.mitigation.dynamic_scaling.step:DynamicScaling"

@@ -9,6 +9,8 @@ from app.recipes.strength import FALLING
 
 # Positions of one step of distillation, at most: at least one window.
 DISTILL_TOKENS: Final = 1024
+# Of these, so many go forward and backward at once.
+MICRO_TOKENS: Final = 512
 
 
 class RepairLowrank(Calibrated):
@@ -64,6 +66,17 @@ class RepairLowrank(Calibrated):
         if self.distill_steps:
             return super().idle()
         return [Idle(("distill_s",), ("distill_steps",), "distill_steps is 0", "give distill_steps")]
+
+    @property
+    def holds_model(self) -> bool:
+        """To write text, to distil, and to choose between what it made."""
+        return True
+
+    @property
+    def kept_tokens(self) -> int:
+        """See `Step`."""
+        at_once = max(MICRO_TOKENS, self.calibration_window)
+        return min(at_once, self.text_tokens + self.written_tokens) if self.distill_steps else 0
 
     @property
     def written_tokens(self) -> int:

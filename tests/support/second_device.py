@@ -4,8 +4,10 @@ What torch refuses on a GPU is refused here: an operator over tensors of both de
 numbers of the device, numpy of a tensor there. It is stricter than a GPU, where an index or a mask may be the host's.
 A host's number without dimensions is let through, as there. `WAITED` lists the operators for which the host of a GPU
 waits until it has done all its work. Inference mode is `no_grad` there: a subclass of Tensor does not go with it.
+`HELD` counts the bytes of the device's tensors.
 """
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from traceback import format_stack
@@ -41,6 +43,33 @@ _READS: Final = frozenset(
 WAITED: Final[list[str]] = []
 
 
+class Held:
+    """Bytes of the device's tensors: `most` since the last context began. Memory that tensors share counts once."""
+
+    def __init__(self) -> None:
+        self.now, self.most = 0, 0
+        self._tensors: dict[int, int] = {}
+
+    def add(self, one: "OnSecond", held: torch.Tensor) -> "weakref.finalize[Any, Any]":
+        """A tensor around `held`, until it is gone."""
+        storage = held.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        self._tensors[key] = self._tensors.get(key, 0) + 1
+        if self._tensors[key] == 1:
+            self.now += size
+            self.most = max(self.most, self.now)
+        return weakref.finalize(one, self._remove, key, size)
+
+    def _remove(self, key: int, size: int) -> None:
+        self._tensors[key] -= 1
+        if not self._tensors[key]:
+            del self._tensors[key]
+            self.now -= size
+
+
+HELD: Final = Held()
+
+
 class MixedError(RuntimeError):
     """An operator was given operands of both devices."""
 
@@ -49,6 +78,7 @@ class OnSecond(torch.Tensor):
     """A tensor of the device; `held` has its numbers, on the host."""
 
     held: torch.Tensor
+    counted: "weakref.finalize[Any, Any]"
 
     @staticmethod
     def __new__(cls, held: torch.Tensor) -> "OnSecond":
@@ -62,11 +92,12 @@ class OnSecond(torch.Tensor):
             device=DEVICE,
         )
         made.held = held
+        made.counted = HELD.add(made, held)
         return made
 
     def __deepcopy__(self, _: Any) -> torch.Tensor:
         copy = self.detach().clone().requires_grad_(self.requires_grad)
-        copy.__dict__ |= {name: value for name, value in self.__dict__.items() if name != "held"}
+        copy.__dict__ |= {name: value for name, value in self.__dict__.items() if name not in ("held", "counted")}
         return copy
 
     @property  # type: ignore[override]
@@ -77,7 +108,9 @@ class OnSecond(torch.Tensor):
     @data.setter
     def data(self, value: torch.Tensor) -> None:
         torch.Tensor.data.__set__(self, value)  # type: ignore[attr-defined]
+        self.counted()
         self.held = value.held  # type: ignore[attr-defined]
+        self.counted = HELD.add(self, self.held)
 
     def tolist(self) -> Any:
         """Its numbers: a subclass has no such method of its own."""
@@ -120,6 +153,7 @@ class _Operators(TorchDispatchMode):
 def second_device() -> Iterator[torch.device]:
     """The device; inside of this context alone tensors can be made on it."""
     WAITED.clear()
+    HELD.most = HELD.now
     # torch.tensor makes its numbers on the host, and asks this device for a copy.
     torch._C._set_only_lift_cpu_tensors(True)
     try:

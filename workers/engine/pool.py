@@ -2,10 +2,11 @@
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import CheckpointInfo
+from app.recipes.base import Step
 from app.settings import Settings
 from workers.engine import environment, launch
 from workers.engine.device import (
@@ -21,7 +22,15 @@ from workers.engine.errors import MEMORY_HINT, SHARE_HINT
 from workers.engine.launch import EngineOptions, never
 from workers.engine.resident import ResidentEngine
 from workers.engine.shape import shape_key
-from workers.engine.sizes import BLOCK, divergence_bytes, engine_bytes, kv_cache_bytes, step_tokens, weight_bytes
+from workers.engine.sizes import (
+    BLOCK,
+    divergence_bytes,
+    engine_bytes,
+    kv_cache_bytes,
+    step_bytes,
+    step_tokens,
+    weight_bytes,
+)
 from workers.engine.split import Split
 from workers.engine.swap import Trust
 
@@ -110,6 +119,11 @@ class EnginePool:
                 f"this process holds {held_bytes(self.device) / 1e9:.2f} GB",
                 hint=MEMORY_HINT if self.share == 1 else SHARE_HINT,
             )
+
+    def make_room_for_steps(self, source: CheckpointInfo, reference: CheckpointInfo, steps: Sequence[Step]) -> None:
+        """For steps of a recipe (`step_bytes`). Raises as `make_room` does."""
+        needed = step_bytes(source, reference, steps, self.steps_device)
+        self.make_room(needed, what=" and ".join(step.type for step in steps))
 
     def _free_bytes(self) -> int:
         """What a new engine may take: on a GPU no more than the share leaves."""

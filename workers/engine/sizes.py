@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from app.contracts.blocks import RANK
 from app.models.checkpoint import CheckpointInfo
+from app.models.layer_names import in_layer
+from app.models.modules import select
 from app.models.safetensors_header import TensorInfo
+from app.recipes.base import Calibrated, Step
 from app.settings import Settings
 from workers.engine.shape import kv_bytes_per_token
 from workers.engine.split import Split
@@ -20,6 +25,10 @@ SLOTS: Final = 3
 OVERHEAD_BYTES: Final = 256 * 1024**2
 # What a process holds that has imported vLLM and torch (measured: 0.9 GB), if it is not this one.
 PROCESS_BYTES: Final = 900 * 1024**2
+# A second moment, and what lies beside it while it is factorized.
+_SQUARES: Final = 5
+# Of a number that a block keeps for the way back: some are bf16, some float32, some both (measured: 11).
+_ACTIVATION_BYTES: Final = 10
 # A step on a CPU is to take a second or two, so that a cancelled job stops: so many tokens times weights, about.
 _CPU_STEP_WORK: Final = 5e11
 # Products by way of float32, on half the lanes, take two to five times as long.
@@ -120,6 +129,36 @@ def scorer_bytes(reference: Matrix, candidate: Matrix, device: str, dtype: str, 
     apart = divergence_bytes(reference, device, candidate=None if same else candidate)
     heads = ITEM_BYTES[dtype] * sum(one.vocabulary * one.hidden_size for one in (reference, candidate))
     return apart + divergence_bytes(candidate, device) + heads
+
+
+def step_bytes(source: CheckpointInfo, reference: CheckpointInfo, steps: Sequence[Step], device: str) -> int:
+    """Bytes of a GPU that steps of a recipe take which change `source` and may look at `reference`. As with an engine,
+    a little less than they really take. 0 on a CPU."""
+    return 0 if device == "cpu" else max((_held(step, source, reference) for step in steps), default=0)
+
+
+def _held(step: Step, source: CheckpointInfo, reference: CheckpointInfo) -> int:
+    """Of one step: all weights, or a block beside the embedding, or one tensor."""
+    item = 4 if source.scheme == "f32" else 2
+    matrix = item * source.vocabulary * source.hidden_size
+    sizes = {name: tensor.elements for name, tensor in source.tensors.items()}
+    if step.holds_model:
+        trained = step.trained_bytes * sum(weight.shape[0] * weight.shape[1] for weight in select(source, step))
+        numbers = 8 * source.hidden_size + 4 * int(source.config.get("intermediate_size") or 0)
+        activations = _ACTIVATION_BYTES * numbers * source.layers * step.kept_tokens
+        # Beside the model the heads of both.
+        return item * max(source.parameters, reference.parameters) + 2 * matrix + trained + activations
+    # Whether a tensor is finite is looked up in its absolute values and three masks.
+    one = max(sizes.values()) * (2 * item + 3)
+    if not (isinstance(step, Calibrated) and step.reads_text):
+        return one
+    blocks: Counter[int] = Counter()
+    for name, size in sizes.items():
+        if (within := in_layer(name)) is not None:
+            blocks[within.layer] += size
+    widest = max(weight.shape[-1] for weight in select(source, step)) if step.squares else 0
+    squares = _SQUARES * ITEM_BYTES["float32"] * widest**2
+    return max(one, matrix + item * max(blocks.values(), default=0) + squares)
 
 
 def step_tokens(info: CheckpointInfo, batch_tokens: int, device: str) -> int:

@@ -158,8 +158,17 @@ class Attempt:
         texts: CalibrationLoader,
     ) -> Sides:
         """The candidate of `request` after its recipe. Raises what `modify` raises."""
-        device = self._room.pool.steps_device
-        return modify(request, reference, entry, origin, self._context, device=device, calibration=texts)
+        pool = self._room.pool
+        return modify(
+            request,
+            reference,
+            entry,
+            origin,
+            self._context,
+            device=pool.steps_device,
+            calibration=texts,
+            make_room=pool.make_room_for_steps,
+        )
 
     def _reference(self, sides: Sides, corpus: Corpus, precision: Precision) -> ReferenceRun:
         """The reference over a text: scored or found in the store, its head checked, its noise floor measured."""

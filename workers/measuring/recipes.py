@@ -169,6 +169,7 @@ class Bench:
             reference=self._aligned_with,
             calibration=self._texts,
             others=self._others,
+            make_room=self._room.pool.make_room_for_steps,
             progress=lambda phase, done, total: context.progress(
                 "modify" if phase in {"surgery", "thresholds", "write"} else f"modify: {phase}", done, total
             ),

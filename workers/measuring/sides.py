@@ -20,12 +20,12 @@ from workers.distributions.head import Head
 from workers.measuring.calibration_text import loader_without_sampler
 from workers.process.handler import JobContext
 from workers.surgery.calibration_text import CalibrationTexts
+from workers.surgery.callbacks import MakeRoom, room_enough
 from workers.surgery.modified import Modified
 from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
 
 _DTYPES: Final = {"float16": torch.float16, "float32": torch.float32}
-# Folder of the job's scratch with the states of long trainings.
 
 
 @dataclass
@@ -128,11 +128,12 @@ def modify(
     *,
     device: str,
     calibration: CalibrationTexts | None = None,
+    make_room: MakeRoom = room_enough,
 ) -> Sides:
     """The candidate after its recipe, made on `device` or from the checkpoint store where it was made before.
 
-    `calibration` gives the text of steps that look at activations (default: from every source but the reference's own
-    samples).
+    `make_room` is asked for what steps hold on the device. `calibration` gives the text of steps that look at
+    activations (default: from every source but the reference's own samples).
     """
     store = checkpoint_store(context)
     registry = load_registry(context.settings.models_file)
@@ -145,6 +146,7 @@ def modify(
         others=lambda step: other_of(step, registry, context.settings, pointer="/candidate/recipe"),
         calibration=calibration
         or loader_without_sampler(context.settings, reference.tokenizer, check_cancelled=context.check_cancelled),
+        make_room=make_room,
         progress=lambda phase, done, total: context.progress(
             "modify" if phase in {"surgery", "thresholds", "write"} else f"modify: {phase}", done, total
         ),

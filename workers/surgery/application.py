@@ -24,7 +24,7 @@ from app.recipes.notices import StepNotice
 from app.recipes.recipe import Recipe
 from workers.surgery.account import model_storage, nominal_share, sorted_changes, totals
 from workers.surgery.calibration_text import CalibrationText, CalibrationTexts
-from workers.surgery.callbacks import CheckCancelled, Progress
+from workers.surgery.callbacks import CheckCancelled, MakeRoom, Progress
 from workers.surgery.files import copy_companions
 from workers.surgery.manifest import MANIFEST, Manifest, StepRecord, TensorChange
 from workers.surgery.modified import Modified, opened, untouched
@@ -82,6 +82,7 @@ class Application:
         store: CheckpointStore,
         calibration: CalibrationTexts,
         others: Others,
+        make_room: MakeRoom,
         progress: Progress,
         check_cancelled: CheckCancelled,
         shard_bytes: int,
@@ -89,7 +90,7 @@ class Application:
         self._source, self._source_fingerprint = source, source_fingerprint
         self._reference, self._device = reference, torch.device(device)
         self._recipe, self._store = recipe, store
-        self._texts = calibration
+        self._texts, self._make_room = calibration, make_room
         self._others = {index: path for index, step in enumerate(recipe) if (path := others(step)) is not None}
         self._progress, self._check_cancelled = progress, check_cancelled
         self._shard_bytes = shard_bytes
@@ -115,7 +116,7 @@ class Application:
         """From the last stage that is in the store on. The empty recipe gives the source itself.
 
         Raises `HemostatError`: what the checks of the steps and the text sources raise, CHECKPOINT_NOT_FINITE for a
-        source with NaN or infinity in any tensor, ACTIVATIONS_NOT_FINITE, DISK_FULL.
+        source with NaN or infinity in any tensor, ACTIVATIONS_NOT_FINITE, DISK_FULL, and what `make_room` raises.
         """
         if not self._recipe:
             manifest = untouched(self._source, self._source_fingerprint)
@@ -197,6 +198,7 @@ class Application:
 
         def build(folder: Path) -> None:
             device = self._device
+            self._make_room(source, self._reference, steps)
             with open_tensors(source, device) as reader, self._opened_base(before, reader) as base_reader:
                 began = time.monotonic()
                 known = {} if before is None else {change.name: change for change in before.manifest.tensors}

@@ -16,7 +16,14 @@ from app.recipes.merge import AdapterLora, MergeLinear
 from app.recipes.recipe import Recipe
 from workers.surgery.application import Application, Others
 from workers.surgery.calibration_text import CalibrationText, CalibrationTexts
-from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
+from workers.surgery.callbacks import (
+    CheckCancelled,
+    MakeRoom,
+    Progress,
+    never_cancelled,
+    no_progress,
+    room_enough,
+)
 from workers.surgery.modified import Modified
 from workers.surgery.safetensors_writer import SHARD_BYTES
 from workers.surgery.store import CheckpointStore
@@ -30,6 +37,7 @@ class Given(TypedDict, total=False):
     reference: CheckpointInfo | None
     calibration: CalibrationTexts
     others: Others
+    make_room: MakeRoom
     progress: Progress
     check_cancelled: CheckCancelled
     shard_bytes: int
@@ -64,6 +72,7 @@ def application(
     reference: CheckpointInfo | None = None,
     calibration: CalibrationTexts = no_calibration,
     others: Others = nothing_else,
+    make_room: MakeRoom = room_enough,
     progress: Progress = no_progress,
     check_cancelled: CheckCancelled = never_cancelled,
     shard_bytes: int = SHARD_BYTES,
@@ -72,6 +81,7 @@ def application(
 
     `reference` is the unmodified model that mitigations align with (default: the source). `calibration` gives the text
     of a step that looks at activations. `others` gives the folder of an adapter or other model that a step takes.
+    `make_room` is asked before steps are done whose result is not in the store.
     `progress(phase, done, total)`; `check_cancelled` is called between pieces of work of at most a second or so.
     """
     return Application(
@@ -83,6 +93,7 @@ def application(
         store,
         calibration,
         others,
+        make_room,
         progress,
         check_cancelled,
         shard_bytes,

@@ -69,7 +69,7 @@ class _Work:
         self._sizes = {weight.name: weight.shape[0] * weight.shape[1] for weight in context.weights}
         self._last = max(weight.layer or 0 for weight in context.weights)
         self._frame = Channels.of(teacher)
-        self._recovers = step.recovery_s > 0 or bool(step.recovery_steps)
+        self._recovers = step.holds_model
         # All layers at once, where recovery is to train them together.
         self._pruned: dict[str, torch.Tensor] = {}
         self._tape = Tape(

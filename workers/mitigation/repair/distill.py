@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from app.recipes.repair import MICRO_TOKENS
 from workers.mitigation.divergence import Divergence
 from workers.mitigation.reconstruction import at
 from workers.mitigation.repair.adapter import Adapted
@@ -29,7 +30,6 @@ from workers.surgery.blockwise.walk import Activations
 from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
 
 STEP_TOKENS = 1024
-MICRO_TOKENS = 512
 RATE = 5e-4
 # Nats a position from which on the rate is full. Adam's steps are as long where little is left to learn as where much
 # is, and there they are noise: at 0.04 nats 200 steps at the full rate end above their beginning.

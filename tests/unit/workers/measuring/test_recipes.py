@@ -19,6 +19,7 @@ from tests.support.handlers import SECRET
 from workers.measuring.recipes import Bench, RefusedError, tokens_per_second
 from workers.measuring.sides import Side
 from workers.measuring.subject import recipe_of
+from workers.surgery.callbacks import room_enough
 
 Tiny = Callable[..., Path]
 MERGE = {"type": "merge.linear", "other": "sibling", "weight": 0.25}
@@ -35,7 +36,10 @@ def bench(tiny: Tiny, home: Path, texts: Callable[..., Any], device: str = "cpu"
         window=64,
         texts=texts,
         others=lambda step: tiny(seed=1) if step.type == "merge.linear" else None,
-        room=cast("Any", SimpleNamespace(pool=SimpleNamespace(device=device, steps_device="cpu"))),
+        room=cast(
+            "Any",
+            SimpleNamespace(pool=SimpleNamespace(device=device, steps_device="cpu", make_room_for_steps=room_enough)),
+        ),
         context=cast("Any", Context(Settings(home=home), home)),
     )
 

@@ -22,6 +22,7 @@ from workers.measuring.points.runner import PointRunner, Setting
 from workers.measuring.recipes import Bench
 from workers.measuring.sides import Side
 from workers.measuring.subject import recipe_of
+from workers.surgery.callbacks import room_enough
 
 Tiny = Callable[..., Path]
 RTN = {"type": "quantize.rtn", "bits": 4, "group_size": 32}
@@ -61,7 +62,9 @@ class Job:
                 "merge.linear": self.partner,
                 "adapter.lora": self.folder / "adapter",
             }.get(getattr(step, "type", "")),
-            room=cast("Any", SimpleNamespace(pool=SimpleNamespace(steps_device="cpu"))),
+            room=cast(
+                "Any", SimpleNamespace(pool=SimpleNamespace(steps_device="cpu", make_room_for_steps=room_enough))
+            ),
             context=context,
         )
         ground = SimpleNamespace(
