@@ -123,12 +123,13 @@ def divergence_bytes(
 
 def scorer_bytes(reference: Matrix, candidate: Matrix, device: str, dtype: str, *, same: bool) -> int:
     """Bytes of a GPU that the scores of served requests take (`workers.calibration.online.scoring`): a divergence of
-    both models, one of the candidate against itself, and both heads in `dtype`. `same`: both have one matrix."""
+    both models, one of the candidate against itself, and the heads in `dtype`. `same`: both have one matrix."""
     if device == "cpu":
         return 0
-    apart = divergence_bytes(reference, device, candidate=None if same else candidate)
-    heads = ITEM_BYTES[dtype] * sum(one.vocabulary * one.hidden_size for one in (reference, candidate))
-    return apart + divergence_bytes(candidate, device) + heads
+    both = divergence_bytes(reference, device, candidate=None if same else candidate)
+    matrices = (reference,) if same else (reference, candidate)
+    heads = ITEM_BYTES[dtype] * sum(one.vocabulary * one.hidden_size for one in matrices)
+    return both + divergence_bytes(candidate, device) + heads
 
 
 def step_bytes(source: CheckpointInfo, reference: CheckpointInfo, steps: Sequence[Step], device: str) -> int:

@@ -17,9 +17,9 @@ from workers.distributions.head import Head
 Tiny = Callable[..., Path]
 V, D, LAYERS, KV_HEADS, HEAD = 128_256, 4096, 32, 8, 128
 ENGINE = 2 * 8_030_261_248 + (4096 + 1024) * 2 * LAYERS * KV_HEADS * HEAD * 2 + 2**28
-# A divergence holds the head and 2·512 rows of logits. A scorer has two of them, and both heads once more.
+# A divergence holds the head and 2·512 rows of logits. A scorer has two of them, and the head once more.
 DIVERGENCE = 2 * V * (D + 2 * 512)
-SCORER = 2 * DIVERGENCE + 2 * 2 * V * D
+SCORER = 2 * DIVERGENCE + 2 * V * D
 
 
 class Room:
