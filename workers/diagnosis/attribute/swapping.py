@@ -168,12 +168,12 @@ class Swapper:
             return [own.borders.read(first, start, end) for start, end in bounds]
         skeleton = own.runner.skeleton
         own.mixed.exchange((piece for site in inside for piece in site.pieces), mode)
-        skeleton.model.model.embed_tokens.to("meta")
+        skeleton.release_embedding()
         try:
             return [own.runner.embedded(start, end) for start, end in bounds]
         finally:
             own.mixed.exchange((), THEIRS)
-            skeleton.model.model.embed_tokens.to("meta")
+            skeleton.release_embedding()
 
     def _read_out(
         self,

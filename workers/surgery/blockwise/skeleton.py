@@ -93,11 +93,11 @@ class Skeleton:
 
     def release(self, index: int) -> None:
         """Forgets a layer's weights."""
-        self.layers[index].to("meta")
+        _forget(self.layers[index])
 
     def release_embedding(self) -> None:
         """Forgets the embedding, which `calls` loads."""
-        self.model.model.embed_tokens.to("meta")
+        _forget(self.model.model.embed_tokens)
 
     @torch.no_grad()
     def calls(self, tokens_NL: torch.Tensor) -> tuple[torch.Tensor, list[dict[str, Any]]]:
@@ -125,6 +125,14 @@ class Skeleton:
             name = "model.embed_tokens." if self.info.tied else "lm_head."
             self.load(self.model.lm_head, name)
         return self.model.model.norm, self.model.lm_head
+
+
+def _forget(module: nn.Module) -> None:
+    """Drops a module's weights. What is no weight stays: nothing gives it back, such as the scale of Gemma's
+    embedding."""
+    for part in module.modules():
+        for name, weight in part.named_parameters(recurse=False):
+            setattr(part, name, nn.Parameter(weight.to("meta"), requires_grad=False))
 
 
 class _Catcher(nn.Module):

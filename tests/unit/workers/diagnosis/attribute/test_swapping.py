@@ -73,7 +73,7 @@ def test_a_swap_is_the_whole_model_with_these_weights(models, tmp_path, site, te
     assert np.corrcoef(kl, expected)[0, 1] > 0.995
 
 
-@pytest.fixture(scope="module", params=["llama", "llama-untied"], ids=["tied", "untied"])
+@pytest.fixture(scope="module", params=["llama", "llama-untied", "gemma2"], ids=["tied", "untied", "scaled"])
 def outside(request, tmp_path_factory):
     """Embedding and head differ, and a module of the first layer."""
 
