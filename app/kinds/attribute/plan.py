@@ -14,12 +14,11 @@ from app.kinds.preflight import Checked
 from app.models import pace
 from app.models.checkpoint import CheckpointInfo
 from app.models.layer_names import in_layer
+from app.models.pace import Pace
 from app.models.packing import kept_packed
 from app.models.shapes import LAYOUTS
 from app.models.steps import check_recipe
 
-# Seconds of two cores: both models run on the host.
-ON_HOST: Final = pace.Part(1.0)
 # Passes over the subset for each part that is looked into, and for all of them together: control, twin, restoring.
 LOOKS, TOGETHER = 1.5, 3.0
 # What goes on inside is measured on so much of the subset: attention of every head is computed for it.
@@ -36,6 +35,11 @@ ALIGNED_PASSES, GAP_PASSES = 4.0, 2.0
 # tokens in 110 s, of `make bench` on the two cores of `pace`. In float32 with all that is summed up inside: 0.37 of it,
 # by processor time on one core (161 against 436 tokens per second, 512 tokens).
 CPU_SWAPPED_TOKENS_PER_SECOND, CPU_INNER_TOKENS_PER_SECOND = 925.0, 340.0
+# Parameters × tokens of a forward pass.
+SWAPPED: Final = pace.Part(CPU_SWAPPED_TOKENS_PER_SECOND * pace.PARAMETERS, bf16=2)
+INNER: Final = pace.Part(CPU_INNER_TOKENS_PER_SECOND * pace.PARAMETERS, float32=2)
+# Parameters: each forward pass reads the weights again, which the rates of a CPU hold.
+READ: Final = pace.Part(math.inf, disk=2)
 
 
 def check(request: AttributeRequest, checked: Checked) -> None:
@@ -46,8 +50,8 @@ def check(request: AttributeRequest, checked: Checked) -> None:
 def cost(request: AttributeRequest, cost: Cost) -> None:
     """Adds the swaps, and what is measured inside."""
     made = check_recipe(cost.candidate, request.candidate.recipe, pointer="/candidate/recipe", reference=cost.reference)
-    found = attribution_cost(request, (cost.reference, made), cost.tokens, reference_parameters=pace.PARAMETERS)
-    cost.seconds += cost.here.seconds(ON_HOST, found.seconds)
+    found = attribution_cost(request, (cost.reference, made), cost.tokens, cost.steps)
+    cost.seconds += found.seconds
     cost.assumptions += found.assumptions
 
 
@@ -148,13 +152,10 @@ def attribution_cost(
     request: AttributeRequest,
     infos: tuple[CheckpointInfo, CheckpointInfo],
     tokens: int,
-    *,
-    reference_parameters: float,
+    here: Pace,
 ) -> AttributionCost:
-    """What swaps and internals take beside the engine's passes, at most; `tokens` of the whole text. Seconds are in
-    proportion to `reference_parameters`, those of the model that was measured."""
+    """What swaps and internals take beside the engine's passes, at most; `tokens` of the whole text."""
     subset = min(request.tokens, tokens)
-    slower = infos[0].parameters / reference_parameters
     passes, size = 0.0, 0
     assumptions = ["no part can be swapped between models of two depths"]
     unswapped = infos[0].layers != infos[1].layers
@@ -166,20 +167,24 @@ def attribution_cost(
         assumptions = [
             f"at most {search:.3g} forward passes over {subset} tokens find the first parts, and about "
             f"{passes - search:.0f} look into them",
-            f"transformers' layers take {CPU_SWAPPED_TOKENS_PER_SECOND:g} tokens/s with "
-            f"{reference_parameters / 1e6:.1f}M parameters",
+            "each forward pass reads the weights from the disk"
+            if here.card
+            else f"transformers' layers take {CPU_SWAPPED_TOKENS_PER_SECOND:g} tokens/s with "
+            f"{pace.PARAMETERS / 1e6:.1f}M parameters",
             f"hidden states at the layer borders of both models take {size / 2**20:.0f} MiB of disk while the job runs",
         ]
-    inner = 0.0
+    inner, read = 0.0, passes
     if request.internals or unswapped:
-        inner, more = _inside(request, infos, subset)
-        size += more
+        through, inside, more = _inside(request, infos, subset)
+        inner, read, size = through * inside, passes + through, size + more
+        rate = "" if here.card else f" at {CPU_INNER_TOKENS_PER_SECOND:g} tokens/s"
         left = " (`internals: false` or --no-internals leaves this out)" if not unswapped else ""
         assumptions.append(
-            f"the models are compared inside with {inner:.0f} tokens in float32 at {CPU_INNER_TOKENS_PER_SECOND:g} "
-            f"tokens/s and {more / 2**20:.0f} MiB of states{left}"
+            f"the models are compared inside with {inner:.0f} tokens in float32{rate} and {more / 2**20:.0f} MiB of "
+            f"states{left}"
         )
-    seconds = slower * (passes * subset / CPU_SWAPPED_TOKENS_PER_SECOND + inner / CPU_INNER_TOKENS_PER_SECOND)
+    parts = ((SWAPPED, passes * subset), (INNER, inner), (READ, read))
+    seconds = sum(here.seconds(part, units * infos[0].parameters) for part, units in parts)
     return AttributionCost(passes, subset, inner, size, seconds, tuple(assumptions))
 
 
@@ -200,11 +205,13 @@ def _search(request: AttributeRequest, info: CheckpointInfo) -> float:
     return min(request.budget, passes)
 
 
-def _inside(request: AttributeRequest, infos: tuple[CheckpointInfo, CheckpointInfo], subset: int) -> tuple[float, int]:
-    """Tokens that go through a whole model once, and bytes of states in float32. As many gaps are expected as the
+def _inside(
+    request: AttributeRequest, infos: tuple[CheckpointInfo, CheckpointInfo], subset: int
+) -> tuple[float, int, int]:
+    """Passes of a whole model, the tokens of each, and bytes of states in float32. As many gaps are expected as the
     depths are apart."""
     windows, length = inner_windows(infos, request.window)
     tokens = min(subset, windows * length)
     passes = INNER_PASSES if request.internals else ALIGNED_PASSES
     passes += GAP_PASSES * abs(infos[0].layers - infos[1].layers)
-    return passes * tokens, sum(4 * info.hidden_size * (info.layers + 1) for info in infos) * tokens
+    return passes, tokens, sum(4 * info.hidden_size * (info.layers + 1) for info in infos) * tokens

@@ -106,7 +106,7 @@ def _add_relative(sums: Sums, border: int, start: int, state_NLD: torch.Tensor, 
     """Adds ‖e‖ / ‖h‖ of each token of a batch."""
     size_NL = _inner(state_NLD).norm(dim=-1).clamp_min(1e-300)
     ratio_NL = (_inner(other_NLD) - _inner(state_NLD)).norm(dim=-1) / size_NL
-    sums.add(start, ratio_NL.sum(1).numpy(), np.full(len(ratio_NL), float(ratio_NL.shape[1])), at=border)
+    sums.add(start, ratio_NL.sum(1).cpu().numpy(), np.full(len(ratio_NL), float(ratio_NL.shape[1])), at=border)
 
 
 def _inner(states_NLD: torch.Tensor) -> torch.Tensor:
@@ -117,7 +117,7 @@ def _inner(states_NLD: torch.Tensor) -> torch.Tensor:
 def _squares(first_NLD: torch.Tensor, second_NLD: torch.Tensor | None = None) -> Array:
     """(n): Σ‖a‖² or Σ‖a − b‖² of each window."""
     value = _inner(first_NLD) if second_NLD is None else _inner(first_NLD) - _inner(second_NLD)
-    found: Array = value.square().sum((1, 2)).numpy()
+    found: Array = value.square().sum((1, 2)).cpu().numpy()
     return found
 
 

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.models.checkpoint import CheckpointInfo
+from app.models.layer_names import in_layer
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import BATCH_TOKENS, Activations
 from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
@@ -144,6 +146,11 @@ class Borders:
             partial.write_text(f"{key} {border + 1}")
             partial.replace(marker)
         progress(self._name, runner.layers + 1, runner.layers + 1)
+
+
+def layer_elements(info: CheckpointInfo) -> int:
+    """Elements of a decoder layer, the mean of all."""
+    return sum(tensor.elements for name, tensor in info.tensors.items() if in_layer(name)) // info.layers
 
 
 def run_chain(

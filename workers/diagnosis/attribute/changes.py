@@ -189,8 +189,8 @@ def _first_directions(weighted_OI: torch.Tensor) -> float:
     """Energy in the first directions, by randomized subspace iteration (Halko et al. 2011): a lower bound that is close
     where they stand out."""
     generator = torch.Generator().manual_seed(0)
-    basis = torch.randn(weighted_OI.shape[1], DIRECTIONS + 8, generator=generator)
-    left, _ = torch.linalg.qr(weighted_OI @ basis)
+    basis = torch.randn(weighted_OI.shape[1], DIRECTIONS + 8, generator=generator, device="cpu")
+    left, _ = torch.linalg.qr(weighted_OI @ basis.to(weighted_OI.device))
     for _ in range(3):
         right, _ = torch.linalg.qr(weighted_OI.T @ left)
         left, _ = torch.linalg.qr(weighted_OI @ right)

@@ -24,8 +24,9 @@ from app.models.shapes import LAYOUTS
 from workers.diagnosis.attribute.activations import activation_growth
 from workers.diagnosis.attribute.alignment import align
 from workers.diagnosis.attribute.attention import attention_shift
-from workers.diagnosis.attribute.borders import Borders
+from workers.diagnosis.attribute.borders import Borders, layer_elements
 from workers.diagnosis.attribute.matching import Matching, gaps_between
+from workers.diagnosis.attribute.readout import HEAD_TOKENS
 from workers.surgery.blockwise.mixtures import fused
 from workers.surgery.blockwise.skeleton import Read, Skeleton
 from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
@@ -41,6 +42,19 @@ class Model:
     info: CheckpointInfo
     read: Read
     device: str
+
+
+def inner_bytes(infos: tuple[CheckpointInfo, CheckpointInfo], windows: int, length: int) -> int:
+    """Bytes of a GPU that `internals` takes on so many windows. Computed, not measured.
+
+    All is float32: embedding, head and a layer of each model, states of all windows, logits of some tokens, attention
+    of a window.
+    """
+    elements = sum(2 * info.vocabulary * info.hidden_size + layer_elements(info) for info in infos)
+    states = 4 * windows * length * sum(info.hidden_size for info in infos)
+    logits = 6 * HEAD_TOKENS * infos[0].vocabulary
+    heads = max(int(info.config["num_attention_heads"]) for info in infos)
+    return 4 * (elements + states + logits + 6 * heads * length**2)
 
 
 def internals(

@@ -23,9 +23,9 @@ from workers.diagnosis.attribute.changes import differing
 from workers.diagnosis.attribute.examination import Examination
 from workers.diagnosis.attribute.found import Found
 from workers.diagnosis.attribute.internals import Model as Inner
-from workers.diagnosis.attribute.internals import internals
+from workers.diagnosis.attribute.internals import inner_bytes, internals
 from workers.diagnosis.attribute.numbering import moved, renumbered_by
-from workers.diagnosis.attribute.pair import opened, plain, why_not
+from workers.diagnosis.attribute.pair import opened, plain, swapping_bytes, why_not
 from workers.diagnosis.attribute.report import build_report, export
 from workers.diagnosis.attribute.search import Search
 from workers.diagnosis.attribute.sites import Scope, scope_of, sites_of
@@ -44,8 +44,6 @@ from workers.surgery.reading import open_tensors
 
 PRECISION: Precision = "fast"
 _VERSION = "attribute/7"
-# Parts are swapped and looked into on the host: what is made of their states there is numpy's.
-_DEVICE = "cpu"
 
 
 def attribute(request: AttributeRequest, context: JobContext, room: EngineRoom) -> AttributeReport:
@@ -63,6 +61,8 @@ class _Attribute(PairAttempt):
     def __init__(self, request: AttributeRequest, context: JobContext, room: EngineRoom) -> None:
         super().__init__(request, context, room)
         self._request = request
+        # Parts are swapped and looked into there.
+        self._device = room.pool.steps_device
 
     def run(self) -> AttributeReport:
         request, context, watch = self._request, self._context, self._watch
@@ -91,6 +91,7 @@ class _Attribute(PairAttempt):
         told = [
             _VERSION,
             torch.__version__,
+            self._device,
             sides.reference.weights,
             sides.candidate.weights,
             corpus.fingerprint,
@@ -100,8 +101,8 @@ class _Attribute(PairAttempt):
         scratch = context.scratch / f"attribute-{plan_fingerprint(told)[:24]}"
         scratch.mkdir(parents=True, exist_ok=True)
         with (
-            plain(sides.reference, _DEVICE, context) as reference,
-            plain(sides.candidate, _DEVICE, context) as candidate,
+            plain(sides.reference, self._device, context) as reference,
+            plain(sides.candidate, self._device, context) as candidate,
         ):
             if not found.not_swapped:
                 found.not_swapped = self._moved(reference, candidate)
@@ -124,8 +125,9 @@ class _Attribute(PairAttempt):
     ) -> None:
         request, context, watch = self._request, self._context, self._watch
         context.progress("borders", 0, 0)
+        self._make_room(swapping_bytes((reference, candidate), subset.tokens_NL.numel(), dtype))
         began = time.perf_counter()
-        with opened(reference, candidate, subset, dtype, _DEVICE, scratch, context) as (swapper, reads):
+        with opened(reference, candidate, subset, dtype, self._device, scratch, context) as (swapper, reads):
             spent = time.perf_counter() - began
             watch.seconds["borders"] = round(spent, 3)
             context.observe("phase_seconds", spent, phase="borders")
@@ -149,6 +151,7 @@ class _Attribute(PairAttempt):
             examination = Examination(swapper, search, reads, request, context, full)
             with watch.phase("look"):
                 examination.run()
+            swapper.release()
             found.scope, found.search, found.examination, found.full = scope, search, examination, full
 
     def _scope(self, reference: CheckpointInfo, candidate: CheckpointInfo, reads: tuple[Read, Read]) -> Scope:
@@ -158,8 +161,8 @@ class _Attribute(PairAttempt):
         return scope_of(sites, changed, self._request.levels)
 
     def _moved(self, reference: CheckpointInfo, candidate: CheckpointInfo) -> str:
-        """Why layers of one number are no counterparts, by their weights."""
-        with open_tensors(reference, _DEVICE) as ours, open_tensors(candidate, _DEVICE) as theirs:
+        """Why layers of one number are no counterparts, by a few rows of each."""
+        with open_tensors(reference, "cpu") as ours, open_tensors(candidate, "cpu") as theirs:
             read = framed(theirs.read, Channels.of(candidate), Channels.of(reference))
             return moved(reference, candidate, (ours.read, read), self._context.check_cancelled)
 
@@ -169,9 +172,10 @@ class _Attribute(PairAttempt):
         scratch.mkdir(parents=True, exist_ok=True)
         windows, length = inner_windows((reference, candidate), subset.length)
         tokens_NL = subset.tokens_NL[:windows, :length]
-        with open_tensors(reference, _DEVICE) as ours, open_tensors(candidate, _DEVICE) as theirs:
+        self._make_room(inner_bytes((reference, candidate), *tokens_NL.shape))
+        with open_tensors(reference, self._device) as ours, open_tensors(candidate, self._device) as theirs:
             return internals(
-                (Inner(reference, ours.read, _DEVICE), Inner(candidate, theirs.read, _DEVICE)),
+                (Inner(reference, ours.read, self._device), Inner(candidate, theirs.read, self._device)),
                 tokens_NL,
                 [self._document(subset, row) for row in range(len(tokens_NL))],
                 scratch,
@@ -180,6 +184,11 @@ class _Attribute(PairAttempt):
                 progress=lambda phase, done, total: context.progress(f"inside: {phase}", done, total),
                 check_cancelled=context.check_cancelled,
             )
+
+    def _make_room(self, needed: int) -> None:
+        """Ends engines for what runs on the GPU. Raises ENGINE_OUT_OF_MEMORY if that is not enough."""
+        if self._device != "cpu":
+            self._room.pool.make_room(needed, what="the attribution")
 
     @staticmethod
     def _document(subset: Subset, row: int) -> int:

@@ -80,7 +80,8 @@ def twin(own: torch.Tensor, theirs: torch.Tensor, seed: int) -> torch.Tensor:
     target = float(torch.linalg.vector_norm(theirs.float() - own.float()))
     if target == 0:
         return own.clone()
-    noise = torch.randn(own.shape, generator=torch.Generator().manual_seed(seed))
+    # Of the host's generator: the same direction on every device.
+    noise = torch.randn(own.shape, generator=torch.Generator().manual_seed(seed), device="cpu").to(own.device)
     plain = own.float()
     scale = target / float(torch.linalg.vector_norm(noise))
     found = own.clone()

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Final
 
 from app.models.checkpoint import CheckpointInfo, inspect
-from workers.diagnosis.attribute.borders import Borders
+from workers.diagnosis.attribute.borders import Borders, layer_elements
 from workers.diagnosis.attribute.mixing import Mixed
 from workers.diagnosis.attribute.subset import Subset
-from workers.diagnosis.attribute.swapping import Model, Swapper
+from workers.diagnosis.attribute.swapping import STATES_BYTES, Model, Swapper
 from workers.distributions.head import Head
 from workers.engine.pool import resolve_dtype
+from workers.engine.sizes import ITEM_BYTES, divergence_bytes
 from workers.measuring.sides import Side, checkpoint_store
 from workers.process.handler import JobContext
 from workers.surgery.blockwise.mixtures import fused
@@ -21,6 +23,8 @@ from workers.surgery.channels import Channels, framed
 from workers.surgery.dequantize import dequantize
 from workers.surgery.reading import open_tensors
 
+# Per element of a tensor that noise is added to: three tensors in the models' dtype, and their work in float32.
+TWIN_BYTES: Final = 24
 # What the service calls its dtypes.
 _TORCH = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 
@@ -49,6 +53,20 @@ def why_not(reference: CheckpointInfo, candidate: CheckpointInfo) -> str:
         f"the models have {reference.layers} and {candidate.layers} layers, so that parts have no counterpart of the "
         "same number"
     )
+
+
+def swapping_bytes(infos: tuple[CheckpointInfo, CheckpointInfo], tokens: int, dtype: str) -> int:
+    """Bytes of a GPU that swaps on so many tokens take. Computed, not measured.
+
+    They hold both embeddings, a layer of each model, states before and after a norm, and two divergences. These are of
+    the reference with itself and with the candidate. A twin adds what noise on the largest tensor takes.
+    """
+    item = ITEM_BYTES[resolve_dtype(dtype)]
+    heads = [info.vocabulary * info.hidden_size for info in infos]
+    largest = max(tensor.elements for info in infos for tensor in info.tensors.values())
+    states = 6 * min(STATES_BYTES, tokens * infos[0].hidden_size * item)
+    divergences = divergence_bytes(infos[0], "cuda") + divergence_bytes(infos[0], "cuda", candidate=infos[1])
+    return item * (sum(heads) + sum(map(layer_elements, infos))) + states + divergences + TWIN_BYTES * largest
 
 
 @contextmanager

@@ -17,7 +17,6 @@ Names: N windows, K clusters, T tokens of a window, D hidden size, R, C layers o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -91,7 +90,8 @@ def similarity(
             hint=f"give windows of {FEWEST_TOKENS + 1} tokens or more",
             pointer="/window",
         )
-    chosen = np.unique(np.linspace(1, length - 1, min(length - 1, MOST_TOKENS)).round().astype(int))
+    tokens = np.unique(np.linspace(1, length - 1, min(length - 1, MOST_TOKENS)).round().astype(int))
+    chosen = torch.from_numpy(tokens).to(reference.runner.skeleton.device)
     sums: list[HsicSums] = [_empty(clusters.count, len(reference) - more, len(candidate) - more) for more in (0, 1)]
     for window in range(windows):
         check_cancelled()
@@ -104,7 +104,7 @@ def similarity(
     return Similarity(*sums)
 
 
-def _states(borders: Borders, window: int, chosen: NDArray[Any]) -> torch.Tensor:
+def _states(borders: Borders, window: int, chosen: torch.Tensor) -> torch.Tensor:
     """(borders, T, D) float32."""
     return torch.stack(
         [borders.read(border, window, window + 1)[0, chosen].to(torch.float32) for border in range(len(borders))]
@@ -115,7 +115,7 @@ def _grams(states: torch.Tensor) -> Array:
     """(layers, T·T): U-centred Gram matrices, in float64."""
     # centred first, which U-centring does not see, so that no difference of large numbers is taken
     states = (states - states.mean(1, keepdim=True)).to(torch.float64)
-    found: Array = u_centred(states @ states.transpose(1, 2)).flatten(1).numpy()
+    found: Array = u_centred(states @ states.transpose(1, 2)).flatten(1).cpu().numpy()
     return found
 
 

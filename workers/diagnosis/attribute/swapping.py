@@ -120,7 +120,17 @@ class Swapper:
         inside = sum(t.elements for name, t in info.tensors.items() if name.startswith("model.layers."))
         return self.reference.head.weight_VD.numel() / max(1.0, inside / self.layers)
 
+    def release(self) -> None:
+        """Forgets heads and embeddings on its device; what is measured after it loads them again."""
+        self._divergences.clear()
+        for model in (self.reference, self.candidate):
+            model.runner.skeleton.release_embedding()
+
     # --- running
+
+    @property
+    def _device(self) -> torch.device:
+        return self.reference.runner.skeleton.device
 
     def _together(self) -> int:
         """Batches whose states are in memory at once: layers are read again for each so many."""
@@ -204,9 +214,10 @@ class Swapper:
         for number, first_NLD, second_NLD in zip(numbers, expected, found, strict=True):
             start, end = self.batches[number]
             scored_NL = self.subset.scored_NL[start:end]
+            there_NL = scored_NL.to(self._device)
             values = divergence(
-                first_NLD[scored_NL],
-                second_NLD[scored_NL],
+                first_NLD[there_NL],
+                second_NLD[there_NL],
                 self.subset.next_NL[start:end][scored_NL],
                 check_cancelled=self.check_cancelled,
             )
@@ -228,7 +239,7 @@ class Swapper:
         known = self._divergences.get(key)
         if known is not None:
             return known[1]
-        made = Divergence(self.reference.head, head, device=self.reference.runner.skeleton.device)
+        made = Divergence(self.reference.head, head, device=self._device)
         if keep:
             self._divergences[key] = (head, made)
         return made

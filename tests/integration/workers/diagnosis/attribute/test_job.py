@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from app.contracts.errors import ErrorCode
 from app.kinds.attribute.report import AttributeReport
@@ -14,8 +15,10 @@ from app.settings import Settings
 from tests.integration.workers.diagnosis.mitigate.test_job import DOCUMENTS
 from tests.support.attempts import Context
 from tests.support.refusals import refused
+from tests.support.second_device import second_device
 from tests.support.tiny_jobs import Jobs, body, inline, validated
 from tests.unit.workers.diagnosis.attribute.swapped import Weights, changed_copy
+from workers.diagnosis.attribute import job
 
 # Two bits in one module of the middle layer, seven everywhere else.
 HURT = "layers.1.mlp.down_proj"
@@ -107,6 +110,31 @@ def test_the_treatment_is_a_recipe_that_a_comparison_takes(report: Any, context:
     )
     ranked = json.loads((context.output / "sites.json").read_text())
     assert [one["name"] for one in ranked] == [site.name for site in report.sites]
+
+
+def test_parts_run_on_the_device_of_steps_after_room_was_made_there(
+    report: Any, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed: list[int] = []
+    parts = job._Attribute._parts
+
+    def there(self: Any, found: Any) -> None:
+        with monkeypatch.context() as patched, torch.compiler.set_stance("force_eager"), second_device() as device:
+            patched.setattr(jobs.room.pool, "make_room", lambda size, what: needed.append(size))
+            self._device = str(device)
+            parts(self, found)
+
+    monkeypatch.setattr(job._Attribute, "_parts", there)
+    found = jobs.run(request(), "second device")
+    assert len(needed) == 2, "for swaps, and for what goes on inside"
+    assert min(needed) > 4 * 320 * 64 * 2
+    assert [site.name for site in found.sites[:2]] == [site.name for site in report.sites[:2]]
+    assert all(site.control == 0 for site in found.sites if site.control is not None)
+    nats = {site.name: site.nats for site in report.sites}
+    assert {site.name: site.nats for site in found.sites} == pytest.approx(nats, rel=0.05, abs=1e-4)
+    assert found.internals.activations.cascade.mean == pytest.approx(
+        report.internals.activations.cascade.mean, rel=1e-3
+    )
 
 
 def test_looking_into_the_first_parts_is_told_to_its_last_step(report: Any, context: Context) -> None:

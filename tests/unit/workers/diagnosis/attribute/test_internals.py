@@ -7,6 +7,7 @@ import pytest
 from app.kinds.attribute.plan import attribution_cost
 from app.kinds.attribute.request import AttributeRequest
 from app.models.checkpoint import inspect
+from app.models.pace import Pace
 from tests.support.internals import DOCUMENT_N, TOKENS_NL, kl, run, whole
 from tests.support.pruning import operate
 from workers.diagnosis.attribute.internals import Model, internals
@@ -82,7 +83,7 @@ def test_states_on_disk_are_as_many_bytes_as_the_estimate_counts(deeper, tmp_pat
         "window": length,
     }
     cost = attribution_cost(
-        AttributeRequest.model_validate(body | {"internals": inside}), infos, windows * length, reference_parameters=1.0
+        AttributeRequest.model_validate(body | {"internals": inside}), infos, windows * length, Pace(1400.0, "")
     )
     # of models of two depths nothing else is kept: no part of them is swapped
     assert cost.bytes == max(sizes)

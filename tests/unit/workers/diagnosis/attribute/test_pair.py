@@ -6,11 +6,13 @@ import pytest
 
 from app.models.checkpoint import inspect
 from tests.support.outliers import with_outliers
+from tests.support.published_models import bytes_of, info_of
 from tests.support.quantizing import operate
 from tests.support.tiny import make_checkpoint
 from tests.unit.workers.diagnosis.attribute.swapped import subset
 from workers.diagnosis.attribute.changes import Inputs, differing, evidence
-from workers.diagnosis.attribute.pair import opened
+from workers.diagnosis.attribute.internals import inner_bytes
+from workers.diagnosis.attribute.pair import opened, swapping_bytes
 from workers.diagnosis.attribute.sites import sites_of
 from workers.surgery.store import CheckpointStore
 
@@ -55,3 +57,18 @@ def test_norms_and_biases_that_were_scaled_alone_do_not_differ_and_errors_are_th
     for site in found:
         change = evidence(site, reads, inputs, candidate).change
         assert change < 0.03
+
+
+def test_what_an_8b_takes_of_a_gpu_is_the_sum_of_its_parts_and_a_card_of_24_gb_holds_it(tiny):
+    """V × D of 128,256 × 4,096; a layer has two square and two narrow matrices of attention, and three of the MLP."""
+    info, tokens = info_of("Llama-3.1-8B", tiny), 4096
+    head, layer = 128_256 * 4096, 4096 * (2 * 4096 + 2 * 1024 + 3 * 14_336 + 2)
+    tiles = 2 * 2 * 2 * 512 * 128_256
+    divergences = 2 * head + 8 * head + tiles
+    states = 6 * tokens * 4096 * 2
+    swapping = swapping_bytes((info, info), tokens, "bfloat16")
+    assert swapping == 2 * (2 * head + 2 * layer) + states + divergences + 24 * head
+    inside = inner_bytes((info, info), 8, 512)
+    attention = 6 * 32 * 512**2
+    assert inside == 4 * (4 * head + 2 * layer + 8 * tokens * 4096 + 6 * 128 * 128_256 + attention)
+    assert inside < swapping < bytes_of(24) - 5 * 10**8
