@@ -17,10 +17,8 @@ def test_the_candidate_is_made_where_the_pool_lets_steps_compute(tiny: Callable[
     folder = tiny()
     (tmp_path / "models.toml").write_text(f'[models.tiny]\npath = "{folder}"\n')
     settings, info = Settings(home=tmp_path), inspect(folder)
-    request, pool = (
-        validated(body("compare", [RTN3], [document(0)])),
-        SimpleNamespace(device="none", steps_device="cpu"),
-    )
+    request = validated(body("compare", [RTN3], [document(0)]))
+    pool = SimpleNamespace(device="none", steps_device="cpu", make_room_for_steps=lambda *_: None)
     room: Any = SimpleNamespace(pool=pool, run_as=lambda _: None)
     attempt = Attempt(request, cast("Any", Context(settings, tmp_path / "job")), room)
     entry, reference = load_registry(settings.models_file).resolve("tiny"), Side("tiny", info, "0", info.path)
