@@ -120,6 +120,15 @@ async def test_who_waits_for_room_is_told_of_each_request_that_ends():
             await asyncio.gather(*waiting)
 
 
+def test_requests_at_a_replica_are_counted_while_they_run_and_not_after():
+    replicas, at = Replicas(clock=Clock()), replica("a")
+    with replicas.busy(at):
+        with replicas.busy(at):
+            assert replicas.in_flight(at) == 2
+        assert replicas.in_flight(at) == 1
+    assert replicas.in_flight(at) == 0
+
+
 def test_only_what_serves_is_asked():
     states = {state.value: replica(state.value, state=state) for state in DeploymentState}
     shadow, verify = replica("s", role="shadow"), replica("v", role="verify")
