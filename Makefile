@@ -132,8 +132,8 @@ soak: setup ## ten minutes of load, SECONDS=600: nothing grows; writes tests/ben
 mutants: setup ## which planted faults would the tests miss? SEED=n DRAWN=40; an hour; writes tests/bench/mutants.csv
 	@$(BIN)/python -m deploy.mutants --seed $(or $(SEED),1) --drawn $(or $(DRAWN),40)
 
-paper: setup ## test the paper's claims on the demo model; keeps what was measured; writes docs/paper.md [PAPER_ARGS='--again', '--write-only' or '--age']
-	@$(BIN)/python -m examples.paper $(PAPER_ARGS)
+paper: setup ## test the paper's claims; keeps what was measured; writes docs/paper.md, or paper-MODEL [MODEL=folder TEXT=file PAPER_ARGS='--again', '--write-only' or '--age']
+	@$(BIN)/python -m examples.paper $(if $(MODEL),--model "$(MODEL)") $(if $(TEXT),--text "$(TEXT)") $(PAPER_ARGS)
 
 clean: ## remove what was installed and cached here
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

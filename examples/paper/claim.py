@@ -31,6 +31,7 @@ class Claim(Contract):
     statement: Text = Field(description="the claim as it is tested")
     measured: Text
     rule: Text = Field(description="what makes it confirmed, refuted or not identifiable")
+    threshold_of: str = Field(default="", max_length=200, description="the larger models that a threshold is of")
     changes: tuple[Text, ...] = Field(
         default=(),
         max_length=3,

@@ -1,4 +1,8 @@
-"""The pages of what was measured: docs/paper.md and docs/paper/CLAIM.md, from results.json. Same input, same bytes."""
+"""The pages of what was measured: paper.md and paper/CLAIM.md, from results.json. Same input, same bytes.
+
+Only the demo model's pages have the words below `words`, which speak of it, links to the files of the jobs, and each
+claim's limits.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from typing import Final
 from pydantic import TypeAdapter
 
 from app.reports import format as fmt
+from examples.paper.another import Subject
 from examples.paper.claim import FOLDER, Claim, Json
 from examples.paper.elsewhere import Ruling, fingerprint, made_by, merged, otherwise, read, table
 from examples.paper.finding import Chart, Figure, Finding
@@ -20,8 +25,15 @@ from examples.paper.versions import versions
 BELOW: Final = "paper"
 RESULTS: Final = "results.json"
 RULINGS: Final = "rulings.csv"
-SIGNS: Final = {"confirmed": "✔", "refuted": "✘", "not identifiable": "?", "not measured": "–"}
+SIGNS: Final = {
+    "confirmed": "✔",
+    "refuted": "✘",
+    "not transferable": "≠",
+    "not identifiable": "?",
+    "not measured": "–",
+}
 
+DEMO: Final = Subject()
 _WORDS: Final = FOLDER / "words"
 _JOBS: Final = "../examples/paper/jobs"
 
@@ -73,7 +85,9 @@ def results_in(folder: Path) -> Results:
     return _RESULTS.validate_json((folder / BELOW / RESULTS).read_bytes())
 
 
-def write(folder: Path, claims: Sequence[Claim], results: Results, requests: Mapping[str, Json]) -> None:
+def write(
+    folder: Path, claims: Sequence[Claim], results: Results, requests: Mapping[str, Json], subject: Subject = DEMO
+) -> None:
     """Writes results, rulings, pictures and pages below `folder`, and removes pictures and pages of no claim."""
     below = folder / BELOW
     below.mkdir(parents=True, exist_ok=True)
@@ -85,7 +99,7 @@ def write(folder: Path, claims: Sequence[Claim], results: Results, requests: Map
     kept = merged(read(below / RULINGS), now)
     _put(below / RULINGS, table(kept))
     _put(below / RESULTS, _RESULTS.dump_json(results, indent=1).decode() + "\n")
-    texts = pages(claims, results, requests, kept)
+    texts = pages(claims, results, requests, kept, subject)
     for name, text in texts.items():
         _put(folder / name, text)
     wanted = {file_name(chart, theme) for chart in charts for theme in THEMES} | {Path(name).name for name in texts}
@@ -138,19 +152,36 @@ def _measured_by(jobs: Mapping[str, Measured]) -> str:
 
 
 def pages(
-    claims: Sequence[Claim], results: Results, requests: Mapping[str, Json], kept: Sequence[Ruling]
+    claims: Sequence[Claim],
+    results: Results,
+    requests: Mapping[str, Json],
+    kept: Sequence[Ruling],
+    subject: Subject = DEMO,
 ) -> dict[str, str]:
     """The text of each page, by its path. `kept`: rulings of this and of other devices."""
-    introduction, method, limits = (
-        (_WORDS / f"{name}.md").read_text(encoding="utf-8") for name in ("introduction", "method", "limits")
-    )
-    parts = [introduction, _summary(claims, results, kept), method, limits, _jobs(results, requests)]
+    summary = _summary(claims, results, kept, demo=subject.is_demo)
+    jobs = _jobs(results, requests, linked=subject.is_demo)
+    if subject.is_demo:
+        introduction, method, limits = (
+            (_WORDS / f"{name}.md").read_text(encoding="utf-8") for name in ("introduction", "method", "limits")
+        )
+        parts = [introduction, summary, method, limits, jobs]
+    else:
+        parts = [f"# The paper's claims, tested on {subject.model}\n", summary, jobs]
     index = "\n".join(part.rstrip("\n") + "\n" for part in parts)
-    return {"paper.md": index} | {f"{BELOW}/{one.id}.md": _page(one, results.claims[one.id]) for one in claims}
+    own = {f"{BELOW}/{one.id}.md": _page(one, results.claims[one.id], demo=subject.is_demo) for one in claims}
+    return {"paper.md": index} | own
 
 
-def _summary(claims: Sequence[Claim], results: Results, kept: Sequence[Ruling]) -> str:
-    outcomes = [results.claims[claim.id].finding.outcome for claim in claims]
+def shown(claim: Claim, finding: Finding, *, demo: bool) -> str:
+    """The outcome as the pages show it: the small demo model does not refute a threshold of larger models."""
+    if demo and finding.outcome == "refuted" and claim.threshold_of:
+        return "not transferable"
+    return finding.outcome
+
+
+def _summary(claims: Sequence[Claim], results: Results, kept: Sequence[Ruling], *, demo: bool) -> str:
+    outcomes = [shown(claim, results.claims[claim.id].finding, demo=demo) for claim in claims]
     counts = [f"{outcomes.count(outcome)} {outcome}" for outcome in SIGNS if outcome in outcomes]
     rows = [
         f"| [{claim.title}]({BELOW}/{claim.id}.md) | {SIGNS[outcome]} **{outcome}** "
@@ -169,20 +200,22 @@ def _elsewhere(now: Ruling | None, kept: Sequence[Ruling]) -> str:
     )
 
 
-def _page(claim: Claim, told: Told) -> str:
+def _page(claim: Claim, told: Told, *, demo: bool) -> str:
     finding = told.finding
-    jobs = ", ".join(f"[{job}](../{_JOBS}/{job}.json)" for job in claim.jobs)
+    outcome = shown(claim, finding, demo=demo)
+    jobs = ", ".join(f"[{job}](../{_JOBS}/{job}.json)" if demo else job for job in claim.jobs)
     lines = [
         f"# {claim.title}\n",
-        f"{SIGNS[finding.outcome]} **{finding.outcome.capitalize()}.** {_escaped(finding.sentence)}\n",
+        f"{SIGNS[outcome]} **{outcome.capitalize()}.** {_escaped(finding.sentence)}\n",
         *(_shown(chart) for chart in finding.charts),
         *(_numbers(finding.figures) if finding.figures else ()),
         f"- **The paper**: {claim.source}",
         f"- **Claim**: {claim.statement}",
         f"- **Measured**: {claim.measured}",
         f"- **Rule**: {claim.rule}",
+        *((f"- **Threshold of**: {claim.threshold_of}",) if claim.threshold_of else ()),
         *(f"- **Change of the rule**: {change}" for change in claim.changes),
-        f"- **Limits**: {claim.limits}",
+        *((f"- **Limits**: {claim.limits}",) if demo else ()),
         f"- **Jobs**: {jobs}",
     ]
     if told.ruling is not None:
@@ -212,14 +245,15 @@ def _escaped(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def _jobs(results: Results, requests: Mapping[str, Json]) -> str:
+def _jobs(results: Results, requests: Mapping[str, Json], *, linked: bool) -> str:
     rows = [
         "## The jobs\n",
         "| job | kind | scored tokens | documents | wall time |",
         "|---|---|---|---|---|",
     ]
     for name, found in results.jobs.items():
-        head = f"| [{name}]({_JOBS}/{name}.json) | {requests[name]['kind']}"
+        shown_name = f"[{name}]({_JOBS}/{name}.json)" if linked else name
+        head = f"| {shown_name} | {requests[name]['kind']}"
         if found.why:
             rows.append(f"{head} | not measured: {_escaped(found.why)} | | |")
         else:

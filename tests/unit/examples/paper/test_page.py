@@ -3,12 +3,13 @@
 import pytest
 
 from examples.paper.__main__ import _written
+from examples.paper.another import Subject
 from examples.paper.claim import FOLDER, claims, jobs_of, request
 from examples.paper.elsewhere import Ruling, read
 from examples.paper.elsewhere import table as rulings_table
 from examples.paper.finding import Figure, Finding
 from examples.paper.measure import Measured
-from examples.paper.page import collected, pages, results_in, rule_of, versions_of, write
+from examples.paper.page import collected, pages, results_in, rule_of, shown, versions_of, write
 from examples.paper.rulings.charts import bars
 from tests.support.paper_reports import compared
 from workers.surgery.application import SURGERY_VERSION
@@ -68,6 +69,21 @@ def test_pages_of_kept_results_are_those_of_the_measurement_and_stale_files_go(t
     assert set(first) == expected | {f"{claim.id}.md" for claim in CLAIMS}
     _written(tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == first
+
+
+def test_a_threshold_of_larger_models_is_refuted_by_a_users_model_and_not_by_the_demo(results):
+    cliff = next(claim for claim in CLAIMS if claim.id == "cliff")
+    refuted = Finding("refuted", "It is not so.")
+    assert shown(cliff, refuted, demo=True) == "not transferable"
+    assert shown(cliff, refuted, demo=False) == "refuted"
+    assert shown(FIRST, refuted, demo=True) == "refuted"
+    assert shown(cliff, CONFIRMED, demo=True) == "confirmed"
+
+
+def test_the_pages_of_a_users_model_say_nothing_of_the_demo_model(results):
+    made = pages(CLAIMS, results, REQUESTS, (), Subject("llama"))
+    assert made["paper.md"].startswith("# The paper's claims, tested on llama\n")
+    assert not any("135 million" in text or "../examples" in text for text in made.values())
 
 
 def test_another_outcome_on_another_device_is_kept_and_shown(tmp_path, results):
