@@ -142,7 +142,7 @@ class _Calibrate(Attempt):
         tests = None if source is None else self._documents(source, reference, dtype)
         sets = draw(request, documents, tests, lambda chosen: self._windows(chosen, reference))
         texts = self._calibration(reference, dtype, documents if tests is None else tests)
-        return replace(sets, warnings=(*sets.warnings, *self._allowed())), texts
+        return replace(sets, warnings=(*sets.warnings, *self._text_warnings())), texts
 
     def _hidden(self, sides: Sides, sets: Sets) -> dict[str, _Pair]:
         """Of both models over every set, one model after the other: to alternate would cost swaps of weights."""

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from app.contracts.notice import Notice
+from app.contracts.notices import Warned
 from app.contracts.request import JobRequest
 from app.contracts.text import TextSource
 from app.models.checkpoint import CheckpointInfo, tokenizer_fingerprint
@@ -132,6 +133,8 @@ class Attempt:
         self._started_at = time.time()
         # Ids of what is scored and steps of the recipes look at, as the request allows, by what people call one.
         self._looked_at: dict[str, set[str]] = {}
+        # Domains that are scored and of which a step of the recipes looks at no document, in order.
+        self._unread: dict[str, None] = {}
         settings = context.settings
         self._store = ReferenceStore(settings.home / "references", settings.reference_budget_bytes, user=context.job_id)
 
@@ -277,20 +280,26 @@ class Attempt:
         what: str = "document",
     ) -> None:
         """Raises CALIBRATION_OVERLAP if a step of a recipe looks at one of `scored` (each of which people call a
-        `what`). If the request allows that, the report is to warn of it (`_allowed`)."""
+        `what`). If the request allows that, the report is to warn of it (`_text_warnings`), and of domains that steps
+        look at no document of."""
+        self._unread |= dict.fromkeys(texts.unread(recipe, scored if what == "document" else ()))
         if not self._shared.allow_overlap:
             texts.refuse_overlap(recipe, scored, pointer=pointer, what=what)
             return
         for ids in texts.overlap(recipe, scored).values():
             self._looked_at.setdefault(what, set()).update(ids)
 
-    def _allowed(self) -> list[Notice]:
-        """Warnings of what is scored and steps of the recipes look at, as the request allows."""
-        return [
+    def _text_warnings(self) -> list[Notice]:
+        """Warnings of what is scored and steps of the recipes look at, as the request allows, and of scored domains
+        that they look at nothing of."""
+        both = [
             warning
             for what, ids in self._looked_at.items()
             for warning in looked_at(len(ids), "the recipe's steps", f"scored {what}")
         ]
+        if self._unread:
+            both.append(Warned.OTHER_DOMAINS(domains=tuple(self._unread)))
+        return both
 
     def _windows(self, documents: list[TextDocument], reference: Side) -> Corpus:
         """Documents as windows of the reference's tokens."""

@@ -71,6 +71,15 @@ class CalibrationLoader:
                 found[index] = list(dict.fromkeys(second for _, second in shared))
         return found
 
+    def unread(self, recipe: Recipe, scored: Sequence[TextDocument]) -> list[str]:
+        """Domains of the scored documents of which a step that looks at text looks at no document, in their order."""
+        found: dict[str, None] = {}
+        for step in recipe:
+            if isinstance(step, Calibrated) and step.reads_text:
+                read = {document.domain for document in self.documents(step)}
+                found |= {document.domain: None for document in scored if document.domain not in read}
+        return list(found)
+
     def refuse_overlap(
         self, recipe: Recipe, scored: Sequence[TextDocument], *, pointer: str, what: str = "document"
     ) -> None:

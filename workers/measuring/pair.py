@@ -247,7 +247,7 @@ class PairAttempt(Attempt):
             conditions=self._conditions(
                 run.scored, precision=precision, resumed_windows=resumed, reference_context=run.context
             ),
-            allowed=tuple(self._allowed()),
+            allowed=tuple(self._text_warnings()),
         )
 
     def _dequantized(self, sides: Sides, corpus: Corpus, run: ReferenceRun) -> Dequantized | None:

@@ -159,7 +159,7 @@ class _Mitigate(Attempt):
             seed=request.seed,
             allow_overlap=request.allow_overlap,
         )
-        return replace(sets, warnings=(*sets.warnings, *self._allowed())), texts
+        return replace(sets, warnings=(*sets.warnings, *self._text_warnings())), texts
 
     def _fit(self) -> Fit:
         request = self._request

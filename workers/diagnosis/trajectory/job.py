@@ -84,7 +84,7 @@ class _Trajectory(Attempt):
                     measured=measured,
                     floor=floor,
                     conditions=self._conditions(scored, precision=PRECISION),
-                    allowed=tuple(self._allowed()),
+                    allowed=tuple(self._text_warnings()),
                 )
                 report = build_report(found, context)
             with watch.phase("report"):

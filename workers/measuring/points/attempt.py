@@ -45,7 +45,7 @@ class PointsAttempt(Attempt):
         sides = self._made(bare, text.reference, text.entry, text.origin, text.calibration)
         with sides.modified:
             run = self._reference(sides, text.corpus, PRECISION)
-            yield Ground(sides, part, run, text.calibration, tuple(self._allowed()))
+            yield Ground(sides, part, run, text.calibration, tuple(self._text_warnings()))
 
     def runner(self, ground: Ground, *, total: int) -> PointRunner:
         """What measures settings on this ground; progress counts up to `total` points."""

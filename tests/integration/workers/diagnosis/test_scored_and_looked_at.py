@@ -159,7 +159,7 @@ def test_as_many_items_are_told_as_the_steps_look_at(jobs: Jobs) -> None:
         ]
         work = _Tasks(request, context, jobs.room, asked)
         work._read_text((work._items, "item"))
-        assert looked_at(work._allowed()) == told
+        assert looked_at(work._text_warnings()) == told
 
 
 def test_a_conversation_that_tool_calls_are_asked_for_in_is_scored_as_well(jobs: Jobs) -> None:
@@ -192,4 +192,4 @@ def test_as_many_conversations_are_told_as_the_recipe_s_steps_look_at(jobs: Jobs
         request = validated(given | {"candidate": looking_at(*documents)})
         work = _Compare(request, jobs.attempt(), jobs.room)
         work._read_text((work._conversations, "conversation"))
-        assert looked_at(work._allowed()) == told
+        assert looked_at(work._text_warnings()) == told

@@ -107,3 +107,10 @@ def test_what_is_served_cannot_sample_from_the_reference(tiny: Tiny) -> None:
     assert caught.value.code is ErrorCode.RECIPE_NOT_APPLICABLE
     shipped = load(step(calibration={"source": "shipped", "corpus": "calibration", "documents": 4}))
     assert shipped.tokens_NL.shape == (3, 8)
+
+
+def test_domains_of_which_a_step_reads_no_document_are_named_once(tiny: Tiny) -> None:
+    scored = [TextDocument(f"s{at}", domain, text=f"scored {at}") for at, domain in enumerate(["code", "text", "code"])]
+    rounded = {"type": "quantize.rtn", "bits": 4}
+    assert loader(tiny()).unread(RECIPE.validate_python([rounded, step().model_dump()]), scored) == ["code"]
+    assert loader(tiny()).unread(RECIPE.validate_python([rounded]), scored) == []
