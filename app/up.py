@@ -95,7 +95,8 @@ def run_up(
                 told = Announcement(parts.settings, deployment, console, phases) if deployment is not None else None
                 _hold(parts, told)
                 console.print(
-                    f"stopping; a running job gets up to {settings.drain_s:g} s (Ctrl-C again: it returns to the queue)"
+                    f"stopping; running requests and jobs get up to {settings.drain_s:g} s (Ctrl-C again: requests end "
+                    "now, and jobs return to the queue)"
                 )
         heir = "another service" if parts.home_is_served else "`hemostat up`"
         console.print(
