@@ -23,7 +23,7 @@ from examples.paper.claim import FOLDER, Json, claims, jobs_of, request
 from examples.paper.judge import judge
 from examples.paper.measure import Results, run
 from examples.paper.page import Results as Published
-from examples.paper.page import collected, results_in, shown, versions_of, write
+from examples.paper.page import collected, is_current, results_in, shown, versions_of, with_earlier, write
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
 DEMO: Final = Subject()
@@ -82,13 +82,17 @@ def paper(
     only: Sequence[str] = (),
     again: bool = False,
 ) -> Published:
-    """Runs the jobs of the claims in `folder` that have no kept report, through a service of its own, and publishes.
+    """Runs the jobs of the claims in `folder` that have no kept report and no current ruling below `output`, through a
+    service of its own, and publishes. With `only` these jobs alone, with `again` all of them.
 
     The pages are written after every job, so that a failing job loses no result. Raises `HemostatError` if `only` names
     a job that no claim has, or no service can be started.
     """
-    requests = _requests(folder, subject)
-    wanted = _wanted(only, requests)
+    requests, earlier = _requests(folder, subject), _earlier(output)
+    stale = [
+        claim for claim in claims(folder) if again or not is_current(claim, earlier.claims.get(claim.id), requests)
+    ]
+    wanted = _wanted(only, requests) or {name: requests[name] for name in jobs_of(tuple(stale))}
     results = Results(configured.home / "paper")
     todo = [one for one in wanted.items() if again or results.find(*one).report is None]
     if todo:
@@ -138,9 +142,18 @@ def publish(
     """Judges every claim by its kept reports, and writes the pages."""
     listed = claims(folder)
     measured = {name: results.find(name, asked) for name, asked in requests.items()}
-    published = collected(listed, [judge(claim, measured) for claim in listed], measured, requests)
+    now = collected(listed, [judge(claim, measured) for claim in listed], measured, requests)
+    published = with_earlier(now, _earlier(output), listed, requests)
     write(output, listed, published, requests, subject)
     return published
+
+
+def _earlier(output: Path) -> Published:
+    """The results below `output`; none if there are none."""
+    try:
+        return results_in(output)
+    except FileNotFoundError:
+        return Published({}, {})
 
 
 def _written(output: Path, subject: Subject = DEMO) -> Published:
@@ -155,13 +168,13 @@ def _written(output: Path, subject: Subject = DEMO) -> Published:
 
 
 def _wanted(only: Sequence[str], requests: dict[str, Json]) -> dict[str, Json]:
-    """The jobs to run, in the order in which they were asked for."""
+    """The jobs that were asked for, in this order. Raises `HemostatError` if no claim has one of them."""
     for name in only:
         if name not in requests:
             raise HemostatError(
                 ErrorCode.INVALID_REQUEST, f"no claim has a job {name}", hint=f"there are: {', '.join(requests)}"
             )
-    return {name: requests[name] for name in only} if only else requests
+    return {name: requests[name] for name in only}
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Jobs are run through a service, and their reports kept: what was measured once is not measured again.
 
-A report is kept under the hash of its request, of Hemostat's version and of those of the steps in its recipes; another
-request, or a step that gives other weights than before, is another file.
+A report, and the values by token of a compare job, are kept under the hash of the request, of Hemostat's version and of
+those of the steps in its recipes. Another request, or a step that gives other weights than before, is another file.
 """
 
 from __future__ import annotations
@@ -26,18 +26,21 @@ from app.reports.reading import parse
 from examples.paper.versions import versions
 
 Json = dict[str, Any]
+TOKENS: Final = ".parquet"
 # The service went away: no other job can be measured either.
 _HOPELESS: Final = frozenset({ErrorCode.UNAVAILABLE})
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What became of a job: its report and what it took, or why there is none. Seconds are from submission to end."""
+    """What became of a job: its report and what it took, or why there is none. Seconds are from submission to end.
+    `tokens`: the file of a compare job's values by token."""
 
     name: str
     report: Report | None = None
     seconds: float = 0.0
     why: str = ""
+    tokens: Path | None = None
 
 
 @dataclass
@@ -62,17 +65,23 @@ class Results:
             return Measured(name, why=f"its request is refused: {error.detail}")
         try:
             kept = json.loads(path.read_text(encoding="utf-8"))
-            return Measured(name, parse(kept["report"]), float(kept["seconds"]))
+            tokens = path.with_suffix(TOKENS)
+            return Measured(
+                name, parse(kept["report"]), float(kept["seconds"]), tokens=tokens if tokens.exists() else None
+            )
         except FileNotFoundError:
             return Measured(name, why=self._failed.get(name, "it has not been run"))
         except (HemostatError, ValueError, KeyError, TypeError) as error:
             return Measured(name, why=f"what was kept cannot be read: {error}")
 
-    def keep(self, name: str, request: Json, report: Json, seconds: float) -> None:
-        """Whole or not at all."""
+    def keep(self, name: str, request: Json, report: Json, seconds: float, tokens: bytes | None = None) -> None:
+        """Whole or not at all: the report is written last."""
         path = self.path(name, request)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
+        if tokens is not None:
+            partial.write_bytes(tokens)
+            partial.replace(path.with_suffix(TOKENS))
         partial.write_text(json.dumps({"seconds": seconds, "report": report}), encoding="utf-8")
         partial.replace(path)
         self._failed.pop(name, None)
@@ -99,7 +108,9 @@ def run(
         console.print(f"[bold]{name}[/]")
         try:
             job = run_to_end(client, request, console)
-            results.keep(name, request, client.report(job["id"]), time.monotonic() - began)
+            seconds = time.monotonic() - began
+            tokens = client.artifact(job["id"], f"tokens{TOKENS}") if request["kind"] == "compare" else None
+            results.keep(name, request, client.report(job["id"]), seconds, tokens)
         except HemostatError as error:
             if error.code in _HOPELESS:
                 raise

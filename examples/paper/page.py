@@ -13,6 +13,7 @@ from typing import Final
 
 from pydantic import TypeAdapter
 
+from app.contracts.report import Report
 from app.reports import format as fmt
 from examples.paper.another import Subject
 from examples.paper.claim import FOLDER, Claim, Json
@@ -48,21 +49,21 @@ class Told:
 
 @dataclass(frozen=True)
 class Job:
-    """What a job scored and the seconds that it took, or why it has no report."""
+    """What a job scored, the seconds that it took and what measured it, or why it has no report."""
 
     tokens: int = 0
     documents: int = 0
     seconds: float = 0.0
     why: str = ""
+    measured_by: str = ""
 
 
 @dataclass(frozen=True)
 class Results:
-    """All that the pages show: claims by id, jobs by name, and what measured them."""
+    """All that the pages show: claims by id, jobs by name."""
 
     claims: dict[str, Told]
     jobs: dict[str, Job]
-    measured_by: str = ""
 
 
 _RESULTS: Final = TypeAdapter(Results)
@@ -76,7 +77,27 @@ def collected(
         claim.id: Told(finding, _ruling(claim, finding, jobs, requests))
         for claim, finding in zip(claims, findings, strict=True)
     }
-    return Results(told, {name: _job(found) for name, found in jobs.items()}, _measured_by(jobs))
+    return Results(told, {name: _job(found) for name, found in jobs.items()})
+
+
+def is_current(claim: Claim, told: Told | None, requests: Mapping[str, Json]) -> bool:
+    """Whether a claim was ruled on by the rule, jobs and versions of the steps of today."""
+    ruling = None if told is None else told.ruling
+    return ruling is not None and (ruling.rule, ruling.versions) == (
+        rule_of(claim, requests),
+        versions_of(claim, requests),
+    )
+
+
+def with_earlier(now: Results, earlier: Results, claims: Sequence[Claim], requests: Mapping[str, Json]) -> Results:
+    """With what was published of claims that are not measured now, if it is current."""
+    told, jobs = dict(now.claims), dict(now.jobs)
+    for claim in claims:
+        before = earlier.claims.get(claim.id)
+        if now.claims[claim.id].ruling is None and before is not None and is_current(claim, before, requests):
+            told[claim.id] = before
+            jobs |= {name: earlier.jobs[name] for name in claim.jobs if now.jobs[name].why}
+    return Results(told, jobs)
 
 
 def results_in(folder: Path) -> Results:
@@ -137,13 +158,10 @@ def _ruling(
 def _job(found: Measured) -> Job:
     if found.report is None:
         return Job(why=found.why)
-    return Job(found.report.tokens, found.report.documents, found.seconds)
+    return Job(found.report.tokens, found.report.documents, found.seconds, measured_by=_measured_by(found.report))
 
 
-def _measured_by(jobs: Mapping[str, Measured]) -> str:
-    report = next((found.report for found in jobs.values() if found.report is not None), None)
-    if report is None:
-        return ""
+def _measured_by(report: Report) -> str:
     found = report.provenance
     return (
         f"Hemostat {found.hemostat} with {found.engine} on {found.device}, {found.dtype}, weights "
@@ -259,8 +277,13 @@ def _jobs(results: Results, requests: Mapping[str, Json], *, linked: bool) -> st
         else:
             took = fmt.duration(found.seconds)
             rows.append(f"{head} | {fmt.count(found.tokens)} | {found.documents} | {took} |")
-    measured = [found.seconds for found in results.jobs.values() if not found.why]
-    if measured:
-        total = fmt.duration(sum(measured))
-        rows += ["", f"{len(measured)} jobs took {total}. Measured by {results.measured_by}."]
+    by: dict[str, list[float]] = {}
+    for found in results.jobs.values():
+        if not found.why:
+            by.setdefault(found.measured_by, []).append(found.seconds)
+    for measured_by, seconds in by.items():
+        rows += [
+            "",
+            f"{fmt.counted(len(seconds), 'job')} took {fmt.duration(sum(seconds))}, measured by {measured_by}.",
+        ]
     return "\n".join(rows)

@@ -7,6 +7,7 @@ from functools import cache
 
 from pydantic import JsonValue
 
+from app.contracts.diff_report import Difference, Measure
 from app.contracts.profile import Cell
 from app.contracts.report import Mean
 from app.kinds.attribute.report import AttributeReport
@@ -16,6 +17,7 @@ from app.kinds.surface.report import Interaction, SurfaceReport
 from app.kinds.sweep.report import SweepReport, Threshold
 from app.kinds.tasks.report import Share, TasksReport
 from app.kinds.trajectory.report import Ratio, TrajectoryReport
+from examples.paper.pairs import Differ
 from tests.support.attribute_reports import attribute_report
 from tests.support.calibration_reports import calibrate_report
 from tests.support.internals_blocks import dense
@@ -65,6 +67,24 @@ def _tasks() -> TasksReport:
 @cache
 def _trajectory() -> TrajectoryReport:
     return TrajectoryReport.model_validate(trajectory_report(candidates=2, few=True))
+
+
+def differing(by: Mapping[tuple[str, str], Interval], p: float = 0.001) -> Differ:
+    """Paired differences, of the second job of a pair minus the first, all with this p."""
+
+    def differ(earlier: str, later: str, measure: Measure) -> Difference:
+        return Difference(
+            measure=measure,
+            unit="nats",
+            tokens=1000,
+            documents=24,
+            difference=mean(by[earlier, later]),
+            p=p,
+            p_adjusted=p,
+            verdict="no difference shown",
+        )
+
+    return differ
 
 
 def compared(ratio: Interval = (1.1, 1.0, 1.2), kl: Interval = (0.1, 0.09, 0.11)) -> CompareReport:

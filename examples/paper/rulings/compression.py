@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final
 
@@ -11,53 +10,51 @@ from app.kinds.sweep.report import SweepReport
 from app.kinds.tasks.report import TasksReport
 from examples.paper.finding import Figure, Finding, NoNumberError, decided
 from examples.paper.rulings.charts import bars, log_bars, sweep_curve
+from examples.paper.rulings.paired import Comparison, compared, ordered, told
 from examples.paper.rulings.reports import NATS, Reports, beyond, near_lossless, times
 
 BITS: Final = "bits per weight"
 FIVE_PERCENT: Final = 0.05
 STEEPER: Final = 2.0
-BROKEN_SPARSITIES: Final = (0.6, 0.65, 0.7)
+BROKEN_PERCENT: Final = (60, 65, 70)
 
 
 def half_size_order(reports: Reports) -> Finding:
-    """Families in the published order, each by its best method; all four neighbours must stand so."""
-    families = {
-        "eight bits": [reports.ratio_at("rtn-bits", 8, "eight bits, round to nearest")],
-        "zeros anywhere": [reports.ratio_at("wanda-sparsity", 0.5, "half zeros, Wanda")],
-        "N:M": [
-            reports.ratio("half-4-of-8", "4:8, Wanda"),
-            reports.ratio("half-2-of-4", "2:4, Wanda"),
-        ],
-        "whole parts": [
-            reports.ratio("half-layers", "half of the layers removed"),
-            reports.ratio("half-channels-heads", "half of the channels and heads removed"),
-        ],
-        "low rank": [reports.ratio("half-lowrank", "half the parameters, SVD-LLM")],
-    }
-    every = [figure for family in families.values() for figure in family]
-    best = {name: min(family, key=lambda figure: figure.value) for name, family in families.items()}
-    holds, reversed_ = _neighbours(list(best.values()))
-    outcome = decided(confirmed=len(holds) == len(best) - 1, refuted=bool(reversed_))
-    chart = log_bars("half-size", "Half the size: perplexity over the original's", every)
-    return Finding(outcome, _told(holds, reversed_, len(best) - 1), tuple(every), (chart,))
+    """Families in the published order, each by its best method, which its perplexity names; all four neighbours must
+    stand so."""
+    families = (
+        (("half-eight-bits", "eight bits, round to nearest"),),
+        (("half-wanda", "half zeros, Wanda"),),
+        (("half-4-of-8", "4:8, Wanda"), ("half-2-of-4", "2:4, Wanda")),
+        (
+            ("half-layers", "half of the layers removed"),
+            ("half-channels-heads", "half of the channels and heads removed"),
+        ),
+        (("half-lowrank", "half the parameters, SVD-LLM"),),
+    )
+    ratios = {method: reports.ratio(*method) for family in families for method in family}
+    best = [min(family, key=lambda method: ratios[method].value) for family in families]
+    comparisons = [compared(reports, milder, harsher) for milder, harsher in pairwise(best)]
+    holds, reversed_ = ordered(comparisons)
+    outcome = decided(confirmed=len(holds) == len(comparisons), refuted=bool(reversed_))
+    chart = log_bars("half-size", "Half the size: perplexity over the original's", list(ratios.values()))
+    figures = (*ratios.values(), *(one.times for one in comparisons))
+    return Finding(outcome, told(holds, reversed_, len(comparisons)), figures, (chart,))
 
 
 def pruning_order(reports: Reports) -> Finding:
     """SparseGPT, Wanda, magnitude at three sparsities: six comparisons of neighbours."""
-    names = (("sparsegpt-sparsity", "SparseGPT"), ("wanda-sparsity", "Wanda"), ("magnitude-sparsity", "magnitude"))
-    every: list[Figure] = []
-    holds: list[str] = []
-    reversed_: list[str] = []
-    for sparsity in BROKEN_SPARSITIES:
-        row = [reports.ratio_at(job, sparsity, f"{name} at {sparsity:g}") for job, name in names]
-        every += row
-        stand, turned = _neighbours(row)
-        holds += stand
-        reversed_ += turned
-    outcome = decided(confirmed=len(holds) == 2 * len(BROKEN_SPARSITIES), refuted=bool(reversed_))
-    sentence = _told(holds, reversed_, 2 * len(BROKEN_SPARSITIES))
-    chart = log_bars("pruning-order", "Zeros beyond 60 %: perplexity over the original's", every)
-    return Finding(outcome, sentence, tuple(every), (chart,))
+    ratios: list[Figure] = []
+    comparisons: list[Comparison] = []
+    for percent in BROKEN_PERCENT:
+        row = [(f"{name.lower()}-{percent}", f"{name} at {percent} %") for name in ("SparseGPT", "Wanda", "Magnitude")]
+        ratios += [reports.ratio(*method) for method in row]
+        comparisons += [compared(reports, milder, harsher) for milder, harsher in pairwise(row)]
+    holds, reversed_ = ordered(comparisons)
+    outcome = decided(confirmed=len(holds) == len(comparisons), refuted=bool(reversed_))
+    chart = log_bars("pruning-order", "Zeros beyond 60 %: perplexity over the original's", ratios)
+    figures = (*ratios, *(one.times for one in comparisons))
+    return Finding(outcome, told(holds, reversed_, len(comparisons)), figures, (chart,))
 
 
 def cliff(reports: Reports) -> Finding:
@@ -131,20 +128,6 @@ def four_bits_against_pruning(reports: Reports) -> Finding:
     sentence = f"Four bits: {times(four)} the perplexity; {best.what}: {times(best)}."
     chart = log_bars("four-bits", "Four bits against 70 % zeros: perplexity over the original's", [four, *pruned])
     return Finding(outcome, sentence, (four, *pruned), (chart,))
-
-
-def _neighbours(figures: Sequence[Figure]) -> tuple[list[str], list[str]]:
-    """Which neighbours stand in the order given, and which in the other one, each in words."""
-    holds = [f"{one.what} before {other.what}" for one, other in pairwise(figures) if one.below(other)]
-    reversed_ = [f"{other.what} before {one.what}" for one, other in pairwise(figures) if other.below(one)]
-    return holds, reversed_
-
-
-def _told(holds: Sequence[str], reversed_: Sequence[str], of: int) -> str:
-    told = f"{len(holds)} of {of} comparisons hold"
-    if reversed_:
-        return f"{told}; reversed: {', '.join(reversed_)}."
-    return f"{told}; none is reversed."
 
 
 def _rise(milder: Figure, harsher: Figure, what: str) -> Figure:

@@ -6,19 +6,20 @@ from app.kinds.calibrate.report import CalibrateReport
 from app.kinds.compare.report import CompareReport
 from examples.paper.finding import Figure, Finding, NoNumberError, decided
 from examples.paper.rulings.charts import bars
+from examples.paper.rulings.paired import Method, compared, ordered
 from examples.paper.rulings.reports import NATS, ORIGINAL, Reports
 
 
 def gradient_pruning(reports: Reports) -> Finding:
     """Half zeros: gradient-aware against Wanda."""
-    plain = reports.kl_at("wanda-sparsity", 0.5, "half zeros, Wanda")
-    return _against(_kl(reports, "gradient-half", "half zeros, gradient-aware"), plain, "gradient")
+    plain = ("half-wanda", "half zeros, Wanda")
+    return _against(reports, ("gradient-half", "half zeros, gradient-aware"), plain, "gradient")
 
 
 def dynamic_scaling(reports: Reports) -> Finding:
     """Four bits: dynamic scaling against round to nearest."""
-    plain = reports.kl_at("rtn-bits", 4, "four bits, round to nearest")
-    return _against(_kl(reports, "dynamic-four-bits", "four bits, dynamic scaling"), plain, "dynamic")
+    plain = ("four-bits-rtn", "four bits, round to nearest")
+    return _against(reports, ("dynamic-four-bits", "four bits, dynamic scaling"), plain, "dynamic")
 
 
 def decoding_calibration(reports: Reports) -> Finding:
@@ -50,12 +51,18 @@ def decoding_calibration(reports: Reports) -> Finding:
     )
 
 
-def _kl(reports: Reports, job: str, what: str) -> Figure:
+def _kl(reports: Reports, method: Method) -> Figure:
+    job, what = method
     return Figure.of(what, reports.of(job, CompareReport).divergence.kl, NATS, ORIGINAL)
 
 
-def _against(treated: Figure, plain: Figure, name: str) -> Finding:
-    outcome = decided(confirmed=treated.below(plain), refuted=plain.below(treated))
-    sentence = f"KL {treated} nats per token ({treated.what}) against {plain} ({plain.what})."
-    chart = bars(name, "KL to the original", [treated, plain])
-    return Finding(outcome, sentence, (treated, plain), (chart,))
+def _against(reports: Reports, treated: Method, plain: Method, name: str) -> Finding:
+    both = [_kl(reports, treated), _kl(reports, plain)]
+    comparison = compared(reports, treated, plain, "kl")
+    holds, reversed_ = ordered([comparison])
+    sentence = (
+        f"KL {both[0]} nats per token ({treated[1]}) against {both[1]} ({plain[1]}); {comparison.nats} are saved."
+    )
+    chart = bars(name, "KL to the original", both)
+    outcome = decided(confirmed=bool(holds), refuted=bool(reversed_))
+    return Finding(outcome, sentence, (*both, comparison.nats), (chart,))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from pydantic import JsonValue
 
+from app.contracts.diff_report import Difference, Measure
 from app.contracts.report import Report
 from app.kinds.compare.report import CompareReport
 from app.kinds.sweep.report import SweepPoint, SweepReport
@@ -24,11 +25,17 @@ NEAR_LOSSLESS: Final = 0.218
 NEAR_RATIO: Final = math.exp(NEAR_LOSSLESS)
 
 
+def _alone(earlier: str, later: str, measure: Measure) -> Difference:
+    raise NoNumberError(f"{earlier} and {later} have no values by token")
+
+
 @dataclass(frozen=True)
 class Reports:
-    """Reports by the names of their jobs."""
+    """Reports by the names of their jobs. `differ(earlier, later, measure)` is the paired difference of two compare
+    jobs, the later minus the earlier one."""
 
     by_job: Mapping[str, Report]
+    differ: Callable[[str, str, Measure], Difference] = _alone
 
     def of(self, job: str, kind: type[_Report]) -> _Report:
         """Raises KeyError where the job was not given, TypeError where its report is of another kind."""

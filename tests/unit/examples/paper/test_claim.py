@@ -27,9 +27,9 @@ def test_claims_are_told_apart_and_every_rule_is_of_one():
 
 
 def test_a_job_of_several_claims_is_run_once_where_it_is_first_needed():
-    first, second = CLAIMS[0], CLAIMS[1]
-    assert set(first.jobs) & set(second.jobs) == {"wanda-sparsity"}
-    assert jobs_of((first, second)) == (*first.jobs, "sparsegpt-sparsity")
+    first, other = (next(one for one in CLAIMS if one.id == name) for name in ("half-size-order", "gradient-pruning"))
+    assert set(first.jobs) & set(other.jobs) == {"half-wanda"}
+    assert jobs_of((first, other)) == (*first.jobs, "gradient-half")
 
 
 @pytest.mark.parametrize("place", ["decoders/text/document", "decoders/kind"])

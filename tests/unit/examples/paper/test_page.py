@@ -9,7 +9,7 @@ from examples.paper.elsewhere import Ruling, read
 from examples.paper.elsewhere import table as rulings_table
 from examples.paper.finding import Figure, Finding
 from examples.paper.measure import Measured
-from examples.paper.page import collected, pages, results_in, rule_of, shown, versions_of, write
+from examples.paper.page import collected, pages, results_in, rule_of, shown, versions_of, with_earlier, write
 from examples.paper.rulings.charts import bars
 from tests.support.paper_reports import compared
 from workers.surgery.application import SURGERY_VERSION
@@ -54,7 +54,7 @@ def test_the_published_rulings_are_of_the_rules_and_jobs_of_today():
 
 def test_the_words_of_a_rule_decide_nothing_and_a_change_of_it_does():
     spoken = FIRST.model_copy(update={"rule": "Confirmed: another wording of the rule."})
-    changed = FIRST.model_copy(update={"changes": ("The first rule confirmed the claim.",)})
+    changed = FIRST.model_copy(update={"changes": (*FIRST.changes, "The first rule confirmed the claim.")})
     assert rule_of(spoken, REQUESTS) == rule_of(FIRST, REQUESTS) != rule_of(changed, REQUESTS)
 
 
@@ -69,6 +69,16 @@ def test_pages_of_kept_results_are_those_of_the_measurement_and_stale_files_go(t
     assert set(first) == expected | {f"{claim.id}.md" for claim in CLAIMS}
     _written(tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == first
+
+
+def test_a_current_ruling_stays_if_its_jobs_are_not_measured_again_and_an_old_one_goes(jobs, results):
+    nothing = {name: Measured(name, why="it has not been run") for name in REQUESTS}
+    again = collected(CLAIMS, [MISSING for _ in CLAIMS], nothing, REQUESTS)
+    merged = with_earlier(again, results, CLAIMS, REQUESTS)
+    assert merged.claims == results.claims
+    assert merged.jobs == results.jobs
+    changed = (FIRST.model_copy(update={"changes": (*FIRST.changes, "Another rule before.")}), *CLAIMS[1:])
+    assert with_earlier(again, results, changed, REQUESTS) == again
 
 
 def test_a_threshold_of_larger_models_is_refuted_by_a_users_model_and_not_by_the_demo(results):

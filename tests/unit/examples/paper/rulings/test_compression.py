@@ -14,7 +14,7 @@ from examples.paper.rulings.compression import (
     steeper,
 )
 from examples.paper.rulings.reports import Reports
-from tests.support.paper_reports import accuracies, answered, compared, swept
+from tests.support.paper_reports import accuracies, answered, compared, differing, swept
 from tests.support.published_decoding import (
     DECODERS,
     SCORES,
@@ -27,58 +27,59 @@ def near(value, share=0.01):
     return (value, value * (1 - share), value * (1 + share))
 
 
-def half_size(**changed):
-    ratios = {
-        "eight": 1.01,
-        "wanda": 2.0,
-        "four": 3.0,
-        "two": 4.0,
-        "layers": 50.0,
-        "channels": 20.0,
-        "low": 90.0,
-    } | changed
-    return Reports(
-        {
-            "rtn-bits": swept({8: near(ratios["eight"])}),
-            "wanda-sparsity": swept({0.5: near(ratios["wanda"])}),
-            "half-4-of-8": compared(near(ratios["four"])),
-            "half-2-of-4": compared(near(ratios["two"])),
-            "half-layers": compared(near(ratios["layers"])),
-            "half-channels-heads": compared(near(ratios["channels"])),
-            "half-lowrank": compared(near(ratios["low"])),
-        }
-    )
+def exact(value):
+    return (value, value, value)
+
+
+HALF = {
+    "half-eight-bits": 1.01,
+    "half-wanda": 2.0,
+    "half-4-of-8": 3.0,
+    "half-2-of-4": 4.0,
+    "half-layers": 50.0,
+    "half-channels-heads": 20.0,
+    "half-lowrank": 90.0,
+}
+
+
+def ordered_reports(ratios, p):
+    """Comparisons with these perplexities over the original's, and their differences in ln perplexity."""
+    pairs = {
+        (one, other): exact(math.log(ratios[other] / ratios[one])) for one in ratios for other in ratios if one != other
+    }
+    return Reports({job: compared(near(ratio, 0.3)) for job, ratio in ratios.items()}, differing(pairs, p))
 
 
 @pytest.mark.parametrize(
-    ("changed", "outcome"),
+    ("changed", "p", "outcome"),
     [
-        ({}, "confirmed"),
-        ({"low": 10.0}, "refuted"),
-        ({"low": 20.1}, "not identifiable"),
-        ({"four": 60.0, "two": 5.0}, "confirmed"),
+        ({}, 0.01, "confirmed"),
+        # Four comparisons: Holm needs the smallest p below 0.05 / 4.
+        ({}, 0.02, "not identifiable"),
+        ({"half-lowrank": 10.0}, 0.01, "refuted"),
+        # The best of a family counts.
+        ({"half-4-of-8": 60.0, "half-2-of-4": 5.0}, 0.01, "confirmed"),
     ],
 )
-def test_the_order_at_half_the_size(changed, outcome):
-    finding = half_size_order(half_size(**changed))
+def test_the_order_at_half_the_size(changed, p, outcome):
+    finding = half_size_order(ordered_reports(HALF | changed, p))
     assert finding.outcome == outcome
-    assert len(finding.figures) == 7
+    assert len(finding.figures) == 7 + 4
 
 
 @pytest.mark.parametrize(
-    ("wanda", "outcome"),
-    [(20.0, "confirmed"), (5.0, "refuted"), (10.1, "not identifiable")],
+    ("wanda", "p", "outcome"),
+    [(20.0, 0.008, "confirmed"), (20.0, 0.009, "not identifiable"), (5.0, 0.008, "refuted")],
 )
-def test_the_order_of_pruning_methods(wanda, outcome):
-    settings = (0.6, 0.65, 0.7)
-    reports = Reports(
-        {
-            "sparsegpt-sparsity": swept({s: near(10.0) for s in settings}),
-            "wanda-sparsity": swept({0.6: near(20.0), 0.65: near(wanda), 0.7: near(20.0)}),
-            "magnitude-sparsity": swept({s: near(100.0) for s in settings}),
-        }
-    )
-    assert pruning_order(reports).outcome == outcome
+def test_the_order_of_pruning_methods(wanda, p, outcome):
+    """Six comparisons: Holm needs the smallest p below 0.05 / 6."""
+    ratios = {}
+    for percent in (60, 65, 70):
+        ratios |= {f"sparsegpt-{percent}": 10.0, f"wanda-{percent}": 20.0, f"magnitude-{percent}": 100.0}
+    finding = pruning_order(ordered_reports(ratios | {"wanda-65": wanda}, p))
+    assert finding.outcome == outcome
+    over = {figure.what: figure.value for figure in finding.figures[9:]}
+    assert over["Magnitude at 65 % over Wanda at 65 %"] == pytest.approx(100.0 / wanda)
 
 
 def bits(gptq, rtn=None):
@@ -110,10 +111,6 @@ def test_the_limit_of_near_lossless_is_the_published_one():
     far = (9.0, 8.0, 10.0)
     assert cliff(bits((near(1.0), near(1.0), (inside, 1.0, inside), far))).outcome == "confirmed"
     assert cliff(bits((near(1.0), near(1.0), (outside, outside, 2.0), far))).outcome == "refuted"
-
-
-def exact(value):
-    return (value, value, value)
 
 
 @pytest.mark.parametrize(

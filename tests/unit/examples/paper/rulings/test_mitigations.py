@@ -5,27 +5,31 @@ import pytest
 from examples.paper.finding import NoNumberError
 from examples.paper.rulings.mitigations import decoding_calibration, dynamic_scaling, gradient_pruning
 from examples.paper.rulings.reports import Reports
-from tests.support.paper_reports import calibrated, compared, swept
+from tests.support.paper_reports import calibrated, compared, differing
 
+# What the plain method costs over the treated one, and p of that.
 CASES = [
-    ((0.5, 0.4, 0.6), "confirmed"),
-    ((1.5, 1.4, 1.6), "refuted"),
-    ((0.95, 0.85, 1.05), "not identifiable"),
+    ((0.5, 0.4, 0.6), 0.001, "confirmed"),
+    ((-0.5, -0.6, -0.4), 0.001, "refuted"),
+    ((0.05, -0.05, 0.15), 0.3, "not identifiable"),
 ]
-PLAIN = (1.0, 0.9, 1.1)
-ANY = (2.0, 1.9, 2.1)
 
 
-@pytest.mark.parametrize(("kl", "outcome"), CASES)
-def test_gradient_aware_pruning_against_wanda(kl, outcome):
-    reports = Reports({"gradient-half": compared(kl=kl), "wanda-sparsity": swept({0.5: ANY}, kl=PLAIN)})
-    assert gradient_pruning(reports).outcome == outcome
+def pair(treated, plain, more, p):
+    reports = {treated: compared(kl=(1.0, 0.5, 1.5)), plain: compared(kl=(1.2, 0.7, 1.7))}
+    return Reports(reports, differing({(treated, plain): more}, p))
 
 
-@pytest.mark.parametrize(("kl", "outcome"), CASES)
-def test_dynamic_scaling_against_rounding(kl, outcome):
-    reports = Reports({"dynamic-four-bits": compared(kl=kl), "rtn-bits": swept({4: ANY}, kl=PLAIN)})
-    assert dynamic_scaling(reports).outcome == outcome
+@pytest.mark.parametrize(("more", "p", "outcome"), CASES)
+def test_gradient_aware_pruning_against_wanda(more, p, outcome):
+    finding = gradient_pruning(pair("gradient-half", "half-wanda", more, p))
+    assert finding.outcome == outcome
+    assert finding.figures[-1].ci == more[1:]
+
+
+@pytest.mark.parametrize(("more", "p", "outcome"), CASES)
+def test_dynamic_scaling_against_rounding(more, p, outcome):
+    assert dynamic_scaling(pair("dynamic-four-bits", "four-bits-rtn", more, p)).outcome == outcome
 
 
 @pytest.mark.parametrize(
