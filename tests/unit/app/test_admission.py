@@ -72,6 +72,10 @@ async def test_beyond_the_queue_is_429_with_the_time_that_the_queue_takes():
     await asyncio.gather(*tasks)
 
 
+async def test_a_queue_that_is_empty_asks_for_a_second():
+    assert line(Clock()).retry_after_s() == 1
+
+
 async def test_waiting_has_an_end():
     queue = line(per_replica=1, timeout_s=0.02)
     async with queue.place():

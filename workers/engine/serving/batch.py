@@ -94,7 +94,7 @@ class Batch:
     def update(self, change: Change | None) -> None:
         """A step begins."""
         for _, row in self._keepers:
-            _keep_drawn(row)
+            keep_drawn(row)
         if change is not None:
             self.map.update(change)
             rows = self.map.rows
@@ -233,7 +233,7 @@ class Batch:
 
     def _left(self, row: Row) -> None:
         if row.hidden is not None:
-            _keep_drawn(row)
+            keep_drawn(row)
             row.hidden.finish()
 
     def _returned(self, row: Row) -> None:
@@ -258,7 +258,7 @@ def _neutralize(logits_V: torch.Tensor, end: int) -> None:
     logits_V[end] = 0.0
 
 
-def _keep_drawn(row: Row) -> None:
+def keep_drawn(row: Row) -> None:
     """Writes the hidden state of the last step if its token was drawn, not thrown away."""
     pending, row.pending = row.pending, None
     if pending is not None and row.hidden is not None and len(row.output) > row.kept:

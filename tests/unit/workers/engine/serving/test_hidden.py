@@ -6,7 +6,9 @@ from pathlib import Path
 
 import torch
 
+from workers.engine.serving.batch import keep_drawn
 from workers.engine.serving.hidden import HiddenFolder
+from workers.engine.serving.rows import Row
 
 ROW = torch.arange(8, dtype=torch.bfloat16)
 
@@ -29,6 +31,17 @@ def test_a_file_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
     assert torch.equal(found, torch.stack([ROW, 2 * ROW]))
     assert file.path.stat().st_mode & 0o777 == 0o600
     assert file.path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_the_state_of_each_drawn_token_is_written_once_from_the_first_on(tmp_path: Path) -> None:
+    row = Row(None, [1, 2], [], hidden=folder(tmp_path).open("one"))
+    for state, drawn in ((0 * ROW, False), (ROW, True), (9 * ROW, False), (2 * ROW, True)):
+        row.pending = state
+        row.output += [7] * drawn
+        keep_drawn(row)
+    row.hidden.finish()
+    found = torch.frombuffer(bytearray(row.hidden.path.read_bytes()), dtype=torch.bfloat16).view(-1, 8)
+    assert torch.equal(found, torch.stack([ROW, 2 * ROW]))
 
 
 def test_float32_states_are_kept_as_bfloat16(tmp_path: Path) -> None:
