@@ -61,8 +61,9 @@ test-all: setup ## everything that this machine can run, with new examples; noth
 	exit $$red
 
 test-gpu: setup ## tests/gpu on a CUDA device: first what needs torch alone, then vLLM's engines
-	@$(BIN)/python -m pytest -p no:rerunfailures tests/gpu/test_divergence.py tests/gpu/test_calibration.py
+	@$(BIN)/python -m pytest -p no:rerunfailures tests/gpu/test_divergence.py tests/gpu/test_calibration.py tests/gpu/test_surgery.py
 	@$(BIN)/python -m pytest -p no:rerunfailures tests/gpu/test_engine.py
+	@$(BIN)/python -m pytest -p no:rerunfailures tests/gpu/test_batch_invariance.py
 
 lint: setup ## ruff, mypy --strict, import-linter, the words of the code
 	@$(BIN)/ruff check app hemostat workers deploy examples tests

@@ -1,5 +1,5 @@
 """`make test-gpu` runs these tests on a CUDA device. `HEMOSTAT_TEST_DEVICE=cpu` runs them on the processor instead,
-which shows that the tests themselves work."""
+which shows that the tests themselves work (`tests/integration/test_gpu_tests.py`)."""
 
 from collections.abc import Callable
 from pathlib import Path

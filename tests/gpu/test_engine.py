@@ -1,16 +1,20 @@
 """vLLM's engine on the device: memory that comes back, weights that are swapped, and states like transformers'."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from app.contracts.errors import ErrorCode
 from app.models.checkpoint import inspect
 from app.settings import Settings
 from tests.integration.workers.engine.conftest import same
 from tests.support.engines import residents
+from tests.support.refusals import refused
 from workers.engine.pool import EnginePool
 from workers.engine.resident import ResidentEngine
 from workers.engine.swap import Trust
@@ -20,12 +24,23 @@ MIB = 2**20
 
 
 @pytest.fixture
-def start(device: str, tmp_path: Path) -> Iterator[Callable[[Path], ResidentEngine]]:
-    """`start(checkpoint)`: an engine of its own on the device, closed after the test."""
-    pool = EnginePool(Settings(home=tmp_path, engine_device=device, engine_kv_cache_bytes=16 * MIB))
-    with residents(pool) as start:
-        yield lambda checkpoint: start(checkpoint, Trust(device))
-    pool.close()
+def start_with(device: str, tmp_path: Path) -> Iterator[Callable[..., ResidentEngine]]:
+    """`start_with(checkpoint, **settings)`: an engine of its own on the device, closed after the test."""
+    with ExitStack() as stack:
+
+        def start(checkpoint: Path, **settings: Any) -> ResidentEngine:
+            given = {"home": tmp_path, "engine_device": device, "engine_kv_cache_bytes": 16 * MIB} | settings
+            pool = EnginePool(Settings(**given))
+            stack.callback(pool.close)
+            return stack.enter_context(residents(pool))(checkpoint, Trust(device))
+
+        yield start
+
+
+@pytest.fixture
+def start(start_with: Callable[..., ResidentEngine]) -> Callable[[Path], ResidentEngine]:
+    """`start(checkpoint)`: as `start_with`, with few bytes for keys and values."""
+    return start_with
 
 
 def test_an_engine_that_ends_gives_its_memory_back(
@@ -39,6 +54,37 @@ def test_an_engine_that_ends_gives_its_memory_back(
         engine.close()
         after.append(released())
     assert after[-1] - after[0] < 64 * MIB
+
+
+def test_a_mixture_scores_as_before_after_another_engine_ended(
+    tiny: Tiny, start: Callable[[Path], ResidentEngine], windows: list[list[int]]
+) -> None:
+    """vLLM keeps one workspace per process, which experts need and an engine's end drops."""
+    mixture = start(tiny("mixtral"))
+    before = mixture.hidden_states(windows)
+    other = start(tiny("llama"))
+    other.hidden_states(windows)
+    assert same(mixture.hidden_states(windows), before)
+    other.close()
+    assert same(mixture.hidden_states(windows), before)
+
+
+def test_after_memory_ran_out_an_engine_starts_and_scores_as_before(
+    tiny: Tiny,
+    start: Callable[[Path], ResidentEngine],
+    start_with: Callable[..., ResidentEngine],
+    released: Callable[[], int],
+    windows: list[list[int]],
+) -> None:
+    """No machine has a PiB for keys and values."""
+    engine = start(tiny("llama"))
+    before = engine.hidden_states(windows)
+    engine.close()
+    taken = released()
+    with refused(ErrorCode.ENGINE_OUT_OF_MEMORY, match="memory ran out while starting"):
+        start_with(tiny("llama"), engine_kv_cache_bytes=2**50)
+    assert released() - taken < 64 * MIB
+    assert same(start(tiny("llama")).hidden_states(windows), before)
 
 
 def test_swapped_weights_score_as_a_fresh_engine_does(

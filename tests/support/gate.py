@@ -28,6 +28,7 @@ TIMEOUT_OF_ENGINES_S = 600
 MARKS = {
     "engine": (
         r"e2e/(?!.*_browser)",
+        r"gpu/test_(batch_invariance|engine)",
         r"integration/(bench|deploy|examples)/",
         r"integration/test_golden_home",
         r"integration/app/gateway/",
@@ -45,6 +46,8 @@ MARKS = {
         # Benches and the paper's page: no part of the product.
         r"unit/(bench|examples)/",
         r"integration/(bench|examples)/",
+        # Tests that are for another machine.
+        r"integration/test_gpu_tests",
         # Memory of the whole process, which others share.
         r"unit/workers/surgery/test_walking\.py::.*memory",
         r"unit/app/models/test_looking\.py::.*of memory",
