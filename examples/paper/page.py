@@ -284,6 +284,6 @@ def _jobs(results: Results, requests: Mapping[str, Json], *, linked: bool) -> st
     for measured_by, seconds in by.items():
         rows += [
             "",
-            f"{fmt.counted(len(seconds), 'job')} took {fmt.duration(sum(seconds))}, measured by {measured_by}.",
+            f"{fmt.counted(len(seconds), 'job')} took {fmt.duration(sum(seconds))}. Measured by {measured_by}.",
         ]
     return "\n".join(rows)
