@@ -67,7 +67,7 @@ class Warned(Notices):
         "{documents:#{what}} {documents:was|were} also read by {by}, as allow_overlap permits. A result looks too "
         "good on the text that it was fitted on."
     )
-    OTHER_DOMAINS = (
+    UNREAD_DOMAINS = (
         "The recipe's calibration data has no document of {domains:4}. Calibrated steps lose more on text unlike their "
         "calibration data: give data like the text that is scored."
     )

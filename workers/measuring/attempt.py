@@ -298,7 +298,7 @@ class Attempt:
             for warning in looked_at(len(ids), "the recipe's steps", f"scored {what}")
         ]
         if self._unread:
-            both.append(Warned.OTHER_DOMAINS(domains=tuple(self._unread)))
+            both.append(Warned.UNREAD_DOMAINS(domains=tuple(self._unread)))
         return both
 
     def _windows(self, documents: list[TextDocument], reference: Side) -> Corpus:
