@@ -35,6 +35,7 @@ if __name__ == "__main__":
 
 from redis.exceptions import RedisError
 
+from app.address import loopback
 from app.contracts.deployment import IDENTITY, Deployment, DeploymentState, Replica
 from app.contracts.errors import ErrorCode, HemostatError
 from app.deployments.devices import seen
@@ -117,6 +118,7 @@ class Serving:
             secret=self._secret,
             versions=(IDENTITY,),
             host=host[:200],
+            loopback=loopback(),
             device=seen(),
             pid=os.getpid(),
             started_at=time.time(),

@@ -19,6 +19,7 @@ from typing import Final, Literal
 
 from redis.exceptions import RedisError
 
+from app.address import loopback
 from app.contracts.deployment import Deployment, DeploymentState, Replica
 from app.contracts.errors import ErrorCode, HemostatError
 from app.deployments.devices import seen
@@ -68,6 +69,7 @@ def replica_of(
         secret=secret,
         metrics_urls=metrics_urls,
         host=socket.gethostname()[:200],
+        loopback=loopback(),
         device=seen(),
         pid=os.getpid(),
         started_at=time.time(),

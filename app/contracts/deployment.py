@@ -123,6 +123,7 @@ class Replica(Contract):
     metrics_urls: tuple[str, ...] = Field(default=(), description="what Prometheus scrapes")
     versions: tuple[Version, ...] = Field(default=(IDENTITY,), description="calibration versions that are loaded")
     host: str = ""
+    loopback: str = Field(default="", description="the same for processes that share a loopback interface")
     device: str = Field(default="", description="its GPUs by their numbers in nvidia-smi, or `cpu`")
     pid: int = 0
     started_at: float = 0.0

@@ -120,7 +120,7 @@ class Agent:
     async def _look_for_gateway(self) -> None:
         """Without a name for other hosts, processes here are reached by a gateway on this host only."""
         named = self.settings.advertise_host is not None
-        elsewhere = "" if named else await self.store.gateway_elsewhere(self.host.host)
+        elsewhere = "" if named else await self.store.gateway_elsewhere(self.host.loopback)
         self.host = self.host.model_copy(update={"reached": not elsewhere})
         if elsewhere and not self._gateway:
             self._say(

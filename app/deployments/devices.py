@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
-from pathlib import Path
 
+from app.address import loopback, machine
 from app.contracts.errors import ErrorCode, HemostatError
 from app.deployments.placement import CPU
 from app.deployments.report import Device, HostReport
@@ -15,22 +15,18 @@ from app.models.registry import load_registry
 from app.settings import Settings
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 def own_host(agent: str = "", names: Sequence[str] = ()) -> HostReport:
     """This host with its devices. Raises ENGINE_FAILED as `own_devices` does."""
     return HostReport(
-        agent=agent, host=socket.gethostname(), machine=_machine(), devices=own_devices(), names=tuple(names)
+        agent=agent,
+        host=socket.gethostname(),
+        machine=machine(),
+        loopback=loopback(),
+        devices=own_devices(),
+        names=tuple(names),
     )
-
-
-def _machine() -> str:
-    """What Linux calls this boot of the machine, in every container."""
-    try:
-        return _BOOT.read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
 
 
 def own_devices() -> tuple[Device, ...]:

@@ -37,9 +37,9 @@ def host(agent: str) -> str:
     return f"{PREFIX}host:{agent}"
 
 
-def gateway(host: str) -> str:
-    """String with expiry: a gateway runs on this host."""
-    return f"{PREFIX}gateway:{host}"
+def gateway(loopback: str) -> str:
+    """String with expiry: a gateway runs on this loopback interface."""
+    return f"{PREFIX}gateway:{loopback}"
 
 
 def agents(deployment_id: str) -> str:

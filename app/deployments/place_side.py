@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, cast
 
+from app.address import loopback
 from app.contracts.deployment import Deployment, DeploymentState
 from app.contracts.errors import HemostatError
 from app.deployments import keys
@@ -34,16 +35,15 @@ class PlaceSide(Scripts):
 
     async def announce_gateway(self) -> None:
         """Says that a gateway runs on this host."""
-        host = socket.gethostname()
         pipeline = self.client.pipeline(transaction=True)
-        for key in (keys.GATEWAY, keys.gateway(host)):
-            pipeline.set(key, host, ex=GATEWAY_LEASE_S)
+        for key in (keys.GATEWAY, keys.gateway(loopback())):
+            pipeline.set(key, socket.gethostname(), ex=GATEWAY_LEASE_S)
         await pipeline.execute()
 
-    async def gateway_elsewhere(self, host: str) -> str:
-        """The host of a gateway if none runs on `host`; "" if one does, or if none is known."""
-        anywhere, here = await self.client.mget([keys.GATEWAY, keys.gateway(host)])
-        return "" if here else cast("str", anywhere or "")
+    async def gateway_elsewhere(self, at: str) -> str:
+        """The host of a gateway if none is on the loopback interface `at`; "" if one is, or if none is known."""
+        anywhere, here = await self.client.mget([keys.GATEWAY, keys.gateway(at)])
+        return "" if here or not at else cast("str", anywhere or "")
 
     @staticmethod
     def _hosts(told: Iterable[str]) -> list[HostReport]:
@@ -73,17 +73,10 @@ def planned(settings: Settings, hosts: Sequence[HostReport], deployments: Iterab
     return place(hosts, wanted, reserved=settings.share_diagnosis)
 
 
-def shares_devices(here: HostReport, hosts: Sequence[HostReport], plan: Plan, said: Reports) -> bool:
-    """Whether a process of a deployment is on a device of `here`, or is to be. Another container of the same machine
-    may number the devices in another way: there any device counts."""
-    machines = {host.host: host.machine for host in hosts if host.machine}
-    to_be = [spot for spots in plan.spots.values() for spot in spots.values()]
-    held = [spot for reports in said.values() for spot in _held(reports).values()]
-    own = {device.id for device in here.devices}
-    return any(
-        bool(own & set(spot.devices)) if spot.host == here.host else machines.get(spot.host) == here.machine
-        for spot in (*to_be, *held)
-    )
+def has_agent(here: HostReport, hosts: Iterable[HostReport]) -> bool:
+    """Whether an agent may start processes on the machine of `here`: what it starts later needs its share, too. A
+    machine that is not known may be this one."""
+    return any(host.host == here.host or host.machine in ("", here.machine) or not here.machine for host in hosts)
 
 
 def most_devices(settings: Settings, deployments: Iterable[Deployment]) -> int:

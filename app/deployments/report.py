@@ -18,7 +18,8 @@ class HostReport(Contract):
     """Kept in Redis with a lease: where an agent starts processes. `names`: the deployments that it runs; none: all.
     `reached`: whether the gateway reaches the processes there.
 
-    Agents of one `host` share its devices. `machine` is the same for all containers of one machine; empty: not known.
+    Agents of one `host` share its devices. `machine` is the same for all containers of one machine, `loopback` for all
+    processes that share a loopback interface; empty: not known.
     """
 
     model_config = ConfigDict(extra="ignore")  # an agent of a later version may say more
@@ -26,6 +27,7 @@ class HostReport(Contract):
     agent: str
     host: str
     machine: str = ""
+    loopback: str = ""
     devices: tuple[Device, ...]
     names: tuple[str, ...] = ()
     reached: bool = True

@@ -1,4 +1,4 @@
-"""Whether the shares of GPUs hold the weights that a deployment's processes load.
+"""Whether the share of a GPU holds the weights that verified decoding loads.
 
 It is a lower bound: how much an engine takes beside them is known where vLLM is. What serves says so itself.
 """
@@ -27,27 +27,21 @@ class _Sizes(NamedTuple):
     reference: int
     candidate: int
 
-    def of(self, role: str) -> int:
-        """What a process loads at once: the shadow at least one model, verified decoding both."""
-        return max(self) if role == "shadow" else sum(self)
-
 
 def too_small(settings: Settings, plan: Plan, deployment: Deployment) -> HemostatError | None:
-    """The refusal of a deployment whose shadow or verifying process has too small a share for its weights.
+    """The refusal of a deployment whose verifying process has too small a share for its weights. A shadow without room
+    leaves the replica serving, and says so itself.
 
-    None if each share is enough, or if devices or weights are not known. Reads the headers of checkpoints.
+    None if the share is enough, or if devices or weights are not known. Reads the headers of checkpoints.
     """
-    spots = plan.spots.get(deployment.name, {})
-    shares = {"shadow": settings.share_shadow, "verify": settings.share_verify}
-    placed = [(role, spots[role]) for role in shares if role in spots and spots[role].devices != (CPU,)]
-    sizes = _sizes(settings, deployment) if placed else None
-    if sizes is None:
+    spot = plan.spots.get(deployment.name, {}).get("verify")
+    sizes = None if spot is None or spot.devices == (CPU,) else _sizes(settings, deployment)
+    if spot is None or sizes is None:
         return None
-    for role, spot in placed:
-        device = min(_devices(plan, spot), key=lambda one: one.bytes)
-        needed = sizes.of(role) / len(spot.devices)
-        if device.bytes and shares[role] * device.bytes < needed:
-            return _refusal(role, shares[role], device, spot.host, needed)
+    device = min(_devices(plan, spot), key=lambda one: one.bytes)
+    needed = sum(sizes) / len(spot.devices)
+    if device.bytes and settings.share_verify * device.bytes < needed:
+        return _refusal(settings.share_verify, device, spot.host, needed)
     return None
 
 
@@ -72,14 +66,14 @@ def _devices(plan: Plan, spot: Spot) -> Sequence[Device]:
     return [one for host in plan.hosts if host.agent == spot.agent for one in host.devices if one.id in spot.devices]
 
 
-def _refusal(role: str, share: float, device: Device, host: str, needed: float) -> HemostatError:
-    name, least = f"HEMOSTAT_SHARE_{role.upper()}", math.ceil(100 * needed / device.bytes) / 100
-    what = "a model" if role == "shadow" else "both models"
+def _refusal(share: float, device: Device, host: str, needed: float) -> HemostatError:
+    least = math.ceil(100 * needed / device.bytes) / 100
     return HemostatError(
         ErrorCode.DEPLOYMENT_CONFLICT,
-        f"The weights of {what} take {needed / 1e9:.1f} GB. {name}={share:g} of device {device.id} of {host} "
-        f"({device.bytes / 1e9:.1f} GB) is {share * device.bytes / 1e9:.1f} GB.",
-        hint="Take a GPU with more memory, or split the model."
+        f"The weights of both models take {needed / 1e9:.1f} GB. HEMOSTAT_SHARE_VERIFY={share:g} of device {device.id} "
+        f"of {host} ({device.bytes / 1e9:.1f} GB) is {share * device.bytes / 1e9:.1f} GB.",
+        hint="Take a GPU with more memory, split the model, or leave `verify` out."
         if least >= 1
-        else f"Set {name} to more than {least:g}. The shares on a device add up to at most 1.",
+        else f"Set HEMOSTAT_SHARE_VERIFY to more than {least:g} for the service and each agent, or leave `verify` "
+        "out. The shares on a device add up to at most 1.",
     )

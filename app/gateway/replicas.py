@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import re
-import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
+from app.address import loopback
 from app.contracts.deployment import IDENTITY, CalibrationMode, Deployment, DeploymentState, Replica
 from app.contracts.errors import ErrorCode
 from app.gateway.errors import ApiError, clean
@@ -131,7 +131,8 @@ def serving_replicas(deployment: Deployment) -> list[Replica]:
 
 def reached(replica: Replica) -> bool:
     """Whether the address is one for this host: another host's loopback leads to whatever listens here."""
-    return replica.host in ("", socket.gethostname()) or not is_loopback(urlsplit(replica.url).hostname or "")
+    here = not replica.loopback or not loopback() or replica.loopback == loopback()
+    return here or not is_loopback(urlsplit(replica.url).hostname or "")
 
 
 def own_version(deployment: Deployment, replica: Replica) -> str:

@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from app.secrets import without_secrets
+
 # What CUDA 13 needs, which the CUDA build of torch is made with.
 LEAST_DRIVER: Final = 580
 # A driver that hangs is one that does not answer.
@@ -83,7 +85,9 @@ def _nvidia_smi(fields: str, *style: str, only: str = "") -> list[str]:
     question = ["nvidia-smi", f"--query-gpu={fields}", f"--format={','.join(('csv', 'noheader', *style))}"]
     question += [f"--id={only}"] if only else []
     try:
-        done = subprocess.run(question, capture_output=True, text=True, check=True, timeout=_DRIVER_S)
+        done = subprocess.run(
+            question, capture_output=True, text=True, check=True, timeout=_DRIVER_S, env=without_secrets()
+        )
     except (OSError, subprocess.SubprocessError):
         return []
     return done.stdout.splitlines()
@@ -101,7 +105,12 @@ def ask_torch() -> Torch:
     """Asks in a process of its own, so that this one holds no torch. All is "" if torch does not start."""
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _QUESTION], capture_output=True, text=True, check=True, timeout=_TORCH_S
+            [sys.executable, "-c", _QUESTION],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=_TORCH_S,
+            env=without_secrets(),
         )
     except (OSError, subprocess.SubprocessError):
         return Torch("", "", "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from app.models import pace
@@ -49,9 +50,10 @@ def surgery_cost(
 
 
 def _short_of_text(info: CheckpointInfo, looking: list[Calibrated]) -> tuple[str, ...]:
-    """Names the shortest text of a step if it is short for the model."""
+    """Names the shortest text of a step with second moments of inputs, if it is short for the model."""
     widest = max(tensor.shape[-1] for tensor in info.tensors.values() if len(tensor.shape) > 1)
-    fewest, enough = min(step.text_tokens + step.written_tokens for step in looking), TOKENS_PER_INPUT * widest
+    tokens = [step.text_tokens + step.written_tokens for step in looking if step.squares]
+    fewest, enough = min(tokens, default=math.inf), TOKENS_PER_INPUT * widest
     if fewest >= enough:
         return ()
     told = f"{fewest:,} calibration tokens are fewer than {TOKENS_PER_INPUT} per input of the widest layer ({widest:,})"

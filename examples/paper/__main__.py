@@ -66,7 +66,7 @@ def main(
     except KeyboardInterrupt as interruption:
         raise SystemExit(status_of(interruption)) from None
     found = published.claims
-    outcomes = {one.id: shown(one, found[one.id].finding, demo=subject.is_demo) for one in claims()}
+    outcomes = {one.id: shown(one, found[one.id].finding, subject) for one in claims()}
     for name, outcome in outcomes.items():
         err.print(f"{outcome:<17}{name}", markup=False, soft_wrap=True)
     err.print(f"Page: {output / 'paper.md'}", soft_wrap=True)

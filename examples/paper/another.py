@@ -24,6 +24,11 @@ class Subject:
         """Whether the pages are those of docs/."""
         return self == Subject()
 
+    @property
+    def is_small(self) -> bool:
+        """Whether the model is the demo's, which is too small to refute a threshold of larger ones."""
+        return self.model == DEMO_ALIAS
+
     def request(self, request: Json) -> Json:
         """A job's request with this model and text."""
         moved: Json = self._moved(request)

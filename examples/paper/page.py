@@ -1,7 +1,7 @@
 """The pages of what was measured: paper.md and paper/CLAIM.md, from results.json. Same input, same bytes.
 
-Only the demo model's pages have the words below `words`, which speak of it, links to the files of the jobs, and each
-claim's limits.
+Only the pages of docs/ have the words below `words` and links to the files of the jobs. Only those of the demo model
+have each claim's limits, which speak of it.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def pages(
     subject: Subject = DEMO,
 ) -> dict[str, str]:
     """The text of each page, by its path. `kept`: rulings of this and of other devices."""
-    summary = _summary(claims, results, kept, demo=subject.is_demo)
+    summary = _summary(claims, results, kept, subject)
     jobs = _jobs(results, requests, linked=subject.is_demo)
     if subject.is_demo:
         introduction, method, limits = (
@@ -187,19 +187,19 @@ def pages(
     else:
         parts = [f"# The paper's claims, tested on {subject.model}\n", summary, jobs]
     index = "\n".join(part.rstrip("\n") + "\n" for part in parts)
-    own = {f"{BELOW}/{one.id}.md": _page(one, results.claims[one.id], demo=subject.is_demo) for one in claims}
+    own = {f"{BELOW}/{one.id}.md": _page(one, results.claims[one.id], subject) for one in claims}
     return {"paper.md": index} | own
 
 
-def shown(claim: Claim, finding: Finding, *, demo: bool) -> str:
+def shown(claim: Claim, finding: Finding, subject: Subject) -> str:
     """The outcome as the pages show it: the small demo model does not refute a threshold of larger models."""
-    if demo and finding.outcome == "refuted" and claim.threshold_of:
+    if subject.is_small and finding.outcome == "refuted" and claim.threshold_of:
         return "not transferable"
     return finding.outcome
 
 
-def _summary(claims: Sequence[Claim], results: Results, kept: Sequence[Ruling], *, demo: bool) -> str:
-    outcomes = [shown(claim, results.claims[claim.id].finding, demo=demo) for claim in claims]
+def _summary(claims: Sequence[Claim], results: Results, kept: Sequence[Ruling], subject: Subject) -> str:
+    outcomes = [shown(claim, results.claims[claim.id].finding, subject) for claim in claims]
     counts = [f"{outcomes.count(outcome)} {outcome}" for outcome in SIGNS if outcome in outcomes]
     rows = [
         f"| [{claim.title}]({BELOW}/{claim.id}.md) | {SIGNS[outcome]} **{outcome}** "
@@ -218,10 +218,10 @@ def _elsewhere(now: Ruling | None, kept: Sequence[Ruling]) -> str:
     )
 
 
-def _page(claim: Claim, told: Told, *, demo: bool) -> str:
+def _page(claim: Claim, told: Told, subject: Subject) -> str:
     finding = told.finding
-    outcome = shown(claim, finding, demo=demo)
-    jobs = ", ".join(f"[{job}](../{_JOBS}/{job}.json)" if demo else job for job in claim.jobs)
+    outcome = shown(claim, finding, subject)
+    jobs = ", ".join(f"[{job}](../{_JOBS}/{job}.json)" if subject.is_demo else job for job in claim.jobs)
     lines = [
         f"# {claim.title}\n",
         f"{SIGNS[outcome]} **{outcome.capitalize()}.** {_escaped(finding.sentence)}\n",
@@ -233,7 +233,7 @@ def _page(claim: Claim, told: Told, *, demo: bool) -> str:
         f"- **Rule**: {claim.rule}",
         *((f"- **Threshold of**: {claim.threshold_of}",) if claim.threshold_of else ()),
         *(f"- **Change of the rule**: {change}" for change in claim.changes),
-        *((f"- **Limits**: {claim.limits}",) if demo else ()),
+        *((f"- **Limits**: {claim.limits}",) if subject.is_small else ()),
         f"- **Jobs**: {jobs}",
     ]
     if told.ruling is not None:

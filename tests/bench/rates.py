@@ -30,10 +30,11 @@ TOKENIZER: Final = ("tokenizer.json", "tokenizer_config.json")
 def made(folder: Path, layers: int) -> Path:
     """The model below `folder`, made if it is not there."""
     model = folder / f"llama-3-8b-shapes-{layers}"
+    model.mkdir(parents=True, exist_ok=True)
+    for name in TOKENIZER:
+        shutil.copyfile(MODEL / name, model / name)
     if not (model / "config.json").is_file():
         make(model, layers)
-        for name in TOKENIZER:
-            shutil.copyfile(MODEL / name, model / name)
     return model
 
 

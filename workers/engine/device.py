@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,8 +14,10 @@ from workers.engine.environment import BATCH_INVARIANT, ENGINE, GIVEN
 from workers.engine.split import Split
 
 DTYPES = ("bfloat16", "float16", "float32")
-# Sizes of tiles, which the compiler's cache need not know, but sums are rounded by.
-_TUNED: Final = "VLLM_TUNED_CONFIG_FOLDER"
+# Of what vLLM's cache of compiled kernels is named by: places, addresses, logs and builds, which round nothing.
+_NO_KERNEL: Final = re.compile(
+    r"_(PATH|DIR|FOLDER|PORT|HOST|IPS?|RANK|PREFIX|URL|COMMIT|TAG|SOURCE|TIMEOUT_S)$|LOG|TRACE|BUILD|COMPILE_CACHE"
+)
 
 
 @dataclass(frozen=True)
@@ -162,11 +165,12 @@ def describe_device(device: str) -> str:
 
 
 def _kernel_choices() -> list[str]:
-    """What else decides which kernels vLLM takes on one GPU: whether FlashInfer finds a compiler, the mode, and the
-    variables that vLLM names its compiled kernels by. These are no path of a cache, no port and no key. With the GPU
-    and the checkpoint they decide the backend of attention and the kernel of each layer."""
+    """What else decides which kernels vLLM takes on one GPU: whether FlashInfer finds a compiler, the mode, and
+    variables. These are the ones that vLLM names its compiled kernels by, less those of `_NO_KERNEL`. With the GPU and
+    the checkpoint they decide the backend of attention and the kernel of each layer."""
     choices = [("FlashInfer", vllm.has_flashinfer()), ("batch invariant", os.environ.get(BATCH_INVARIANT) == "1")]
-    variables = (GIVEN.keys() & {*vllm.compile_factors(), _TUNED}) - {*ENGINE, BATCH_INVARIANT}
+    variables = (GIVEN.keys() & vllm.compile_factors()) - {*ENGINE, BATCH_INVARIANT}
+    variables = {name for name in variables if not _NO_KERNEL.search(name)}
     return [name for name, chosen in choices if chosen] + [f"{name}={GIVEN[name]}" for name in sorted(variables)]
 
 

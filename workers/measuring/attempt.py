@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 
@@ -118,6 +118,8 @@ class Text:
 
 
 # What is scored beside the text, given the reference and its dtype, and what people call one of it.
+# Sources whose domains a person names; other ones have the names of the shipped text, or near them.
+_LABELLED: Final = frozenset({"inline", "file", "hub"})
 Beside = tuple[Callable[[Side, str], Sequence[TextDocument]], str]
 
 
@@ -282,7 +284,8 @@ class Attempt:
         """Raises CALIBRATION_OVERLAP if a step of a recipe looks at one of `scored` (each of which people call a
         `what`). If the request allows that, the report is to warn of it (`_text_warnings`), and of domains that steps
         look at no document of."""
-        self._unread |= dict.fromkeys(texts.unread(recipe, scored if what == "document" else ()))
+        if what == "document" and self._shared.text.source in _LABELLED:
+            self._unread |= dict.fromkeys(texts.unread(recipe, scored))
         if not self._shared.allow_overlap:
             texts.refuse_overlap(recipe, scored, pointer=pointer, what=what)
             return

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import numpy as np
 import torch
@@ -34,6 +34,8 @@ from workers.text.windows import document_tokens
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+# The domain of documents that name none.
+UNNAMED: Final = "text"
 Load = Callable[[TextSource], list[TextDocument]]
 
 
@@ -72,12 +74,14 @@ class CalibrationLoader:
         return found
 
     def unread(self, recipe: Recipe, scored: Sequence[TextDocument]) -> list[str]:
-        """Domains of the scored documents of which a step that looks at text looks at no document, in their order."""
+        """Named domains of the scored documents of which a step that looks at text looks at no document, in their
+        order. Nothing is known of a text without names."""
         found: dict[str, None] = {}
         for step in recipe:
             if isinstance(step, Calibrated) and step.reads_text:
                 read = {document.domain for document in self.documents(step)}
-                found |= {document.domain: None for document in scored if document.domain not in read}
+                if read != {UNNAMED}:
+                    found |= {document.domain: None for document in scored if document.domain not in {*read, UNNAMED}}
         return list(found)
 
     def refuse_overlap(

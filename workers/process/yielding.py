@@ -24,7 +24,7 @@ from app.contracts.errors import HemostatError
 from app.contracts.job import JobStatus
 from app.deployments import keys as deployment_keys
 from app.deployments.devices import own_host
-from app.deployments.place_side import planned, shares_devices
+from app.deployments.place_side import has_agent
 from app.deployments.store import DeploymentStore
 from app.jobs import keys
 from app.jobs.record import Claim
@@ -113,16 +113,14 @@ async def _fits(store: JobStore, deployment: str | None, job_id: str) -> bool:
 
 
 async def worker_share(store: JobStore, settings: Settings) -> float:
-    """What a worker's engines may take of a GPU's memory: all of it, unless an agent places a process of a deployment
-    on a device of this machine. Raises `RedisError`."""
+    """What a worker's engines may take of a GPU's memory: all of it, unless there is a deployment and an agent on this
+    machine. Raises `RedisError`."""
     deployments = DeploymentStore(store.client, settings)
     try:
-        found = await deployments.list()
-        if not found:
+        if not await deployments.list():
             return 1.0
-        hosts, said = await deployments.hosts(), await deployments.reports(one.id for one in found)
+        hosts = await deployments.hosts()
         here = await asyncio.to_thread(own_host)
     except (HemostatError, ValueError):  # no driver that answers, or a record of another version
         return settings.share_diagnosis
-    plan = planned(settings, hosts, found, said)
-    return settings.share_diagnosis if shares_devices(here, hosts, plan, said) else 1.0
+    return settings.share_diagnosis if has_agent(here, hosts) else 1.0

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from app.address import local_url, url_of
+from app.address import local_url, loopback, url_of
 from app.cli.service import connect
 from app.contracts.errors import HemostatError
 from app.settings import Settings
@@ -45,3 +45,27 @@ def test_the_command_line_looks_for_the_service_wherever_it_listens(host, url):
     # Nothing listens at port 1.
     with pytest.raises(HemostatError, match=re.escape(url)), connect(None, Settings(host=host, port=1)):
         pass
+
+
+@pytest.fixture
+def network(tmp_path, monkeypatch):
+    """Names the network that this process is in; None: the system does not say."""
+
+    def in_network(name):
+        link = tmp_path / f"{name}"
+        if name is not None and not link.is_symlink():
+            link.symlink_to(f"net:[{name}]")
+        monkeypatch.setattr("app.address._NETWORK", link)
+        loopback.cache_clear()
+        return loopback()
+
+    yield in_network
+    loopback.cache_clear()
+
+
+def test_processes_of_one_network_name_their_loopback_alike_whatever_the_host_is_called(network, monkeypatch):
+    first = network(1)
+    monkeypatch.setattr("socket.gethostname", lambda: "renamed")
+    assert network(1) == first != ""
+    assert network(2) not in {"", first}
+    assert network(None) == ""

@@ -45,7 +45,9 @@ async def begin(store: DeploymentStore, settings: Settings) -> AsyncIterator[Beg
 
     def on(host: str, *devices: str, named: str | None = None) -> Agent:
         settings_here = settings.model_copy(update={"advertise_host": named})
-        announced = HostReport(agent="", host=host, devices=tuple(Device(id=one, bytes=GB80) for one in devices))
+        announced = HostReport(
+            agent="", host=host, loopback=host, devices=tuple(Device(id=one, bytes=GB80) for one in devices)
+        )
         begun.append(Agent(settings_here, store, lambda _: None, modules=MODULES, host=announced))
         return begun[-1]
 
@@ -173,7 +175,7 @@ async def test_a_host_without_the_gateway_needs_a_name_that_others_reach_it_by(
     made = await store.create(request(replicas=3))
     serving = {f"serve-{number}": "0" for number in range(3)} | {"shadow": "0"}
     await runs(store, agents, made, serving)  # no gateway has been heard of
-    monkeypatch.setattr("socket.gethostname", lambda: "gpu-1")
+    monkeypatch.setattr("app.deployments.place_side.loopback", lambda: "gpu-1")
     await store.announce_gateway()
     await store.patch(made.id, DeploymentPatch(replicas=2))
     await runs(store, agents, made, {"serve-0": "0", "serve-1": "0", "shadow": "0"})
@@ -183,7 +185,7 @@ async def test_a_host_without_the_gateway_needs_a_name_that_others_reach_it_by(
 
     await end(first)
     await end(third)
-    monkeypatch.setattr("socket.gethostname", lambda: "gpu-4")
+    monkeypatch.setattr("app.deployments.place_side.loopback", lambda: "gpu-4")
     await store.announce_gateway()
 
     async def failed() -> bool:

@@ -54,7 +54,7 @@ def test_a_gpu_worker_without_a_driver_that_answers_announces_nothing(gpus, tmp_
 
 def test_containers_of_one_machine_announce_the_same_machine(gpus, tmp_path):
     assert devices.own_host().machine == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    gpus.setattr(devices, "_BOOT", tmp_path / "none")
+    gpus.setattr("app.address._BOOT", tmp_path / "none")
     assert devices.own_host().machine == ""
 
 

@@ -21,7 +21,7 @@ SHARE = 0.125
 @pytest.fixture
 def settings(tiny: Tiny, tmp_path: Path) -> Settings:
     (tmp_path / "models.toml").write_text(f'[models.tiny]\npath = "{tiny()}"\n')
-    return Settings(home=tmp_path, share_shadow=SHARE, share_verify=SHARE)
+    return Settings(home=tmp_path, share_verify=SHARE)
 
 
 def asked(**changes: object) -> Deployment:
@@ -31,7 +31,7 @@ def asked(**changes: object) -> Deployment:
     return read_deployment(fields | {"created_at": "0", "updated_at": "0"})
 
 
-def plan(size: int, *devices: str, places: tuple[str, ...] = ("shadow",)) -> Plan:
+def plan(size: int, *devices: str, places: tuple[str, ...] = ("serve-0", "shadow", "verify")) -> Plan:
     host = HostReport(agent="a", host="gpu-1", devices=[Device(id=one, bytes=size) for one in devices])
     return Plan([host], {}, spots={"tiny-rtn4": dict.fromkeys(places, Spot("a", "gpu-1", devices))})
 
@@ -40,16 +40,13 @@ def weights(tiny: Tiny) -> int:
     return 2 * inspect(tiny()).parameters
 
 
-def test_the_shadow_needs_one_model_and_verified_decoding_both(tiny: Tiny, settings: Settings) -> None:
+def test_verified_decoding_needs_both_models_and_a_shadow_is_not_refused(tiny: Tiny, settings: Settings) -> None:
     enough = round(weights(tiny) / SHARE)
     plain = {"model": {"model": "tiny"}}
-    for models, size in (({}, enough), (plain, enough)):
+    for models, size in (({}, enough), (plain, 2 * enough)):  # a recipe decides the weights of its candidate
         assert too_small(settings, plan(size, "0"), asked(**models)) is None
         assert too_small(settings, plan(size - 8, "0"), asked(**models)) is not None
-    verify = ("shadow", "verify")
-    assert too_small(settings, plan(enough, "0", places=verify), asked()) is None, "a recipe decides its weights"
-    assert too_small(settings, plan(2 * enough, "0", places=verify), asked(**plain)) is None
-    assert too_small(settings, plan(2 * enough - 8, "0", places=verify), asked(**plain)) is not None
+    assert too_small(settings, plan(8, "0", places=("serve-0", "shadow")), asked(**plain)) is None
 
 
 def test_a_split_model_needs_its_part_on_each_device(tiny: Tiny, settings: Settings) -> None:
@@ -59,12 +56,11 @@ def test_a_split_model_needs_its_part_on_each_device(tiny: Tiny, settings: Setti
 
 
 def test_the_refusal_has_the_bytes_and_a_share_that_is_enough(tiny: Tiny, settings: Settings) -> None:
-    size = 4 * weights(tiny)
-    error = too_small(settings, plan(size, "3"), asked())
+    error = too_small(settings, plan(4 * weights(tiny), "3"), asked())
     assert error is not None
     assert error.code is ErrorCode.DEPLOYMENT_CONFLICT
-    assert "HEMOSTAT_SHARE_SHADOW=0.125 of device 3 of gpu-1" in error.detail
-    assert "more than 0.25." in error.hint
+    assert "HEMOSTAT_SHARE_VERIFY=0.125 of device 3 of gpu-1" in error.detail
+    assert "more than 0.25 " in error.hint
     larger = too_small(settings, plan(weights(tiny) // 2, "3"), asked())
     assert larger is not None
     assert "SHARE" not in larger.hint

@@ -1,9 +1,9 @@
 import asyncio
-import socket
 from contextlib import ExitStack
 
 import pytest
 
+from app.address import loopback
 from app.contracts.deployment import CalibrationMode, Deployment, DeploymentState, Replica
 from app.gateway.errors import ApiError
 from app.gateway.replicas import FullError, Replicas, own_version, serving_replicas
@@ -64,9 +64,9 @@ def test_the_least_busy_one_is_taken():
 
 def test_a_loopback_address_of_another_host_is_not_called():
     """It would lead to whatever listens on this host."""
-    here = replica("a", host=socket.gethostname())
+    here = replica("a", loopback=loopback())
     for url in ("http://127.0.0.1:80", "http://localhost:80/", "http://[::1]:80"):
-        there = replica("b", host="elsewhere", url=url)
+        there = replica("b", loopback="elsewhere", url=url)
         assert serving_replicas(deployment(here, there)) == [here]
         with pytest.raises(ApiError, match="another host") as caught:
             Replicas().choose(deployment(there), None)

@@ -84,10 +84,10 @@ def test_a_current_ruling_stays_if_its_jobs_are_not_measured_again_and_an_old_on
 def test_a_threshold_of_larger_models_is_refuted_by_a_users_model_and_not_by_the_demo(results):
     cliff = next(claim for claim in CLAIMS if claim.id == "cliff")
     refuted = Finding("refuted", "It is not so.")
-    assert shown(cliff, refuted, demo=True) == "not transferable"
-    assert shown(cliff, refuted, demo=False) == "refuted"
-    assert shown(FIRST, refuted, demo=True) == "refuted"
-    assert shown(cliff, CONFIRMED, demo=True) == "confirmed"
+    assert shown(cliff, refuted, Subject(text={"source": "shipped"})) == "not transferable"
+    assert shown(cliff, refuted, Subject("llama")) == "refuted"
+    assert shown(FIRST, refuted, Subject()) == "refuted"
+    assert shown(cliff, CONFIRMED, Subject()) == "confirmed"
 
 
 def test_the_pages_of_a_users_model_say_nothing_of_the_demo_model(results):

@@ -120,7 +120,6 @@ def test_on_a_gpu_all_that_chooses_the_kernels_is_part_of_the_identity(hopper: p
         ("VLLM_FLOAT32_MATMUL_PRECISION", "high"),
         ("VLLM_USE_FLASHINFER_SAMPLER", "0"),
         ("VLLM_USE_FLASHINFER_MOE_INT4", "1"),
-        ("VLLM_TUNED_CONFIG_FOLDER", "tuned"),
     ],
 )
 def test_on_a_gpu_a_variable_that_chooses_kernels_is_part_of_the_identity(
@@ -131,7 +130,12 @@ def test_on_a_gpu_a_variable_that_chooses_kernels_is_part_of_the_identity(
     assert describe_device("cuda") == f"{plain} {name}={value}"
 
 
-@pytest.mark.parametrize("name", [*ENGINE, "VLLM_API_KEY", "VLLM_PORT", "VLLM_CACHE_ROOT", "VLLM_SERVICE_HOST"])
+NO_KERNEL = """VLLM_API_KEY VLLM_PORT VLLM_CACHE_ROOT VLLM_SERVICE_HOST VLLM_NIXL_SIDE_CHANNEL_PORT VLLM_LOOPBACK_IP
+VLLM_DP_RANK VLLM_NCCL_SO_PATH VLLM_LORA_RESOLVER_CACHE_DIR VLLM_USAGE_SOURCE VLLM_BUILD_COMMIT VLLM_IMAGE_TAG
+VLLM_LOGGING_LEVEL VLLM_CONFIGURE_LOGGING VLLM_TRACE_FUNCTION VLLM_DISABLE_COMPILE_CACHE VLLM_TUNED_CONFIG_FOLDER"""
+
+
+@pytest.mark.parametrize("name", [*ENGINE, *NO_KERNEL.split()])
 def test_a_variable_that_chooses_no_kernels_is_not(hopper: pytest.MonkeyPatch, name: str) -> None:
     plain = describe_device("cuda")
     hopper.setattr(device, "GIVEN", {name: "1"})

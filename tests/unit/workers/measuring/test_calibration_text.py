@@ -112,5 +112,13 @@ def test_what_is_served_cannot_sample_from_the_reference(tiny: Tiny) -> None:
 def test_domains_of_which_a_step_reads_no_document_are_named_once(tiny: Tiny) -> None:
     scored = [TextDocument(f"s{at}", domain, text=f"scored {at}") for at, domain in enumerate(["code", "text", "code"])]
     rounded = {"type": "quantize.rtn", "bits": 4}
-    assert loader(tiny()).unread(RECIPE.validate_python([rounded, step().model_dump()]), scored) == ["code"]
+
+    def reading(*domains: str) -> Recipe:
+        documents = [{"id": domain, "domain": domain, "text": TEXTS[0]} for domain in domains]
+        looks = step(calibration={"source": "inline", "documents": documents})
+        return RECIPE.validate_python([rounded, looks.model_dump()])
+
+    assert loader(tiny()).unread(reading("prose"), scored) == ["code"]
+    assert loader(tiny()).unread(reading("prose", "code"), scored) == []
+    assert loader(tiny()).unread(reading("text"), scored) == [], "nothing is known of what has no names"
     assert loader(tiny()).unread(RECIPE.validate_python([rounded]), scored) == []
