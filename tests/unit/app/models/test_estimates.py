@@ -62,6 +62,7 @@ def test_text_that_is_short_for_the_widest_layer_is_named_before_the_job_runs(re
         found = told("quantize.gptq", bits=4, **given)
         assert [("480 calibration tokens" in line and "give 512" in line) for line in found] == [True] * (16 - windows)
     assert not told("repair.lowrank", rank=4, calibration_windows=8, calibration_window=32, own_windows=8)
+    assert not told("prune.wanda", sparsity=0.5, calibration_windows=15, calibration_window=32), "it inverts nothing"
 
 
 def test_training_is_counted_and_a_limit_in_seconds_is_the_same_on_every_machine(registry, settings):

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from app.models.processor import has, has_amx
+from app.models.processor import gpus, has, has_amx
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="features are those of x86")
 
@@ -30,3 +30,13 @@ def test_where_nothing_is_told_the_caller_says(monkeypatch):
     monkeypatch.setattr(Path, "read_text", missing)
     assert has("avx512f", unknown=True)
     assert not has("amx_tile", unknown=False)
+
+
+def test_the_drivers_program_gets_no_secret(monkeypatch, tmp_path):
+    program = tmp_path / "nvidia-smi"
+    program.write_text('#!/bin/sh\necho "0, seen:$HEMOSTAT_REDIS_URL:$HEMOSTAT_HOST, 81559"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("HEMOSTAT_REDIS_URL", "redis://:word@db")
+    monkeypatch.setenv("HEMOSTAT_HOST", "plain")
+    assert [gpu.uuid for gpu in gpus()] == ["seen::plain"]
