@@ -11,10 +11,10 @@ import torch
 
 from app.models.checkpoint import inspect
 from tests.support.internals import DOCUMENT_N, TOKENS_NL
-from tests.support.second_device import HELD, second_device
+from tests.support.second_device import second_device
 from tests.unit.workers.diagnosis.attribute.swapped import HEADS, noisy, pair, subset
 from workers.diagnosis.attribute.changes import Inputs, differing, evidence
-from workers.diagnosis.attribute.internals import Model, inner_bytes, internals
+from workers.diagnosis.attribute.internals import Model, internals
 from workers.diagnosis.attribute.mixing import CONTROL, THEIRS, Mode
 from workers.diagnosis.attribute.pair import opened
 from workers.diagnosis.attribute.sites import EMBEDDING, sites_of
@@ -85,8 +85,6 @@ def test_what_goes_on_inside_is_what_goes_on_on_the_host(infos, tmp_path):
     here = inside(infos, tmp_path / "here", "cpu")
     with second_device() as device:
         there = inside(infos, tmp_path / "there", str(device))
-        asked = inner_bytes(infos, *TOKENS_NL.shape)
-        assert 0.75 * asked < HELD.most <= asked
     assert here.not_measured == ()
     assert here.activations.cascade.mean > 0
     assert there == here
