@@ -3,6 +3,7 @@
 Gemma-2's attention is plain products: torch's fused one rounds apart on each device.
 """
 
+import gc
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,10 +12,10 @@ import torch
 
 from app.models.checkpoint import inspect
 from tests.support.internals import DOCUMENT_N, TOKENS_NL
-from tests.support.second_device import second_device
+from tests.support.second_device import HELD, second_device
 from tests.unit.workers.diagnosis.attribute.swapped import HEADS, noisy, pair, subset
 from workers.diagnosis.attribute.changes import Inputs, differing, evidence
-from workers.diagnosis.attribute.internals import Model, internals
+from workers.diagnosis.attribute.internals import Model, inner_bytes, internals
 from workers.diagnosis.attribute.mixing import CONTROL, THEIRS, Mode
 from workers.diagnosis.attribute.pair import opened
 from workers.diagnosis.attribute.sites import EMBEDDING, sites_of
@@ -83,8 +84,12 @@ def inside(infos, scratch, device):
 
 def test_what_goes_on_inside_is_what_goes_on_on_the_host(infos, tmp_path):
     here = inside(infos, tmp_path / "here", "cpu")
+    gc.collect()  # what tests before left on the device
     with second_device() as device:
+        before = HELD.now
         there = inside(infos, tmp_path / "there", str(device))
+        asked = inner_bytes(infos, *TOKENS_NL.shape)
+        assert 0.75 * asked < HELD.most - before <= asked
     assert here.not_measured == ()
     assert here.activations.cascade.mean > 0
     assert there == here
