@@ -45,7 +45,7 @@ def before(
             reference=None if reference_T is None else nothing, raw=nothing, calibrated=nothing, change=nothing
         )
     kept = [column[mask] for column in columns]
-    clusters = Clusters.of(positions.document[mask], positions.window[mask])
+    clusters = Clusters.at(positions.select(mask))
     raw, calibrated, *reference, change = clusters.means([*kept, kept[1] - kept[0]], seed=seed)
     return Before(
         reference=as_mean(reference[0], support) if reference else None,

@@ -91,10 +91,9 @@ def paired(raw_T: Array, calibrated_T: Array, positions: Positions, where: Mask,
     mask = where & np.isfinite(raw_T) & np.isfinite(calibrated_T)
     if not mask.any():
         return Paired(None, None, None, 0)
-    document, window = positions.document[mask], positions.window[mask]
-    raw, calibrated = raw_T[mask], calibrated_T[mask]
-    one, other, change = Clusters.of(document, window).means([raw, calibrated, calibrated - raw], seed=seed)
-    return Paired(one, other, change, documents=int(np.unique(document).size))
+    at, raw, calibrated = positions.select(mask), raw_T[mask], calibrated_T[mask]
+    one, other, change = Clusters.at(at).means([raw, calibrated, calibrated - raw], seed=seed)
+    return Paired(one, other, change, documents=int(np.unique(at.document).size))
 
 
 def negated(estimate: Estimate) -> Estimate:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from workers.distributions.intervals import FEWEST_CLUSTERS, RESAMPLES, Array, Ratios
+from workers.distributions.intervals import FEWEST_CLUSTERS, RESAMPLES, Array, Clusters, Ratios
 
 LEVEL = 0.05
 # The least p-value of so many draws: what is corrected for more than LEVEL / LEAST_P differences is never found.
@@ -25,43 +25,30 @@ LEAST_P = 2 / (RESAMPLES + 1)
 
 
 def p_values(
-    values: Sequence[ArrayLike], cluster_T: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES
+    values: Sequence[ArrayLike], clusters: Clusters, *, seed: int = 0, resamples: int = RESAMPLES
 ) -> list[float | None]:
     """Two-sided p-values of mean = 0 for several quantities, each an array of one finite value a token.
 
-    `cluster_T` is each token's cluster, such as its document; the order of clusters and of tokens does not matter.
     Given together, as for `Clusters.means`, with the same seed, they belong to the intervals that those give. Raises
-    ValueError for no tokens, a length that does not fit, or a value that is not finite.
+    as those do.
     """
-    _, inverse_T, counts_N = np.unique(np.asarray(cluster_T), return_inverse=True, return_counts=True)
-    if inverse_T.size == 0:
-        raise ValueError("a mean of no tokens does not exist")
+    sums_QN, sizes_Q = clusters.sums(values)
     if not values:
         return []
-    columns = [np.asarray(column, dtype=np.float64) for column in values]
-    for column in columns:
-        if column.shape != inverse_T.shape:
-            raise ValueError(f"values have shape {column.shape}, {inverse_T.shape} is needed")
-        if not np.isfinite(column).all():
-            raise ValueError("a value is not finite")
-    sums_QN = np.empty((len(columns), counts_N.size))
-    for row, column in enumerate(columns):
-        sums_QN[row] = np.bincount(inverse_T, weights=column, minlength=counts_N.size)
-    sizes_Q = np.array([np.abs(column).mean() for column in columns])
-    return p_values_of_sums(sums_QN, counts_N, sizes_Q, seed=seed, resamples=resamples)
+    return p_values_of_sums(sums_QN, clusters.counts, sizes_Q, clusters.domain_N, seed=seed, resamples=resamples)
 
 
 def p_values_of_sums(
     sums_QN: Array,
     counts_N: ArrayLike,
     sizes_Q: Array | None = None,
+    domain_N: NDArray[Any] | None = None,
     *,
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> list[float | None]:
-    """The same from sums and token counts of N clusters; `sizes_Q` are the mean absolute values, by which rounding is
-    distinguished from spread."""
-    ratios = Ratios.of(sums_QN, np.asarray(counts_N, dtype=np.float64)[None], sizes_Q)
+    """The same from sums and token counts of N clusters; `sizes_Q` and `domain_N` as for `ratio_intervals`."""
+    ratios = Ratios.of(sums_QN, np.asarray(counts_N, dtype=np.float64)[None], sizes_Q, domain_N)
     if ratios.clusters < 2:
         return [None] * len(ratios)
     # Infinite where nothing varies and the mean is not 0.
@@ -97,10 +84,3 @@ def holm(p: Sequence[float | None]) -> list[Any]:
         largest = max(largest, min(1.0, (len(known) - rank) * value))
         adjusted[index] = largest
     return adjusted
-
-
-def cluster_labels(document_T: ArrayLike, window_T: ArrayLike) -> NDArray[np.intp]:
-    """The clusters that intervals use: documents, or windows where documents are fewer than six."""
-    documents = np.asarray(document_T)
-    chosen = documents if np.unique(documents).size >= FEWEST_CLUSTERS else np.asarray(window_T)
-    return np.asarray(np.unique(chosen, return_inverse=True)[1])

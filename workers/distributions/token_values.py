@@ -43,7 +43,7 @@ class Positions:
 
     `document` and `window` are indices into the corpus. `position` is the index of the predicted token among the
     document's tokens, `context` the number of tokens before it in its window (BOS included), `token_id` the predicted
-    token.
+    token. `domain` numbers the document's domain; None: all are of one.
     """
 
     document: Ints
@@ -51,14 +51,15 @@ class Positions:
     position: Ints
     context: Ints
     token_id: Ints
+    domain: Ints | None = None
 
     def __post_init__(self) -> None:
         lengths = set()
-        for field in fields(self):
-            array = np.asarray(getattr(self, field.name)).astype(np.int32, copy=False)
+        for name, column in self._columns().items():
+            array = np.asarray(column).astype(np.int32, copy=False)
             if array.ndim != 1:
-                raise ValueError(f"{field.name} has {array.ndim} dimensions, one is needed")
-            object.__setattr__(self, field.name, array)
+                raise ValueError(f"{name} has {array.ndim} dimensions, one is needed")
+            object.__setattr__(self, name, array)
             lengths.add(array.size)
         if len(lengths) != 1:
             raise ValueError("columns differ in length")
@@ -66,10 +67,13 @@ class Positions:
     def __len__(self) -> int:
         return self.document.size
 
+    def _columns(self) -> dict[str, Ints]:
+        return {name: column for name, column in vars(self).items() if column is not None}
+
     def select(self, index: ArrayLike) -> Self:
         """The positions of a boolean mask or of integer indices."""
         chosen = _index(index)
-        return type(self)(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
+        return type(self)(**{name: column[chosen] for name, column in self._columns().items()})
 
 
 @dataclass(frozen=True, eq=False)

@@ -110,7 +110,7 @@ def noise_floor(
     where = windows_of(positions, chosen)
     kl = np.full(len(positions), np.nan)
     kl[where] = values
-    block = distribution(values, positions.document[where], positions.window[where])
+    block = distribution(values, positions.select(where))
     shapes = (min(engine.windows_per_step(max(lengths)), len(lengths)), 1)
     return Floor(kl, NoiseFloor(kl=block, tokens=int(where.sum()), batch_shapes=shapes))
 
@@ -185,5 +185,5 @@ def kernel_term(
         phase="kernel_term",
     )
     kl = np.where(values.finite, values.kl, np.nan)
-    block = distribution(kl, positions.document[where], positions.window[where])
+    block = distribution(kl, positions.select(where))
     return KernelTerm(kl=block, tokens=int(where.sum()), scheme=sides.candidate.info.scheme)

@@ -29,7 +29,7 @@ def mean_of(column: Array, where: Positions, *, seed: int, support: Support = (-
     finite = np.isfinite(column)
     if not finite.any():
         return Mean(mean=None, ci=None)
-    clusters = Clusters.of(where.document[finite], where.window[finite])
+    clusters = Clusters.at(where.select(finite))
     found = as_mean(clusters.means([column[finite]], seed=seed)[0], support)
     return Mean(mean=found.mean, ci=None) if len(clusters) < FEWEST_CLUSTERS else found
 
@@ -46,14 +46,13 @@ def ratio(
     finite = np.isfinite(numerator) & np.isfinite(denominator)
     if not finite.any():
         return None
-    clusters = Clusters.of(where.document[finite], where.window[finite])
-    labels = where.document[finite] if clusters.by == "documents" else where.window[finite]
-    _, inverse = np.unique(labels, return_inverse=True)
-    sums = [np.bincount(inverse, weights=column[finite]).astype(np.float64) for column in (numerator, denominator)]
+    clusters = Clusters.at(where.select(finite))
+    sums, _ = clusters.sums([column[finite] for column in (numerator, denominator)])
     used = sums[1] > 0
     if not used.any():
         return None
-    means, _, lows, highs = ratio_intervals(sums[0][None, used], sums[1][None, used], seed=seed)
+    domain_N = None if clusters.domain_N is None else clusters.domain_N[used]
+    means, _, lows, highs = ratio_intervals(sums[:1, used], sums[1:, used], domain_N=domain_N, seed=seed)
     mean, low, high = float(means[0]), float(lows[0]), float(highs[0])
     if int(used.sum()) < FEWEST_CLUSTERS:
         return Mean(mean=mean, ci=None)

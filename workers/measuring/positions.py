@@ -14,8 +14,9 @@ UNKNOWN = -1
 def positions_of(corpus: Corpus) -> Positions:
     """One entry for each scored position, window by window, as the `TokenValues` of the whole corpus are ordered."""
     columns: dict[str, list[NDArray[np.int32]]] = {
-        name: [] for name in ("document", "window", "position", "context", "token_id")
+        name: [] for name in ("document", "window", "position", "context", "token_id", "domain")
     }
+    domains = np.unique([document.domain for document in corpus.documents], return_inverse=True)[1]
     # Without a BOS the first token of a window is predicted by nothing, so position i is the window's token i + 1.
     first = 0 if corpus.bos else 1
     for number, window in enumerate(corpus.windows):
@@ -25,6 +26,7 @@ def positions_of(corpus: Corpus) -> Positions:
         columns["position"].append(window.start + first + scored)
         columns["context"].append(scored + 1)
         columns["token_id"].append(window.tokens[scored + 1])
+        columns["domain"].append(np.full(scored.size, domains[window.document], dtype=np.int32))
     empty = np.zeros(0, dtype=np.int32)
     return Positions(**{name: np.concatenate([empty, *parts]) for name, parts in columns.items()})
 

@@ -130,8 +130,7 @@ def estimate(column: Array, where: Positions, *, seed: int, low: float = -np.inf
     finite = np.isfinite(column)
     if not finite.any():
         return Mean(mean=None, ci=None)
-    clusters = Clusters.of(where.document[finite], where.window[finite])
-    return as_mean(clusters.means([column[finite]], seed=seed)[0], (low, np.inf))
+    return as_mean(Clusters.at(where.select(finite)).means([column[finite]], seed=seed)[0], (low, np.inf))
 
 
 class Bench:

@@ -179,8 +179,7 @@ def slices(
 
 def distribution(
     values: ArrayLike,
-    document: ArrayLike,
-    window: ArrayLike,
+    where: Positions,
     *,
     unit: Literal["nats", "probability"] = "nats",
     support: tuple[float, float] = _NONNEGATIVE,
@@ -188,16 +187,14 @@ def distribution(
 ) -> Distribution:
     """Mean, interval and order statistics of any per-token value, such as the noise floor or the kernel term.
 
-    `document` and `window` are the indices of each value's document and window. Values that are not finite are left
-    out.
-    """
+    Values that are not finite are left out."""
     column = np.asarray(values, dtype=np.float64)
     finite = np.isfinite(column)
     column = column[finite]
     if column.size == 0:
         return _distribution(column, None, Support(*support), unit)
-    clusters = Clusters.of(np.asarray(document)[finite], np.asarray(window)[finite])
-    return _distribution(column, clusters.means([column], seed=seed)[0], Support(*support), unit)
+    (found,) = Clusters.at(where.select(finite)).means([column], seed=seed)
+    return _distribution(column, found, Support(*support), unit)
 
 
 def as_mean(estimate: Estimate | None, support: tuple[float, float] = _REAL) -> Mean:
@@ -268,8 +265,7 @@ class _Scored:
         self.check_cancelled()
         if len(self) == 0:
             return {}
-        clusters = Clusters.of(self.positions.document, self.positions.window)
-        estimates = clusters.means([self.columns[name] for name in names], seed=seed)
+        estimates = Clusters.at(self.positions).means([self.columns[name] for name in names], seed=seed)
         return dict(zip(names, estimates, strict=True))
 
     def divergence(self, means: Mapping[str, Estimate]) -> Divergence:
@@ -410,5 +406,4 @@ def _floor(floor_kl: ArrayLike, positions: Positions, seed: int) -> Estimate | N
     if floor.ndim == 0:
         return None
     measured = np.isfinite(floor)
-    clusters = Clusters.of(positions.document[measured], positions.window[measured])
-    return clusters.means([floor[measured]], seed=seed)[0]
+    return Clusters.at(positions.select(measured)).means([floor[measured]], seed=seed)[0]

@@ -28,7 +28,7 @@ from workers.diagnosis.diff.classes import classes_of, listed, title
 from workers.diagnosis.diff.protocol import mismatches, sentence
 from workers.diagnosis.diff.tokens import Tokens, same_positions, shared
 from workers.distributions.intervals import FEWEST_CLUSTERS, Clusters
-from workers.distributions.significance import LEAST_P, LEVEL, cluster_labels, holm, p_values
+from workers.distributions.significance import LEAST_P, LEVEL, holm, p_values
 from workers.distributions.statistics import exponential
 from workers.measuring.summary import as_mean
 
@@ -186,9 +186,9 @@ def _differences(
     for name, mask in slices.items():
         places = kept[0].select(mask)
         columns = [kept[other].measures[measure][mask] - kept[one].measures[measure][mask] for one, other in chosen]
-        clusters = Clusters.of(places.document, places.window)
+        clusters = Clusters.of(places.document, places.window, places.domain)
         means = [as_mean(estimate) for estimate in clusters.means(columns, seed=seed)]
-        p = p_values(columns, cluster_labels(places.document, places.window), seed=seed)
+        p = p_values(columns, clusters, seed=seed)
         if name is not None and np.unique(places.document).size < FEWEST_CLUSTERS:
             # Windows of a few documents speak of these alone, and a slice is named to speak of others of its kind.
             p = [None] * len(columns)
@@ -251,7 +251,7 @@ def _ranking(
             winner, loser = (pair.later, pair.earlier) if said == "better" else (pair.earlier, pair.later)
             better[loser] += 1
             worse[winner] += 1
-    clusters = Clusters.of(kept[0].document, kept[0].window)
+    clusters = Clusters.of(kept[0].document, kept[0].window, kept[0].domain)
     values = clusters.means([tokens.measures[by] for tokens in kept], seed=seed)
     rows = [
         Ranked(

@@ -112,7 +112,6 @@ def record_of(
     mask = usable(values)
     found, place = values.select(mask), where.select(mask)
     nonfinite = int(np.count_nonzero(~mask))
-    document, window = place.document, place.window
     if not len(found):
         verdict = decide(None, thresholds, nonfinite=nonfinite)
         return PointRecord(
@@ -122,15 +121,15 @@ def record_of(
             nonfinite_positions=nonfinite,
             sums=summed(values, where, windows),
         )
-    clusters = Clusters.of(document, window)
     kl = found.kl.astype(np.float64)
     log_ratio = found.logp_reference.astype(np.float64) - found.logp_candidate.astype(np.float64)
     if not kl.any():  # both runs rounded alike, to the last bit: there is no noise to take off
         floor = 0.0
-    excess, top1, ratio = clusters.means([kl - floor, found.top1_agree.astype(np.float64), log_ratio], seed=seed)
+    columns = [kl - floor, found.top1_agree.astype(np.float64), log_ratio]
+    excess, top1, ratio = Clusters.at(place).means(columns, seed=seed)
     verdict = decide(excess, thresholds, nonfinite=nonfinite)
     blocks = {
-        of.name: distribution(getattr(found, of.name), document, window, unit=of.unit, support=of.bounds, seed=seed)
+        of.name: distribution(getattr(found, of.name), place, unit=of.unit, support=of.bounds, seed=seed)
         for of in DISTANCES
     }
     return PointRecord(

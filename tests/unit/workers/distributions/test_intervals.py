@@ -8,7 +8,15 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from tests.support.token_sums import lengths, token_sums
-from workers.distributions.intervals import FEWEST_CLUSTERS, T_LIMIT, Clusters, Estimate, Ratios, ratio_intervals
+from workers.distributions.intervals import (
+    FEWEST_CLUSTERS,
+    T_LIMIT,
+    Clusters,
+    Estimate,
+    Ratios,
+    ratio_intervals,
+    strata_of,
+)
 
 Array = NDArray[np.float64]
 
@@ -174,18 +182,96 @@ def test_many_clusters_are_drawn_in_blocks_without_a_seam() -> None:
     assert (low, high) == pytest.approx(expected, abs=0.35 * float(stats.sem(values)))
 
 
+# --- documents drawn within their domains
+
+
+def test_the_stratified_interval_is_that_of_documents_drawn_within_their_domains() -> None:
+    """Against draws of its own, formula by formula."""
+    document, values = documents(24, seed=3)
+    domain_D = np.repeat([0, 1, 2], [5, 7, 12])
+    values = values * np.array([0.3, 1.0, 4.0])[domain_D][document]
+    (found,) = Clusters(document, "documents", domain_D[document]).means([values], resamples=100_000)
+    sums_N, counts_N = np.bincount(document, weights=values), np.bincount(document).astype(float)
+
+    def ratio(chosen_BN: NDArray[np.int64]) -> tuple[Array, Array]:
+        sums_BN, counts_BN = sums_N[chosen_BN], counts_N[chosen_BN]
+        mean_B = sums_BN.sum(axis=1) / counts_BN.sum(axis=1)
+        residuals_BN = sums_BN - mean_B[:, None] * counts_BN
+        parts = [residuals_BN[:, domain_D == one] for one in range(3)]
+        squares_B = sum(part.shape[1] * np.var(part, axis=1, ddof=1) for part in parts)
+        return mean_B, np.sqrt(squares_B) / counts_BN.sum(axis=1)
+
+    (mean,), (error,) = ratio(np.arange(24)[None])
+    rng = np.random.default_rng(99)
+    drawn = [rng.choice(np.flatnonzero(domain_D == one), (100_000, (domain_D == one).sum())) for one in range(3)]
+    mean_B, error_B = ratio(np.concatenate(drawn, axis=1))
+    t_B = (mean_B - mean) / error_B
+    residuals_N = sums_N - mean * counts_N
+    within_N = residuals_N - np.array([residuals_N[domain_D == one].mean() for one in range(3)])[domain_D]
+    tail = (0.05 - min(0.02, 0.3 * float(stats.skew(within_N)) ** 2 / 24)) / 2
+    assert found.mean == pytest.approx(mean, rel=1e-12)
+    assert found.standard_error == pytest.approx(error, rel=1e-10)
+    low, high = interval(found)
+    assert low == pytest.approx(mean - np.quantile(t_B, 1 - tail) * error, abs=0.04 * error)
+    assert high == pytest.approx(mean - np.quantile(t_B, tail) * error, abs=0.08 * error)
+
+
+@pytest.mark.parametrize("each", [3, 8])
+def test_of_ten_fixed_domains_intervals_cover_as_often_as_they_say_and_are_narrower(each: int) -> None:
+    """Domains differ tenfold. The texts that follow have the same ones, and their mean is 1."""
+    domain_N = np.tile(np.arange(10), each)
+    level_N = np.geomspace(0.3, 3, 10)[domain_N]
+    level_N /= level_N.mean()
+    rng = np.random.default_rng(5)
+    effects_RN = np.exp(0.4 * rng.standard_normal((2000, 10 * each)) - 0.08) * level_N
+    lengths_1N = np.full((1, 10 * each), 100.0)
+    held, widths = {}, {}
+    for drawn, domains in (("within", domain_N), ("as one", None)):
+        found = [
+            ratio_intervals(100 * part_RN, lengths_1N, None, domains, seed=seed, resamples=1000)
+            for seed, part_RN in enumerate(np.split(effects_RN, 8))
+        ]
+        low, high = (np.concatenate([part[limit] for part in found]) for limit in (2, 3))
+        held[drawn], widths[drawn] = float(np.mean((low <= 1) & (high >= 1))), float(np.mean(high - low))
+    assert 0.93 <= held["within"] <= 0.97
+    assert held["as one"] > 0.99
+    assert widths["within"] < {3: 0.8, 8: 0.65}[each] * widths["as one"]
+
+
+def test_domains_of_few_documents_are_drawn_together_with_the_next() -> None:
+    names = np.array(["a", "b", "b", "b", "b", "c", "d", "e", "e", "f", "f", "f"])
+    assert [part.tolist() for part in strata_of(names)] == [[0, 5, 6], [7, 8, 9, 10, 11], [1, 2, 3, 4]]
+    assert [part.tolist() for part in strata_of(np.array(["a", "b"]))] == [[0, 1]]
+    document, values = documents(24)
+    alone = Clusters(document, "documents", document).means([values])[0]
+    assert alone.standard_error is not None
+    assert alone.standard_error > 0
+
+
+def test_windows_and_documents_of_one_domain_are_drawn_as_one() -> None:
+    document, values = documents(24)
+    plain = estimate(values, document)
+    named = Clusters.of(document, document, np.full(document.size, "prose")).means([values])[0]
+    assert interval(named) == pytest.approx(interval(plain), rel=1e-9)
+    few = document < FEWEST_CLUSTERS - 1
+    window = np.arange(few.sum()) // 4
+    by_window = Clusters.of(document[few], window, document[few] % 2).means([values[few]])[0]
+    assert interval(by_window) == pytest.approx(interval(estimate(values[few], window)), rel=1e-9)
+
+
 # --- properties
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(2, 30), st.integers(0, 2**32 - 1))
-def test_neither_the_order_of_documents_nor_that_of_tokens_matters(count: int, seed: int) -> None:
+def test_neither_the_order_of_documents_and_tokens_nor_the_names_of_domains_matter(count: int, seed: int) -> None:
     document, values = documents(count, seed=seed)
     rng = np.random.default_rng(seed)
     shuffle = rng.permutation(document.size)
     names = rng.permutation(count)
-    first = estimate(values, document)
-    second = estimate(values[shuffle], names[document[shuffle]])
+    domain = document % 4
+    first = Clusters(document, "documents", domain).means([values])[0]
+    second = Clusters(names[document[shuffle]], "documents", 9 - domain[shuffle]).means([values[shuffle]])[0]
     assert second.mean == pytest.approx(first.mean, rel=1e-12)
     assert interval(second) == pytest.approx(interval(first), rel=1e-9, abs=1e-12)
 

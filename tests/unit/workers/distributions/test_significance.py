@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from workers.distributions.intervals import Clusters
-from workers.distributions.significance import cluster_labels, holm, p_values
+from workers.distributions.significance import holm, p_values
 
 
 def clustered(rng, documents=40, length=5, shift=0.0, spread=1.0):
@@ -18,7 +18,7 @@ def clustered(rng, documents=40, length=5, shift=0.0, spread=1.0):
 @pytest.mark.parametrize("shift", [0.0, 0.2, 0.4])
 def test_it_agrees_with_a_t_test_of_the_documents_means(shift):
     values, where = clustered(np.random.default_rng(4), shift=shift)
-    [found] = p_values([values], where)
+    [found] = p_values([values], Clusters(where, "documents"))
     expected = stats.ttest_1samp(values.reshape(40, 5).mean(axis=1), 0).pvalue
     assert found == pytest.approx(expected, abs=0.02)
 
@@ -26,7 +26,7 @@ def test_it_agrees_with_a_t_test_of_the_documents_means(shift):
 @pytest.mark.parametrize("documents", [2, 4])
 def test_few_clusters_get_students_t(documents):
     values, where = clustered(np.random.default_rng(1), documents=documents)
-    [found] = p_values([values], where)
+    [found] = p_values([values], Clusters(where, "documents"))
     assert found == pytest.approx(stats.ttest_1samp(values.reshape(documents, 5).mean(axis=1), 0).pvalue, rel=1e-9)
 
 
@@ -43,7 +43,7 @@ def test_p_is_below_five_per_cent_exactly_where_the_interval_leaves_zero_out(doc
     outside = 0
     for world in range(150):
         values, where = skewed(rng, documents, shift=rng.choice([-0.8, -0.4, 0.0, 0.5, 1.0]))
-        found = p_values(values, where, seed=world, resamples=1000)
+        found = p_values(values, Clusters(where, "documents"), seed=world, resamples=1000)
         estimates = Clusters(where, "documents").means(values, seed=world, resamples=1000)
         for p, estimate in zip(found, estimates, strict=True):
             left_out = not estimate.interval[0] <= 0 <= estimate.interval[1]
@@ -56,7 +56,7 @@ def test_p_is_the_level_at_which_the_interval_touches_zero():
     values, where = clustered(np.random.default_rng(3), documents=25)
     [estimate] = Clusters(where, "documents").means([values], seed=1)
     for limit in estimate.interval:
-        [p] = p_values([values - limit], where, seed=1)
+        [p] = p_values([values - limit], Clusters(where, "documents"), seed=1)
         assert p == pytest.approx(0.05, rel=1e-6)
 
 
@@ -65,8 +65,9 @@ def test_neither_the_order_of_documents_nor_that_of_tokens_moves_p():
     for world in range(40):
         values, where = skewed(rng, int(rng.integers(6, 25)), shift=0.3)
         shuffle, names = rng.permutation(where.size), rng.permutation(where.max() + 1)
-        plain = p_values(values, where, seed=world, resamples=500)
-        moved = p_values([column[shuffle] for column in values], names[where[shuffle]], seed=world, resamples=500)
+        plain = p_values(values, Clusters(where, "documents"), seed=world, resamples=500)
+        shuffled = Clusters(names[where[shuffle]], "documents")
+        moved = p_values([column[shuffle] for column in values], shuffled, seed=world, resamples=500)
         assert moved == pytest.approx(plain, rel=1e-9)
 
 
@@ -75,7 +76,8 @@ def test_of_skewed_effects_around_nothing_few_are_found_at_any_level():
     found = []
     for world in range(800):
         effects = rng.lognormal(0, 0.5, 30) - np.exp(0.125)
-        [p] = p_values([np.repeat(effects, 2)], np.repeat(np.arange(30), 2), seed=world, resamples=999)
+        clusters = Clusters(np.repeat(np.arange(30), 2), "documents")
+        [p] = p_values([np.repeat(effects, 2)], clusters, seed=world, resamples=999)
         found.append(p)
     rejected = {level: np.mean(np.array(found) < level) for level in (0.2, 0.05, 0.01)}
     # Standard errors of 1.4, 0.8 and 0.4 points.
@@ -87,7 +89,7 @@ def test_of_skewed_effects_around_nothing_few_are_found_at_any_level():
 def test_what_cancels_in_every_document_is_no_difference():
     values, where = np.tile([0.1, 0.2, -0.3], 10), np.repeat(np.arange(10), 3)
     assert values.mean() != 0  # rounding
-    assert p_values([values], where) == [1.0]
+    assert p_values([values], Clusters(where, "documents")) == [1.0]
     [estimate] = Clusters(where, "documents").means([values])
     assert estimate.interval == (0.0, 0.0)
 
@@ -116,9 +118,3 @@ def rejected_by_holm(values: list[float], level: float) -> set[int]:
 def test_holms_values_reject_what_his_steps_reject(values: list[float], level: float) -> None:
     adjusted = holm(values)
     assert {index for index, value in enumerate(adjusted) if value <= level} == rejected_by_holm(values, level)
-
-
-def test_clusters_are_windows_where_documents_are_few():
-    windows = np.arange(12)
-    assert cluster_labels(np.repeat([0, 1, 2], 4), windows).tolist() == windows.tolist()
-    assert np.unique(cluster_labels(np.repeat(np.arange(6), 2), windows)).size == 6

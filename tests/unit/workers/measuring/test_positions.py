@@ -1,5 +1,7 @@
 """Scored positions of a corpus: which token each predicts, from how much context."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -37,6 +39,16 @@ def test_without_a_bos_the_first_token_of_each_window_is_not_predicted() -> None
     assert found.position.tolist() == [1, 2, 3, 5, 1]
     assert found.context.tolist() == [1, 2, 3, 1, 1]
     assert found.token_id.tolist() == [11, 12, 13, 15, 21]
+    assert found.domain is not None
+    assert found.domain.tolist() == [0] * 5
+
+
+def test_positions_carry_the_domain_of_their_document() -> None:
+    made = corpus([window(0, 0, [10, 11]), window(1, 0, [12, 13]), window(2, 0, [14, 15, 16])], [2, 2, 3], bos=False)
+    documents = [replace(one, domain=name) for one, name in zip(made.documents, ["b", "a", "b"], strict=True)]
+    found = positions_of(replace(made, documents=tuple(documents))).domain
+    assert found is not None
+    assert found[0] == found[2] == found[3] != found[1]
 
 
 def test_with_a_bos_every_token_is_predicted() -> None:

@@ -261,10 +261,10 @@ def test_a_floor_or_positions_that_do_not_fit_are_refused() -> None:
 
 def test_any_values_have_a_distribution() -> None:
     values = np.where(np.arange(len(VALUES)) == 0, np.nan, VALUES.js)
-    found = distribution(values, POSITIONS.document, POSITIONS.window, support=(0, math.log(2)))
+    found = distribution(values, POSITIONS, support=(0, math.log(2)))
     assert found.mean == pytest.approx(float(np.nanmean(values)), rel=1e-9)
-    assert distribution([np.nan], [0], [0]).mean is None
-    assert distribution(np.zeros(4), [0, 0, 1, 1], [0, 0, 1, 1]).ci == (0.0, 0.0)
+    assert distribution([np.nan], POSITIONS.select([0])).mean is None
+    assert distribution(np.zeros(4), POSITIONS.select([0, 2000, 4000, 6000])).ci == (0.0, 0.0)
 
 
 def test_one_window_has_means_but_no_intervals() -> None:

@@ -83,7 +83,10 @@ def test_the_first_one_is_not_called_better_than_one_that_it_is_not_told_from(tm
     c = b + np.array([0.88, 1.12, 0.38, 0.50, 0.49, 1.13, 0.18, 0.37])
     losses = [np.repeat(0.5 + kl, LENGTH) for kl in (np.zeros(8), b, c)]
     found = compare_reports(
-        [side(tmp_path, name, kl, where=positions(8)) for name, kl in zip("abc", losses, strict=True)]
+        [
+            side(tmp_path, name, kl, where=positions(8), domains=("prose",))
+            for name, kl in zip("abc", losses, strict=True)
+        ]
     )
     assert [row(found, pair=pair).verdict for pair in range(3)] == ["worse", "no difference shown", "worse"]
     ranks = {one.letter: (one.best_rank, one.worst_rank) for one in found.ranking}

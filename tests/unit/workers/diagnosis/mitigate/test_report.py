@@ -11,6 +11,7 @@ from app.kinds.mitigate.notices import MitigateNotice
 from app.recipes.notices import StepNotice, made
 from workers.diagnosis.mitigate.report import Tested as OnTest
 from workers.diagnosis.mitigate.report import _warnings, answer_of, sentence
+from workers.distributions.token_values import Positions
 from workers.measuring.subject import recipe_of
 
 RTN = {"type": "quantize.rtn", "bits": 3}
@@ -54,7 +55,8 @@ def test_what_helps_is_told_with_its_share_and_its_bytes(size, ci, words):
 
 def test_what_is_removed_is_a_share_of_the_candidates_with_an_interval_of_its_own():
     """Each document loses its own share: the interval spans them, and is no narrower than a paired one of the ratio."""
-    where = SimpleNamespace(document=np.repeat(np.arange(12), 5), window=np.repeat(np.arange(12), 5))
+    document = np.repeat(np.arange(12), 5)
+    where = Positions(document, document, document, document, document)
     raw = np.random.default_rng(0).gamma(2.0, 0.2, 60)
     shares = np.linspace(0.6, 0.9, 12)[where.document]
     of = {"": raw, "same": 0.25 * raw, "a": raw * (1 - shares)}

@@ -25,14 +25,14 @@ def test_sums_by_window_give_what_tokens_give(documents, by):
     clusters = Clustered.of(lengths.tolist(), np.arange(3 * documents) // 3)
     assert clusters.by == by
     found = clusters.estimates([clusters.sums(row) for row in sums], seed=3)
-    expected = Clusters.of(window // 3, window).means(list(values), seed=3)
+    of_tokens = Clusters.of(window // 3, window)
+    expected = of_tokens.means(list(values), seed=3)
     for one, other in zip(found, expected, strict=True):
         assert one.mean == pytest.approx(other.mean, rel=1e-12)
         assert one.interval == pytest.approx(other.interval, rel=1e-6)
         assert one.standard_error == pytest.approx(other.standard_error, rel=1e-9)
     p = clusters.p_values([clusters.sums(row) for row in sums], seed=3)
-    labels = window // 3 if by == "documents" else window
-    assert p == pytest.approx(p_values(list(values), labels, seed=3), abs=1e-3)
+    assert p == pytest.approx(p_values(list(values), of_tokens, seed=3), abs=1e-3)
 
 
 def test_p_belongs_to_the_interval_and_the_order_of_documents_moves_neither():
