@@ -184,7 +184,7 @@ SHAPES: Final = {
         parse_task,
         task_word,
         "shipped[:ITEMS], or FORMAT:PATH[,key=value] of a file below the service's text root; formats: hellaswag, arc, "
-        "mmlu, gsm8k, humaneval; keys: name, items, shots, examples, metric, max_tokens. Or "
+        "mmlu, gsm8k, humaneval; keys: name, items, shots, examples, metric, max_tokens, passage. Or "
         "harness:TASK:PATH[,key=value] with a task of lm-evaluation-harness; also filter=. Repeated for more",
     ),
     "candidate": _each(

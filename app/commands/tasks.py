@@ -10,7 +10,7 @@ from app.models.nearest import suggestion
 
 Json = dict[str, Any]
 _NUMBERS: Final = {"items", "shots", "max_tokens"}
-_FIELDS: Final = ("name", "items", "shots", "examples", "metric", "max_tokens")
+_FIELDS: Final = ("name", "items", "shots", "examples", "metric", "max_tokens", "passage")
 
 
 def parse_task(written: str) -> dict[str, Any]:

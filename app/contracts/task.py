@@ -52,6 +52,9 @@ class FileTask(Contract):
     examples: Path | None = Field(default=None, description="file of the same format that the examples stand first in")
     metric: TaskMetric | None = Field(default=None, description="what decides; null: the format's own")
     max_tokens: Annotated[int, Field(ge=1, le=4096)] = Field(default=256, description="of a generated answer")
+    passage: Annotated[str, Field(min_length=1, max_length=100)] | None = Field(
+        default=None, description="field of the rows; items where it is equal are tested together. Null: none are"
+    )
 
     @property
     def title(self) -> str:
@@ -94,6 +97,9 @@ class HarnessTask(Contract):
     )
     max_tokens: Annotated[int, Field(ge=1, le=4096)] | None = Field(
         default=None, description="of a generated answer; null: the definition's, or 256"
+    )
+    passage: Annotated[str, Field(min_length=1, max_length=100)] | None = Field(
+        default=None, description="field of the rows; items where it is equal are tested together. Null: none are"
     )
 
     @property

@@ -62,6 +62,12 @@ class Answered:
     harness: HarnessDefinition | None = None
     guess: float = 0.0
 
+    @property
+    def passages(self) -> NDArray[np.str_] | None:
+        """(I,): each item's passage; None if items are independent."""
+        named = [item.passage for item in self.items if item.passage is not None]
+        return np.asarray(named) if named else None
+
 
 def chosen_by(asked: Harnessed, likelihoods: Sequence[NDArray[np.float64]]) -> dict[str, tuple[str | None, ...]]:
     """By metric of multiple choice, which choice it takes: the harness returns only whether that is right."""

@@ -74,7 +74,7 @@ class Flipped(Contract):
 
 
 class McNemar(Contract):
-    """Exact two-sided McNemar test that flips in both directions are equally likely."""
+    """Exact two-sided McNemar test that flips in both directions are equally likely, by passage if items share one."""
 
     p: float
     p_holm: float = Field(description="over the job's tasks, family-wise error")
@@ -96,7 +96,7 @@ class Detectable(Contract):
     difference: float | None = Field(description="null: none, at this number of items and this flip rate")
     flip_rate: float = Field(description="the flip rate that this assumes")
     source: Literal["assumed", "predicted"] = Field(description="the source of that rate")
-    at_measured_rate: float | None = Field(description="the same at the flip rate that was found")
+    at_measured_rate: float | None = Field(description="the same at the flip rate and design effect that were found")
     level: float = Field(
         description=(
             "5 % divided by the job's tasks: at this level Holm's correction rejects independently of the other tasks"
@@ -188,6 +188,13 @@ class PairedTask(Contract):
 
     name: str
     items: Count
+    passages: Count | None = Field(
+        default=None,
+        description=(
+            "passages that the items share; McNemar's test, equivalence and intervals of differences are by passage. "
+            "Null: items are independent"
+        ),
+    )
     fingerprint: str = Field(description="SHA-256 of items, shots and metric: the same task has the same")
     source_fingerprint: str = Field(
         description="the fingerprint of all items that these were drawn from; independent of the number drawn"

@@ -183,6 +183,11 @@ def _results(report: TasksReport) -> list[Block]:
         Note(note),
         significance_table(report),
         Note(_TESTS_NOTE),
+        *(
+            Note(f"{visible(one.name)}: its {fmt.counted(one.passages, 'passage')} are tested, not its items.")
+            for one in report.results
+            if one.passages is not None
+        ),
         *fold("Every metric", [metrics_table(report)]),
     ]
 

@@ -16,7 +16,7 @@ class Item:
     `prompt` is all that the model reads before the answer, `delimiter` is between the two. `prefix` (a description,
     solved examples) comes before the prompt and is not shown in reports. `pairs`, one per choice, replace
     prompt and choice: what is read, and what of it is scored. A choice may be in the middle of a sentence.
-    `meaning` is what the right choice means where choices are letters.
+    `meaning` is what the right choice means where choices are letters. Items of one `passage` are not independent.
     """
 
     id: str
@@ -31,6 +31,7 @@ class Item:
     solution: str = ""
     pairs: tuple[tuple[str, str], ...] = ()
     meaning: str = ""
+    passage: str | None = None
 
     @property
     def context(self) -> str:

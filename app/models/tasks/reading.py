@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -66,7 +67,7 @@ def _all_items(task: ShippedTask | FileTask, settings: Settings, *, pointer: str
     if isinstance(task, ShippedTask):
         return read_file(SHIPPED, _SHIPPED_FORMAT, name=SHIPPED.name, pointer=pointer)
     file = locate(task.path, settings, pointer=f"{pointer}/path")
-    return read_file(file, task.format, name=task.path, pointer=f"{pointer}/path")
+    return read_file(file, task.format, name=task.path, pointer=f"{pointer}/path", passage=task.passage)
 
 
 def _examples(task: FileTask, path: str, settings: Settings, *, pointer: str) -> list[Item]:
@@ -98,8 +99,8 @@ def draw(items: list[T], count: int | None, *, seed: int, pointer: str) -> list[
     return [items[index] for index in sorted(chosen)]
 
 
-def read_file(file: Path, form: TaskFormat, *, name: str, pointer: str) -> list[Item]:
-    """Every item of a file, called `name` in errors."""
+def read_file(file: Path, form: TaskFormat, *, name: str, pointer: str, passage: str | None = None) -> list[Item]:
+    """Every item of a file, called `name` in errors. `passage`: the field that names each item's."""
 
     complain = complainer(name, pointer)
     items: list[Item] = []
@@ -116,7 +117,10 @@ def read_file(file: Path, form: TaskFormat, *, name: str, pointer: str) -> list[
                 "take a split that has answers: test splits are often published without",
             )
         id_ = next((str(row[key]) for key in ("id", "task_id", "ind") if row.get(key) not in (None, "")), str(line))
-        items.append(READERS[form](row, id_[:100], partial(complain, where)))
+        if passage is not None and row.get(passage) in (None, ""):
+            complain(where, "the field that passage names is missing", "name a field that every row has")
+        item = READERS[form](row, id_[:100], partial(complain, where))
+        items.append(item if passage is None else replace(item, passage=str(row[passage])))
         if len(items) > MAX_ITEMS:
             complain("", f"it holds more than {MAX_ITEMS:,} items", "split it")
     if len(items) < 2:

@@ -6,7 +6,7 @@ With x helpful and y harmful flips among n items and a supposed difference λ, t
     z(λ) = (x − y − nλ) / √(n (2 q + λ (1 − λ)))
 
 where q is the maximum-likelihood probability of a harmful flip under that λ. Unlike a Wald interval or a bootstrap it
-has a width where there is no flip at all.
+has a width where there is no flip at all. Of clustered items z is divided by the root of the design effect.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def statistic(pairs: Pairs, difference: float) -> float:
     variance = n * (2 * harmful_under(pairs, difference) + difference * (1 - difference))
     if variance <= 1e-12 * n:
         return 0.0 if abs(lead) < 1e-9 * n else math.copysign(math.inf, lead)
-    return lead / math.sqrt(variance)
+    return lead / math.sqrt(variance * pairs.design)
 
 
 def interval(pairs: Pairs, *, level: float = 0.95) -> Interval:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from app.contracts.task import HarnessTask
 from app.models.tasks.items import Item
@@ -13,6 +14,16 @@ from workers.answering.harness.evaluation import Sample, asked_of, target_of
 
 def item_of(built: Built, place: int, sample: Sample, task: HarnessTask, refusal: Refusal) -> Item:
     """What the trial asked of one item."""
+    item = _asked(built, place, sample, task, refusal)
+    if task.passage is None:
+        return item
+    if sample["doc"].get(task.passage) in (None, ""):
+        where = built.where(place, task.path)
+        raise refusal(f"{where}: the field that passage names is missing", "name a field that every row has", "passage")
+    return replace(item, passage=str(sample["doc"][task.passage]))
+
+
+def _asked(built: Built, place: int, sample: Sample, task: HarnessTask, refusal: Refusal) -> Item:
     own, id_, where = built.task, str(built.numbers[place]), built.where(place, task.path)
     doc, arguments = sample["doc"], sample["arguments"]
     if own.OUTPUT_TYPE == "generate_until":

@@ -113,7 +113,8 @@ def _judgeable(classes: AnswerClasses) -> int:
 def _part(kind: TokenClass, mask_I: Mask, one: Answered) -> _Part:
     reference, candidate = one.reference[one.metric].right, one.candidate[one.metric].right
     others = None if mask_I.all() else Pairs.of(reference[~mask_I], candidate[~mask_I])
-    return _Part(kind, Pairs.of(reference[mask_I], candidate[mask_I]), others)
+    passages = None if one.passages is None else one.passages[mask_I]
+    return _Part(kind, Pairs.of(reference[mask_I], candidate[mask_I], passages), others)
 
 
 def _row(part: _Part, result: AnyTaskResult, p: float | None, p_holm: float | None) -> ItemClass:

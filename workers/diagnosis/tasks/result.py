@@ -60,7 +60,9 @@ class Planned:
 def results(answered: Sequence[Answered], planned: Sequence[Planned], request: TasksRequest) -> list[AnyTaskResult]:
     """One result a task; p-values are adjusted over all that were asked for. One that could not be scored shows
     nothing, and makes it no easier for the others, as which these are depends on what the models said."""
-    pairs = [Pairs.of(one.reference[one.metric].right, one.candidate[one.metric].right) for one in answered]
+    pairs = [
+        Pairs.of(one.reference[one.metric].right, one.candidate[one.metric].right, one.passages) for one in answered
+    ]
     asked = max(len(request.tasks), len(answered))
     nothing = [1.0] * (asked - len(answered))
     tests = [mcnemar.exact(one) for one in pairs] + nothing
@@ -82,6 +84,7 @@ def results(answered: Sequence[Answered], planned: Sequence[Planned], request: T
         told: dict[str, Any] = {
             "name": one.task.title,
             "items": pair.items,
+            "passages": None if pair.clusters is None else len(pair.clusters),
             "fingerprint": one.fingerprint,
             "source_fingerprint": planned[index].source,
             "metric": one.metric,
@@ -131,7 +134,7 @@ def _metrics(one: Answered) -> list[dict[str, Any]]:
     for metric in one.reference:
         if metric not in one.candidate:  # one model's answers were scored in between by it
             continue
-        pair = Pairs.of(one.reference[metric].right, one.candidate[metric].right)
+        pair = Pairs.of(one.reference[metric].right, one.candidate[metric].right, one.passages)
         found.append(
             {
                 "metric": metric,
@@ -157,13 +160,13 @@ def _flips(pair: Pairs) -> FlipCounts:
 
 def _detectable(pair: Pairs, planned: Planned, level: float) -> Detectable:
     rate, told = planned.rate
-    found = pair.flips / pair.items
+    found, independent = pair.flips / pair.items, int(pair.items / pair.design)
     return Detectable(
         level=level,
         difference=mcnemar.detectable(pair.items, rate, level=level),
         flip_rate=rate,
         source="predicted" if told else "assumed",
-        at_measured_rate=mcnemar.detectable(pair.items, found, level=level) if pair.flips else None,
+        at_measured_rate=mcnemar.detectable(independent, found, level=level) if pair.flips else None,
     )
 
 

@@ -110,6 +110,14 @@ def test_lists_in_csv_are_json(settings):
     assert [(item.choices, item.gold) for item in items] == [(("x", "y"), 0), (("v", "w"), 1)]
 
 
+def test_items_know_their_passage_and_a_row_without_one_is_refused(settings):
+    rows = [GSM8K | {"story": story} for story in ("a", "a", 7)]
+    assert [item.passage for item in read(settings, "gsm8k", rows, passage="story")] == ["a", "a", "7"]
+    assert {item.passage for item in read(settings, "gsm8k", rows)} == {None}
+    with pytest.raises(HemostatError, match="line 2: the field that passage names is missing"):
+        read(settings, "gsm8k", [rows[0], GSM8K], passage="story")
+
+
 def test_gsm8k_and_humaneval(settings):
     (sum_, _) = read(settings, "gsm8k", [GSM8K, GSM8K])
     assert (sum_.context, sum_.target) == ("Question: Two and two?\nAnswer:", GSM8K["answer"])

@@ -1,5 +1,7 @@
 """McNemar's exact test against scipy, and its power against simulation."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -19,6 +21,36 @@ def test_p_is_that_of_the_binomial_test(harmful: int, helpful: int) -> None:
 
 def test_without_a_flip_nothing_is_shown() -> None:
     assert exact(pairs(0, 0)) == 1.0
+
+
+def clustered(*leads: int, items: int = 4) -> Pairs:
+    """Clusters with so many more helpful than harmful flips each."""
+    harmful, helpful = sum(-lead for lead in leads if lead < 0), sum(lead for lead in leads if lead > 0)
+    clusters = tuple((items, lead) for lead in leads)
+    return Pairs(items * len(leads) - harmful - helpful, 0, harmful, helpful, clusters)
+
+
+@pytest.mark.parametrize("leads", [(3, 1, -1, 2, 0), (-4, -4, -1, 2), (1, 1, 1, 1, -1, 2, 3, -2), (0, 0)])
+def test_of_clusters_p_is_the_share_of_all_signs_that_are_as_far_off(leads: tuple[int, ...]) -> None:
+    every = [
+        sum(sign * lead for sign, lead in zip(signs, leads, strict=True))
+        for signs in product((-1, 1), repeat=len(leads))
+    ]
+    expected = np.mean(np.abs(every) >= abs(sum(leads)))
+    assert exact(clustered(*leads)) == pytest.approx(expected)
+
+
+def test_of_many_clusters_p_is_that_of_the_normal_statistic() -> None:
+    """Durkalski's z = Σ d_c / √Σ d_c²."""
+    leads = np.random.default_rng(2).integers(-4, 5, 400)
+    z = (leads.sum() + 0.5) / np.sqrt(np.square(leads).sum())
+    assert exact(clustered(*map(int, leads))) == pytest.approx(2 * stats.norm.sf(abs(z)), abs=0.03)
+
+
+@pytest.mark.parametrize(("harmful", "helpful"), [(0, 1), (12, 1), (9, 9), (30, 44)])
+def test_clusters_of_one_item_are_independent_items(harmful: int, helpful: int) -> None:
+    leads = [-1] * harmful + [1] * helpful + [0] * 20
+    assert exact(clustered(*leads, items=1)) == pytest.approx(exact(pairs(harmful, helpful)))
 
 
 @pytest.mark.parametrize(("items", "rate", "difference"), [(40, 0.3, 0.2), (60, 0.5, 0.1), (25, 0.9, 0.6)])

@@ -32,3 +32,22 @@ def test_it_covers_as_often_as_it_says() -> None:
     rng = np.random.default_rng(3)
     limits = [wilson(int(right), 80) for right in rng.binomial(80, 0.07, 2000)]
     assert 0.925 <= np.mean([low <= 0.07 <= high for low, high in limits]) <= 0.985
+
+
+def test_the_design_effect_is_the_variance_of_clusters_over_that_of_items() -> None:
+    rng = np.random.default_rng(4)
+    cluster = np.repeat(np.arange(60), rng.integers(1, 8, 60))
+    lead = np.clip(rng.integers(-1, 2, 60)[cluster] + rng.integers(-1, 2, cluster.size), -1, 1)
+    pairs = Pairs.of(lead < 0, lead > 0, cluster)
+    sums, sizes = np.bincount(cluster, weights=lead), np.bincount(cluster)
+    clustered = 60 * np.var(sums - lead.mean() * sizes, ddof=1)
+    assert pairs.design == pytest.approx(clustered / (lead.size * np.var(lead)))
+    assert pairs.design > 1.5
+
+
+def test_the_design_effect_is_1_at_least_and_a_single_cluster_shows_no_spread() -> None:
+    assert Pairs.of([True, False] * 3, [False, True] * 3, [0, 0, 1, 1, 2, 2]).design == 1.0
+    assert Pairs.of([True] * 4, [True] * 4, [0, 0, 1, 1]).design == 1.0
+    assert Pairs.of([True, True], [True, False], [5, 5]).design == np.inf
+    with pytest.raises(ValueError, match="clusters"):
+        Pairs.of([True, True], [True, False], [5])

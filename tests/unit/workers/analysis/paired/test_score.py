@@ -77,3 +77,24 @@ def test_a_model_on_the_margin_is_called_equivalent_one_time_in_twenty() -> None
 def test_a_margin_that_is_none_is_refused(margin: float) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
         equivalence(CASES[0], margin)
+
+
+@pytest.mark.parametrize("difference", [0.0, -0.05])
+def test_of_passages_the_interval_covers_and_equivalence_is_claimed_as_often_as_they_say(difference: float) -> None:
+    """Six questions on each of 60 passages: a flip takes most of a passage's questions along."""
+    rng = np.random.default_rng(11)
+    cluster = np.repeat(np.arange(60), 6)
+    covered, alone, claimed = 0, 0, 0
+    for _ in range(300):
+        fate = rng.choice([-1, 0, 1], 60, p=[0.1 - difference / 2, 0.8, 0.1 + difference / 2])[cluster]
+        lead = np.where(rng.random(cluster.size) < 0.9, fate, 0) / 1
+        pairs = Pairs.of(lead < 0, lead > 0, cluster)
+        low, high = interval(pairs)
+        covered += low <= 0.9 * difference <= high
+        low, high = interval(Pairs.of(lead < 0, lead > 0))
+        alone += low <= 0.9 * difference <= high
+        # the margin is the difference itself: not within it
+        claimed += difference != 0 and equivalence(pairs, abs(0.9 * difference)) < 0.05
+    assert 0.92 <= covered / 300 <= 0.98
+    assert alone / 300 < 0.75
+    assert claimed / 300 <= 0.08

@@ -98,3 +98,15 @@ def test_a_task_that_could_not_be_scored_makes_it_no_easier_for_the_others():
     assert found.mcnemar.p == pytest.approx(stats.binomtest(10, 10).pvalue)
     assert found.mcnemar.p_holm == pytest.approx(2 * found.mcnemar.p)
     assert found.detectable.level == 0.025
+
+
+def test_items_of_a_passage_are_tested_together():
+    """Ten harmful flips are one in a thousand of chance; those of a single passage are one flip."""
+    flipped = answered("a", [True] * 100, [False] * 10 + [True] * 90)
+    items = [replace(item, passage=str(number // 10)) for number, item in enumerate(flipped.items)]
+    alone, together = result(flipped, margin=0.02), result(replace(flipped, items=items), margin=0.02)
+    assert (alone.passages, together.passages) == (None, 10)
+    assert (alone.outcome, together.outcome) == ("worse", "inconclusive")
+    assert together.mcnemar.p == 1.0
+    assert together.difference.ci[1] - together.difference.ci[0] > 2 * (alone.difference.ci[1] - alone.difference.ci[0])
+    assert together.equivalence.p > alone.equivalence.p or alone.equivalence.p > 0.9
