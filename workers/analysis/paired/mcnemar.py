@@ -21,11 +21,11 @@ def exact(pairs: Pairs) -> float:
     if pairs.clusters is None:
         return float(_p_values(pairs.flips)[pairs.harmful])
     leads = [lead for _, lead in pairs.clusters]
-    above = np.ones(1)  # by the sum of those that are helpful
+    above: NDArray[np.float64] = np.ones(1)  # by the sum of those that are helpful
     for size, count in Counter(abs(lead) for lead in leads if lead).items():
         part = np.zeros(size * count + 1)
         part[::size] = stats.binom.pmf(np.arange(count + 1), count, 0.5)
-        above = np.convolve(above, part)
+        above = np.convolve(above, part).astype(np.float64)
     found = sum(lead for lead in leads if lead > 0)
     return float(min(1.0, 2 * min(above[: found + 1].sum(), above[found:].sum())))
 
