@@ -35,7 +35,7 @@ from app.deployments.store import DeploymentStore
 from app.protocol import BoundedProtocol
 from app.settings import Settings
 from workers import sidecar
-from workers.calibration.online.compute import Compute, Stopped
+from workers.calibration.online.compute import Compute, GpuFailed, Stopped
 from workers.calibration.verified import selftest
 from workers.calibration.verified.models import VerifiedModels
 from workers.calibration.verified.requests import RequestQueue
@@ -116,6 +116,8 @@ class Verifying:
             requests = await self._prepared()
         except Stopped:
             return
+        except GpuFailed:
+            raise  # another process may do better
         except HemostatError as error:
             self._say(DeploymentState.FAILED, error.detail)
             logger.error("%s; %s", error.detail, error.hint)  # noqa: TRY400 - it is reported whole

@@ -5,6 +5,7 @@ The messages matched here are those of vLLM 0.32 and torch 2.13.
 
 import errno
 import re
+from collections.abc import Iterator
 from typing import Final
 
 from app.contracts.errors import ErrorCode, HemostatError
@@ -35,24 +36,45 @@ _UNSUPPORTED: Final = re.compile(
     r"|No compressed-tensors compatible scheme|Unknown quantization method|has no vLLM implementation",
     re.IGNORECASE | re.DOTALL,
 )
+# What torch and Triton say of a GPU that failed, at the message's beginning.
+_GPU: Final = re.compile(r"CUDA (driver )?error|Triton Error \[CUDA\]")
 _VALUE_ERROR: Final = re.compile(r"Value error, (?P<message>.*?)(?: \[type=|$)", re.DOTALL)
 _LONGEST: Final = 400
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, on the host or the accelerator; causes are looked at too."""
+    return any(_says_memory(cause) for cause in causes(error))
+
+
+def is_gpu_failure(error: BaseException) -> bool:
+    """Whether a GPU failed; causes are looked at too. After an illegal access or an assertion there every later
+    operator of this process fails."""
+    return any(_says_gpu(cause) for cause in causes(error))
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The exception, then what caused it, and so on."""
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
         seen.add(id(current))
-        if isinstance(current, MemoryError) or type(current).__name__ == "OutOfMemoryError":
-            return True
-        if isinstance(current, OSError) and current.errno == errno.ENOMEM:
-            return True
-        if isinstance(current, RuntimeError | ValueError) and _MEMORY.search(str(current)):
-            return True
-        current = current.__cause__ or current.__context__
-    return False
+        yield current
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+
+
+def _says_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    return isinstance(error, RuntimeError | ValueError) and bool(_MEMORY.search(str(error)))
+
+
+def _says_gpu(error: BaseException) -> bool:
+    if any(base.__name__ == "AcceleratorError" for base in type(error).__mro__):
+        return True
+    return isinstance(error, RuntimeError) and bool(_GPU.match(str(error)))
 
 
 def translate(error: BaseException, doing: str) -> HemostatError:

@@ -10,7 +10,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import CheckpointInfo
 from workers.engine import launch, swap
 from workers.engine import vllm_names as vllm
-from workers.engine.errors import describe, is_out_of_memory, translate
+from workers.engine.errors import describe, is_gpu_failure, is_out_of_memory, translate
 from workers.engine.finite import check_finite
 from workers.engine.launch import EngineFault, EngineOptions, never
 from workers.engine.shape import same_tensors
@@ -149,7 +149,9 @@ class ResidentEngine:
             swapped_TD = self._probe(info)
         except Exception as error:
             self.close()
-            if is_out_of_memory(error):
+            if is_out_of_memory(error) or is_gpu_failure(error):
+                if isinstance(error, HemostatError):
+                    raise  # with the cause that it has
                 raise translate(error, f"while loading {info.path.name}") from error
             logger.warning("swapping weights failed (%s), a fresh engine is started", describe(error))
             self._trust.record(info, self.options.split, exact=False)

@@ -17,6 +17,7 @@ from typing import Final
 
 from app.contracts.errors import DISK_FULL_ERRNOS, ErrorCode, HemostatError
 from app.contracts.job import JobError, job_error
+from workers.engine.errors import causes, is_gpu_failure
 
 MAX_MESSAGE: Final = 300
 # A message repeats a document when so many characters in a row are the same (looked at every half so many).
@@ -36,8 +37,6 @@ _MEMORY_WORDS: Final = re.compile(
     r"|No available memory for the cache blocks|ENOMEM",
     re.IGNORECASE,
 )
-# What torch and Triton say of a GPU that failed, at the message's beginning.
-_GPU_WORDS: Final = re.compile(r"CUDA (driver )?error|Triton Error \[CUDA\]")
 _DISK_WORDS: Final = re.compile(
     r"No space left on device|Disk quota exceeded|File too large \(os error 27\)|os error (28|122)\b", re.IGNORECASE
 )
@@ -61,9 +60,9 @@ def explain(exception: BaseException, documents: Iterable[str] = ()) -> Failure:
     """
     if isinstance(exception, HemostatError):
         # The reason behind it decides whether this process may go on. What it holds ends with it.
-        spoiled = exception.code is ErrorCode.ENGINE_OUT_OF_MEMORY or any(spoils(cause) for cause in _chain(exception))
+        spoiled = exception.code is ErrorCode.ENGINE_OUT_OF_MEMORY or any(map(spoils, causes(exception)))
         return Failure(job_error(exception.code, exception.detail, exception.hint), spoiled)
-    chain = list(_chain(exception))
+    chain = list(causes(exception))
     # Only what it was explicitly raised from: a bug met while a HemostatError was handled is still a bug.
     cause = exception.__cause__
     while cause is not None:
@@ -107,7 +106,7 @@ def safe_traceback(exception: BaseException, documents: Iterable[str] = ()) -> s
     """The traceback for the worker's log: frames of the whole chain, messages as `describe` has them, no values."""
     parts: list[str] = []
     known = list(documents)
-    for cause in reversed(list(_chain(exception))):
+    for cause in reversed(list(causes(exception))):
         parts.extend(traceback.format_tb(cause.__traceback__))
         parts.append(f"{describe(cause, known)}\n")
     return "".join(parts)
@@ -145,26 +144,9 @@ def _repeats(line: str, documents: Iterable[str]) -> bool:
     )
 
 
-def _chain(exception: BaseException) -> Iterator[BaseException]:
-    """The exception, then what caused it, and so on."""
-    seen: set[int] = set()
-    current: BaseException | None = exception
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        yield current
-        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
-
-
 def spoils(exception: BaseException) -> bool:
-    """Whether it is the machine's, and no other job should run in this process: memory ran out, or a GPU failed, which
-    causes are looked at for. After an illegal access or an assertion there every later operator fails too."""
-    return _is_memory(exception) or any(_is_gpu(cause) for cause in _chain(exception))
-
-
-def _is_gpu(exception: BaseException) -> bool:
-    if any(base.__name__ == "AcceleratorError" for base in type(exception).__mro__):
-        return True
-    return isinstance(exception, RuntimeError) and bool(_GPU_WORDS.match(str(exception)))
+    """Whether it is the machine's, and no other job should run in this process: memory ran out, or a GPU failed."""
+    return _is_memory(exception) or is_gpu_failure(exception)
 
 
 def _is_memory(exception: BaseException) -> bool:

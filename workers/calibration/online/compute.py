@@ -9,11 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
+from workers.engine.errors import is_gpu_failure
+
 T = TypeVar("T")
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: somebody wanted it to stop
     """What ran was asked to stop."""
+
+
+class GpuFailed(Exception):  # noqa: N818 - what happened, as `Stopped`
+    """A GPU failed: whatever this process computes from now on fails, too. It is to end, and another one begins."""
 
 
 class Compute:
@@ -38,7 +44,7 @@ class Compute:
             raise Stopped
 
     async def run(self, function: Callable[..., T], *arguments: Any, **keywords: Any) -> T:
-        """Its result; `check_cancelled` is added to its arguments. Raises what it raises."""
+        """Its result; `check_cancelled` is added to its arguments. Raises what it raises, and `GpuFailed`."""
         call = partial(function, *arguments, check_cancelled=self.check, **keywords)
         return await self._call(call)
 
@@ -51,7 +57,12 @@ class Compute:
         self._busy += 1
         future = asyncio.get_running_loop().run_in_executor(self._thread, call)
         future.add_done_callback(self._done)
-        return await asyncio.shield(future)
+        try:
+            return await asyncio.shield(future)
+        except Exception as error:
+            if is_gpu_failure(error):
+                raise GpuFailed("a GPU failed: only another process can go on") from error
+            raise
 
     def stop(self) -> None:
         """Asks what runs to stop, and starts nothing more."""

@@ -30,7 +30,7 @@ from app.deployments.store import DeploymentStore
 from app.settings import Settings
 from workers.calibration.online import state
 from workers.calibration.online.carry import carry_out
-from workers.calibration.online.compute import Compute, Stopped
+from workers.calibration.online.compute import Compute, GpuFailed, Stopped
 from workers.calibration.online.controller import Scalar
 from workers.calibration.online.export import export_batch, export_monitor
 from workers.calibration.online.memory import RecentRows
@@ -99,7 +99,7 @@ class ShadowLoop:
         self.refitter.stop()
 
     async def run(self) -> None:
-        """Works until `stop`. Raises `Gone` if the deployment was deleted."""
+        """Works until `stop`. Raises `Gone` if the deployment was deleted, `GpuFailed` if this process cannot go on."""
         telling = asyncio.create_task(self._telling(), name="telling")
         try:
             while not self._stop.is_set():
@@ -168,7 +168,7 @@ class ShadowLoop:
         except HemostatError as error:
             self._failed(f"{error.detail}; {error.hint}" if error.hint else error.detail)
             return
-        except Stopped:
+        except (Stopped, GpuFailed):
             raise
         except Exception as error:  # whatever a library does, the process goes on and says so
             logger.error("the models cannot be loaded\n%s", safe_traceback(error))  # noqa: TRY400 - without values
@@ -221,7 +221,7 @@ class ShadowLoop:
         except HemostatError as error:
             await self._lost(samples, error.detail)
             return
-        except Stopped:
+        except (Stopped, GpuFailed):
             raise
         except Exception as error:  # as above
             logger.error("a batch could not be scored\n%s", safe_traceback(error))  # noqa: TRY400 - without values
@@ -307,6 +307,8 @@ class ShadowLoop:
             self.telemetry.add("shadow_refits", outcome="failed")
             self._note(DeploymentEventType.REFUSED, f"a refit failed: {error.detail}")
             return
+        except GpuFailed:
+            raise
         except Exception as error:  # as above
             logger.error("a refit failed\n%s", safe_traceback(error))  # noqa: TRY400 - without values
             self.telemetry.add("shadow_refits", outcome="failed")

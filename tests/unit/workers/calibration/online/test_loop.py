@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
+import torch
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from app.contracts.deployment import Deployment, DeploymentEvent, DriftState, ShadowStatus
+from app.contracts.deployment import (
+    Deployment,
+    DeploymentEvent,
+    DeploymentState,
+    DriftState,
+    ShadowSample,
+    ShadowStatus,
+)
 from app.contracts.errors import ErrorCode, HemostatError
 from app.deployments.store import DeploymentStore
 from app.settings import Settings
 from tests.unit.workers.calibration.online.making import NOW, ONE, TWO, deployment, scored
 from workers.calibration.online import loop as loops
+from workers.calibration.online.compute import GpuFailed
 from workers.calibration.online.loop import ShadowLoop
 from workers.calibration.online.rescore import Rescorer
+from workers.engine.errors import translate
 from workers.telemetry_shadow import ShadowTelemetry
 
 
@@ -42,6 +52,9 @@ class Store:
     async def event(self, id_: str, event: DeploymentEvent) -> None:
         self._answer()
 
+    async def pop_samples(self, id_: str, most: int, *, block_s: float) -> list[ShadowSample]:
+        return [ShadowSample(id="one", prompt=(1,), output=(2,), version="identity", at=NOW)]
+
     async def set_shadow(self, id_: str, status: ShadowStatus) -> None:
         self._answer()
         self.told.append(status)
@@ -53,6 +66,10 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Store:
     return Store()
 
 
+def loop_of(tmp_path: Path, store: Store) -> ShadowLoop:
+    return ShadowLoop(Settings(home=tmp_path), cast(DeploymentStore, store), deployment(), ShadowTelemetry("demo"))
+
+
 @asynccontextmanager
 async def running(tmp_path: Path, store: Store, release: threading.Event) -> AsyncIterator[ShadowLoop]:
     """A loop whose engines never come up, nor fail, before `release`; what was scored lately is within threshold."""
@@ -61,8 +78,7 @@ async def running(tmp_path: Path, store: Store, release: threading.Event) -> Asy
         release.wait(60)
         raise OSError
 
-    settings = Settings(home=tmp_path)
-    made = ShadowLoop(settings, cast(DeploymentStore, store), deployment(), ShadowTelemetry("demo"))
+    made = loop_of(tmp_path, store)
     made._opened = opened  # type: ignore[assignment, method-assign]
     for _ in range(30):
         made.book.observe(scored(0.05), made.book.state.silence.since)
@@ -132,3 +148,42 @@ async def test_a_trial_that_cannot_begin_is_counted_as_refused(tmp_path: Path, s
         assert refused() == 1
         assert not await loop._try(rescorer(takes=True), TWO, NOW)  # another is on trial
         assert refused() == 2
+
+
+def failing(cause: Exception) -> Callable[..., Any]:
+    """What an engine does that a fault of torch stops."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise translate(cause, "while scoring") from cause
+
+    return fail
+
+
+ILLEGAL = torch.AcceleratorError("an illegal memory access was encountered")
+OTHER = RuntimeError("a shape does not fit")
+
+
+async def test_after_a_gpu_failed_the_process_ends_and_does_not_stay_degraded(tmp_path: Path, store: Store) -> None:
+    loop = loop_of(tmp_path, store)
+    loop._opened = failing(ILLEGAL)  # type: ignore[method-assign]
+    async with asyncio.timeout(60):
+        with pytest.raises(GpuFailed):
+            await loop.run()
+    assert loop.said[0] is DeploymentState.STARTING
+    loop.stop()
+
+
+@pytest.mark.parametrize(("cause", "ends"), [(ILLEGAL, True), (OTHER, False)])
+async def test_scoring_or_a_refit_that_meets_a_failed_gpu_ends_the_process_and_another_fault_does_not(
+    tmp_path: Path, store: Store, cause: Exception, ends: bool
+) -> None:
+    loop = loop_of(tmp_path, store)
+    models = SimpleNamespace(replaced=lambda: False, close=lambda: None)
+    faulty = cast(Rescorer, SimpleNamespace(models=models, score=failing(cause)))
+    refit = asyncio.create_task(loop.compute.plain(failing(cause)))
+    await asyncio.wait({refit})
+    for fails in (loop._batch(faulty), loop._refitted(refit)):
+        with pytest.raises(GpuFailed) if ends else nullcontext():
+            await fails
+    assert (loop.said[0] is DeploymentState.DEGRADED) is not ends
+    loop.stop()
