@@ -1,14 +1,17 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.profiler import ProfilerActivity, profile
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import CheckpointInfo, TensorInfo, inspect
 from tests.support.refusals import refused
 from tests.support.stopping import StoppedError, stop_after
 from tests.support.tiny import make_checkpoint
+from workers.engine import finite
 from workers.engine.finite import _count_bad, check_finite
 
 
@@ -53,3 +56,20 @@ def test_packed_integers_are_not_looked_at_but_their_scales_are(tmp_path: Path) 
 def test_it_stops_when_told_to(tmp_path: Path) -> None:
     with pytest.raises(StoppedError):
         check_finite(inspect(make_checkpoint(tmp_path)), stop_after())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64, torch.float8_e5m2], ids=str)
+def test_memory_is_that_of_a_piece_whatever_the_tensor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    """By torch's own count of what it allocates, to which it adds the file that it maps."""
+    monkeypatch.setattr(finite, "_CHUNK_BYTES", 1 << 12)
+    save_file({"w": torch.zeros(1 << 20, dtype=torch.uint8).view(dtype)}, tmp_path / "m.safetensors")
+    name = {torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64", torch.float8_e5m2: "F8_E5M2"}[dtype]
+    tensors = {"w": TensorInfo(name, ((1 << 20) // dtype.itemsize,), "m.safetensors")}
+    info = CheckpointInfo(tmp_path, {}, "LlamaForCausalLM", 1, 4, 4, None, tensors, {}, "plain", 0, tied=False)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        check_finite(info)
+    events = sorted(profiled.profiler.kineto_results.events(), key=lambda event: event.start_ns())
+    held = np.cumsum([event.nbytes() for event in events if event.name() == "[memory]"])
+    assert 1 << 12 <= held.max() - (tmp_path / "m.safetensors").stat().st_size <= 3 << 12
