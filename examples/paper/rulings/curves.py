@@ -21,7 +21,7 @@ def knee(reports: Reports) -> Finding:
         report = reports.of(job, SweepReport)
         place, figure, told = _place(report, name)
         places.append(place)
-        figures.append(figure)
+        figures += [figure, *_risen(report, name)]
         said.append(told)
         charts.append(
             sweep_curve(f"knee-{name.lower()}", f"{name}: perplexity over sparsity", report, SPARSITY, knee=True)
@@ -44,6 +44,15 @@ def _place(report: SweepReport, name: str) -> tuple[Literal["there", "elsewhere"
     if low <= figure.low and figure.high <= high:
         return "there", figure, told
     return ("elsewhere" if figure.high < low or figure.low > high else "open"), figure, told
+
+
+def _risen(report: SweepReport, name: str) -> list[Figure]:
+    """Beside the knee, where the curve bends: where it has risen by the published limit, whatever its form."""
+    found = report.near_lossless
+    if found is None or found.at is None or found.ci is None or found.ci[0] is None or found.ci[1] is None:
+        return []
+    against = f"ln perplexity {found.limit:.3f} above the original's"
+    return [Figure(f"near-lossless up to, {name}", found.at, (found.ci[0], found.ci[1]), SPARSITY, against)]
 
 
 def one_text_hides(reports: Reports) -> Finding:
