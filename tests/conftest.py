@@ -4,9 +4,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import hypothesis
 import pytest
@@ -36,7 +34,7 @@ os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(CACHE / "inductor"))
 
 
 @pytest.fixture(scope="session")
-def smollm2() -> Path:
+def smollm2():
     """The bf16 reference checkpoint of the demo model, made once from the installed GGUF and kept in .cache."""
     from filelock import FileLock
 
@@ -52,14 +50,14 @@ def smollm2() -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def tiny(tmp_path_factory):
     """`tiny(kind, **options)`: folder of a tiny random-weight checkpoint, made once a session."""
     from tests.support.tiny import make_checkpoint
 
     root = tmp_path_factory.mktemp("tiny")
-    made: dict[str, Path] = {}
+    made = {}
 
-    def make(kind: str = "llama", **options: Any) -> Path:
+    def make(kind="llama", **options):
         key = "-".join([kind, *(f"{name}-{value}" for name, value in sorted(options.items()))])
         if key not in made:
             made[key] = make_checkpoint(root / key, kind, **options)
@@ -69,7 +67,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 
 @pytest.fixture(autouse=True)
-def logging_as_before() -> Iterator[None]:
+def logging_as_before():
     """A library that a test calls may raise the level of all loggers: later tests would not see what is logged."""
     before = logging.root.level, logging.root.manager.disable
     yield
@@ -78,7 +76,7 @@ def logging_as_before() -> Iterator[None]:
 
 
 @pytest.fixture
-def signals_as_before() -> Iterator[None]:
+def signals_as_before():
     """What SIGTERM and SIGINT do is put back. Ctrl-C raises meanwhile, also where a shell has it ignored."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -15,9 +15,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -37,11 +35,10 @@ logger = logging.getLogger(__name__)
 VARIABLES = {"datasource": "prometheus", "deployment": ".+", "__rate_interval": "10s"}
 ENGINE_TERM = 'hemostat_served_kl_mean_nats{deployment="bot",stage="engine"}'
 ALARM = 'hemostat_drift_state{deployment="bot",state="alarm"} == 1'
-Json = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+def endpoint(tmp_path_factory):
     made = Endpoint(tmp_path_factory.mktemp("endpoint"))
     try:
         made.start()
@@ -51,14 +48,14 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
 
 
 @pytest.fixture(scope="module")
-def client(endpoint: Endpoint) -> Iterator[openai.OpenAI]:
+def client(endpoint):
     with openai.OpenAI(base_url=f"{endpoint.url}/v1", api_key="none", timeout=120, max_retries=0) as made:
         yield made
 
 
-def ask(client: openai.OpenAI, **fields: Any) -> tuple[Any, str]:
+def ask(client, **fields):
     """One answer, and the calibration that its header tells."""
-    asked: dict[str, Any] = {
+    asked = {
         "model": "bot",
         "messages": [{"role": "user", "content": "How much is lost?"}],
         "max_tokens": 24,
@@ -67,8 +64,8 @@ def ask(client: openai.OpenAI, **fields: Any) -> tuple[Any, str]:
     return raw.parse(), raw.headers["x-hemostat-calibration"]
 
 
-def send(endpoint: Endpoint, count: int, version: str, *, mixed: bool = False) -> Traffic:
-    async def run() -> Traffic:
+def send(endpoint, count, version, *, mixed=False):
+    async def run():
         traffic = Traffic(endpoint.url, "bot", version)
         try:
             await traffic.send(count, KINDS if mixed else PLAIN)
@@ -79,11 +76,11 @@ def send(endpoint: Endpoint, count: int, version: str, *, mixed: bool = False) -
     return asyncio.run(run())
 
 
-def scored(endpoint: Endpoint) -> float:
+def scored(endpoint):
     return endpoint.prometheus.value('hemostat_shadow_scored_requests_total{deployment="bot"}')
 
 
-def drained(endpoint: Endpoint, at_least: float) -> None:
+def drained(endpoint, at_least):
     """Until so many requests were scored, and Prometheus knows."""
     wait_for(lambda: scored(endpoint) >= at_least, what=f"{at_least} scored requests", timeout_s=400)
 
@@ -99,7 +96,7 @@ class First:
 
 
 @pytest.fixture(scope="module")
-def deployed(endpoint: Endpoint, client: openai.OpenAI) -> First:
+def deployed(endpoint, client):
     release = endpoint.hold_worker()  # on a quick machine the fit may be over before the replica is up
     try:
         request = {
@@ -120,7 +117,7 @@ def deployed(endpoint: Endpoint, client: openai.OpenAI) -> First:
 
 
 @pytest.fixture(scope="module")
-def phases(deployed: First, endpoint: Endpoint) -> set[str]:
+def phases(deployed, endpoint):
     """Of the fit, as whoever watches it from its beginning sees them; it has ended then."""
     with Client(endpoint.url) as watching:
         events = watching.watch(deployed.fit_job)
@@ -128,10 +125,10 @@ def phases(deployed: First, endpoint: Endpoint) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def version(phases: set[str], endpoint: Endpoint, client: openai.OpenAI) -> str:
+def version(phases, endpoint, client):
     """The promoted profile, once requests are answered by it."""
 
-    def promoted(found: Json) -> bool:
+    def promoted(found):
         assert not found["fit_reason"], found["fit_reason"]
         return bool(found["active_version"] != "identity")
 
@@ -150,7 +147,7 @@ class Sent:
 
 
 @pytest.fixture(scope="module")
-def sent(version: str, endpoint: Endpoint) -> Sent:
+def sent(version, endpoint):
     drained(endpoint, 1)
     before = scored(endpoint)
     traffic = send(endpoint, 200, version, mixed=True)
@@ -163,13 +160,13 @@ def sent(version: str, endpoint: Endpoint) -> Sent:
 
 
 @pytest.fixture(scope="module")
-def worse(sent: Sent, endpoint: Endpoint) -> float:
+def worse(sent, endpoint):
     """The engine term from before the shadow process had the worse checkpoint. The replica still has the good one."""
     agreed = endpoint.prometheus.value(ENGINE_TERM)
     last = endpoint.events()[-1]["id"]
     endpoint.put_worse()
 
-    def noticed() -> bool:
+    def noticed():
         return any("other weights" in one["reason"] for one in endpoint.events() if one["id"] > last)
 
     wait_for(noticed, what="new weights", timeout_s=400)
@@ -177,7 +174,7 @@ def worse(sent: Sent, endpoint: Endpoint) -> float:
 
 
 @pytest.fixture(scope="module")
-def alarmed(worse: float, endpoint: Endpoint, client: openai.OpenAI) -> Json:
+def alarmed(worse, endpoint, client):
     """The deployment whose replica has come back with the worse checkpoint, after enough requests for an alarm."""
     before = serving_pid(endpoint)
     endpoint.kill_replica()
@@ -193,7 +190,7 @@ def alarmed(worse: float, endpoint: Endpoint, client: openai.OpenAI) -> Json:
 
 
 @pytest.fixture(scope="module")
-def silenced(alarmed: Json, version: str, endpoint: Endpoint) -> Json:
+def silenced(alarmed, version, endpoint):
     """The deployment after the good checkpoint is back, it was rolled back, and 48 requests were scored."""
     endpoint.prometheus.until(ALARM)
     last, before = endpoint.events()[-1]["id"], serving_pid(endpoint)
@@ -210,12 +207,12 @@ def silenced(alarmed: Json, version: str, endpoint: Endpoint) -> Json:
     return endpoint.until(lambda one: one["shadow"]["drift"] == "ok", "silence")
 
 
-def serving_pid(endpoint: Endpoint) -> int:
+def serving_pid(endpoint):
     (replica,) = [one for one in endpoint.get()["running"] if one["role"] == "serve"]
     return int(replica["pid"])
 
 
-def test_a_deployment_is_served_at_once_with_identity(deployed: First) -> None:
+def test_a_deployment_is_served_at_once_with_identity(deployed):
     assert deployed.made.json()["active_version"] == "identity"
     assert deployed.calibration == "identity"
     assert deployed.answer.system_fingerprint.startswith("hemostat-served-")
@@ -223,9 +220,7 @@ def test_a_deployment_is_served_at_once_with_identity(deployed: First) -> None:
     assert deployed.fit_job
 
 
-def test_what_is_fitted_in_the_background_is_proven_and_promoted(
-    deployed: First, phases: set[str], version: str, endpoint: Endpoint, client: openai.OpenAI
-) -> None:
+def test_what_is_fitted_in_the_background_is_proven_and_promoted(deployed, phases, version, endpoint, client):
     assert {"reference", "candidate", "fit", "test"} <= phases
     told = [one["type"] for one in endpoint.events()]
     assert told.index("fit_started") < told.index("promoted")
@@ -238,7 +233,7 @@ def test_what_is_fitted_in_the_background_is_proven_and_promoted(
     assert calibration == version
 
 
-def test_two_hundred_mixed_requests_are_answered(sent: Sent) -> None:
+def test_two_hundred_mixed_requests_are_answered(sent):
     assert sum(sent.traffic.calibrations.values()) == 200
     assert sent.traffic.calibrations["identity"] > 10
     # In another batch the last bit of a product may differ, and with it now and then a token.
@@ -247,8 +242,8 @@ def test_two_hundred_mixed_requests_are_answered(sent: Sent) -> None:
 
 
 @pytest.mark.usefixtures("sent")
-def test_shadow_scores_appear_and_prometheus_holds_them(endpoint: Endpoint) -> None:
-    def told(found: Json) -> Any:
+def test_shadow_scores_appear_and_prometheus_holds_them(endpoint):
+    def told(found):
         shadow = found["shadow"]
         scored = shadow and shadow["divergence"] and shadow["divergence"]["requests"] >= 100
         return scored and shadow["drift"] != "learning"
@@ -269,7 +264,7 @@ def test_shadow_scores_appear_and_prometheus_holds_them(endpoint: Endpoint) -> N
     logger.info("served: %s", json.dumps(shadow))
 
 
-def copied(endpoint: Endpoint, version: str, number: int) -> tuple[Path, Json]:
+def copied(endpoint, version, number):
     """A copy of the served profile under another version, and its description."""
     folder = endpoint.home / "profiles" / f"cal-{number:016x}"
     shutil.copytree(endpoint.home / "profiles" / version, folder)
@@ -279,7 +274,7 @@ def copied(endpoint: Endpoint, version: str, number: int) -> tuple[Path, Json]:
     return folder, described
 
 
-def test_a_foreign_or_corrupt_profile_is_not_served(version: str, endpoint: Endpoint, client: openai.OpenAI) -> None:
+def test_a_foreign_or_corrupt_profile_is_not_served(version, endpoint, client):
     foreign, described = copied(endpoint, version, 1)
     described["fit"]["candidate"]["model"] = "another"
     (foreign / "profile.json").write_text(json.dumps(described))
@@ -300,9 +295,7 @@ def test_a_foreign_or_corrupt_profile_is_not_served(version: str, endpoint: Endp
         shutil.rmtree(folder)
 
 
-def test_a_replica_killed_in_mid_stream_ends_the_stream_with_an_error_and_comes_back(
-    version: str, endpoint: Endpoint, client: openai.OpenAI
-) -> None:
+def test_a_replica_killed_in_mid_stream_ends_the_stream_with_an_error_and_comes_back(version, endpoint, client):
     before = serving_pid(endpoint)
     stream = client.completions.create(
         model="bot", prompt="The quick", max_tokens=1000, logprobs=20, stream=True, extra_body={"ignore_eos": True}
@@ -319,12 +312,12 @@ def test_a_replica_killed_in_mid_stream_ends_the_stream_with_an_error_and_comes_
     wait_for(lambda: ask(client)[1] == version, what="an answer by the promoted version")
 
 
-def test_weights_that_are_not_served_show_in_the_engine_term(worse: float, version: str, endpoint: Endpoint) -> None:
+def test_weights_that_are_not_served_show_in_the_engine_term(worse, version, endpoint):
     send(endpoint, 6, version)  # too few for an alarm
     endpoint.prometheus.until(f"{ENGINE_TERM} > 0.05 + {worse}")
 
 
-def test_a_worse_checkpoint_raises_the_alarm(alarmed: Json, endpoint: Endpoint, client: openai.OpenAI) -> None:
+def test_a_worse_checkpoint_raises_the_alarm(alarmed, endpoint, client):
     assert "another checkpoint" in alarmed["reason"]
     assert ask(client)[1] == "identity", "its correction was fitted for other weights"
     endpoint.prometheus.until(ALARM)
@@ -333,7 +326,7 @@ def test_a_worse_checkpoint_raises_the_alarm(alarmed: Json, endpoint: Endpoint, 
     endpoint.prometheus.until('ALERTS{alertname="HemostatDriftAlarm",deployment="bot"}')
 
 
-def test_the_alarm_falls_silent_after_rollback_to_what_was_good(silenced: Json, endpoint: Endpoint) -> None:
+def test_the_alarm_falls_silent_after_rollback_to_what_was_good(silenced, endpoint):
     assert silenced["shadow"]["alarms"] == 1
     endpoint.prometheus.until_silent(alert_expression("HemostatDriftAlarm"))
     endpoint.prometheus.until_silent(ALARM)
@@ -341,7 +334,7 @@ def test_the_alarm_falls_silent_after_rollback_to_what_was_good(silenced: Json, 
 
 
 @pytest.mark.usefixtures("silenced")
-def test_every_query_of_the_board_returns_data(endpoint: Endpoint) -> None:
+def test_every_query_of_the_board_returns_data(endpoint):
     for asked in queries(json.loads(board.FILE.read_text(encoding="utf-8")), VARIABLES):
         assert "$" not in asked.expr, asked.place
         if "hemostat_drift_quiet_limit_nats" in asked.expr or "hemostat_drift_quiet_e_value_needed" in asked.expr:

@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -13,26 +12,25 @@ import pytest
 
 from app.models.registry import Snapshot, load_registry
 from app.settings import Settings
-from app.up import Service
 from tests.support.worker import wait_for
 
 HEMOSTAT = (sys.executable, "-m", "app.cli.main")
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def hemostat(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def hemostat(*arguments, environment):
     return subprocess.run(
         [*HEMOSTAT, *arguments], capture_output=True, text=True, check=False, env=environment, cwd=ROOT, timeout=800
     )
 
 
-def compare(service: Service, text: Path, *more: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def compare(service, text, *more, environment):
     """Of the model `tiny` on this text."""
     words = ("compare", "-r", "tiny", "--text", str(text), "--window", "64", "--url", service.url)
     return hemostat(*words, *more, environment=environment)
 
 
-def _processes_of(home: Path) -> list[str]:
+def _processes_of(home):
     """Command lines of living processes that belong to this home."""
     found = []
     for process in psutil.process_iter():
@@ -45,7 +43,7 @@ def _processes_of(home: Path) -> list[str]:
 
 
 @pytest.fixture
-def text(tmp_path: Path) -> Path:
+def text(tmp_path):
     """A file of documents."""
     file = tmp_path / "text.jsonl"
     lines = [{"id": f"c{n}", "domain": "prose", "text": f"the quick fox {n} jumps over dog {n * n}"} for n in range(12)]
@@ -54,9 +52,7 @@ def text(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("bits", "level", "status", "outcome"), [(8, "collapse", 0, "pass"), (2, "mild", 1, "fail")])
-def test_the_exit_status_follows_the_rule(
-    service: Service, environment: dict[str, str], text: Path, bits: int, level: str, status: int, outcome: str
-) -> None:
+def test_the_exit_status_follows_the_rule(service, environment, text, bits, level, status, outcome):
     recipe = ("--recipe", f"quantize.rtn:bits={bits},group_size=64")
     done = compare(service, text, *recipe, "--fail-on", level, environment=environment)
     assert done.returncode == status, done.stderr
@@ -64,9 +60,7 @@ def test_the_exit_status_follows_the_rule(
     assert re.search(r"Report: \S+\.html", done.stdout)
 
 
-def test_a_folder_is_compared_on_the_service_of_the_same_home(
-    service: Service, settings: Settings, environment: dict[str, str], text: Path, tiny: Callable[..., Path]
-) -> None:
+def test_a_folder_is_compared_on_the_service_of_the_same_home(service, settings, environment, text, tiny):
     """No service is named: the command finds it by the home's port."""
     folder = tiny("llama", seed=8)
     here = environment | {"HEMOSTAT_PORT": service.url.rpartition(":")[2]}
@@ -81,9 +75,7 @@ def test_a_folder_is_compared_on_the_service_of_the_same_home(
     assert load_registry(settings.models_file).resolve(folder.name).path == folder
 
 
-def test_a_hub_id_of_the_local_cache_is_compared_with_a_folder(
-    environment: dict[str, str], text: Path, tiny: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_a_hub_id_of_the_local_cache_is_compared_with_a_folder(environment, text, tiny, tmp_path):
     """On a service of the command's own, in a home that is new."""
     repository, commit = tmp_path / "hub" / "models--org--base", "0" * 39 + "1"
     (repository / "refs").mkdir(parents=True)
@@ -101,9 +93,7 @@ def test_a_hub_id_of_the_local_cache_is_compared_with_a_folder(
     assert load_registry(tmp_path / "home" / "models.toml").resolve("base").target == Snapshot("org/base", commit)
 
 
-def test_a_job_that_fails_is_four_and_what_is_refused_is_two_with_the_reason(
-    service: Service, environment: dict[str, str], text: Path
-) -> None:
+def test_a_job_that_fails_is_four_and_what_is_refused_is_two_with_the_reason(service, environment, text):
     failed = compare(service, text, "-c", "tiny-nan", environment=environment)
     assert failed.returncode == 4
     assert "checkpoint_not_finite" in failed.stderr
@@ -113,7 +103,7 @@ def test_a_job_that_fails_is_four_and_what_is_refused_is_two_with_the_reason(
     assert "unknown_model" in refused.stderr
 
 
-def test_json_output_is_the_report_and_nothing_else(service: Service, environment: dict[str, str], text: Path) -> None:
+def test_json_output_is_the_report_and_nothing_else(service, environment, text):
     one_window = text.with_name("one.jsonl")
     one_window.write_text(text.read_text().partition("\n")[0])
     rule = ("--recipe", "quantize.rtn:bits=4,group_size=64", "--fail-on", "mild")
@@ -132,9 +122,7 @@ def test_json_output_is_the_report_and_nothing_else(service: Service, environmen
     assert page.read_text().startswith("<!DOCTYPE html>")
 
 
-def test_a_page_that_could_not_be_written_is_refused_before_anything_is_measured(
-    service: Service, environment: dict[str, str], text: Path
-) -> None:
+def test_a_page_that_could_not_be_written_is_refused_before_anything_is_measured(service, environment, text):
     before = hemostat("jobs", "list", "--json", "--url", service.url, environment=environment).stdout
     for output in (text.parent, text / "below-a-file.html"):
         more = ("-c", "tiny-copy", "--fail-on", "mild", "--output", str(output))
@@ -144,7 +132,7 @@ def test_a_page_that_could_not_be_written_is_refused_before_anything_is_measured
     assert hemostat("jobs", "list", "--json", "--url", service.url, environment=environment).stdout == before
 
 
-def test_a_typo_is_told_without_starting_a_service(environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_typo_is_told_without_starting_a_service(environment, tmp_path):
     (tmp_path / "models.toml").write_text('[models.tiny]\npath = "nowhere"\n')
     own = environment | {"HEMOSTAT_HOME": str(tmp_path), "HEMOSTAT_PORT": "1"}
     done = hemostat("compare", "-r", "tinny", "--self-check", environment=own)
@@ -153,13 +141,13 @@ def test_a_typo_is_told_without_starting_a_service(environment: dict[str, str], 
     assert not (tmp_path / "logs").exists()
 
 
-def test_a_setting_that_cannot_be_used_is_named(environment: dict[str, str]) -> None:
+def test_a_setting_that_cannot_be_used_is_named(environment):
     done = hemostat("doctor", environment=environment | {"HEMOSTAT_PORT": "abc"})
     assert done.returncode == 2
     assert "HEMOSTAT_PORT='abc'" in done.stderr
 
 
-def test_doctor_tells_the_engine_and_ends_with_zero_here(environment: dict[str, str]) -> None:
+def test_doctor_tells_the_engine_and_ends_with_zero_here(environment):
     done = hemostat("doctor", "--json", environment=environment)
     assert done.returncode == 0, done.stdout
     findings = {finding["name"]: finding for finding in json.loads(done.stdout)["findings"]}
@@ -167,9 +155,7 @@ def test_doctor_tells_the_engine_and_ends_with_zero_here(environment: dict[str, 
     assert findings["Redis"]["ok"]
 
 
-def test_the_demo_goes_from_nothing_to_a_verdict_and_leaves_no_process(
-    tmp_path: Path, environment: dict[str, str]
-) -> None:
+def test_the_demo_goes_from_nothing_to_a_verdict_and_leaves_no_process(tmp_path, environment):
     home = tmp_path / "demo"
     done = hemostat("demo", environment=environment | {"HEMOSTAT_HOME": str(home)})
     assert done.returncode == 0, done.stderr

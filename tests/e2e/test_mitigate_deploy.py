@@ -6,9 +6,6 @@ import re
 import shlex
 import signal
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -25,7 +22,7 @@ MITIGATE = (
 
 
 @pytest.fixture
-def service(tmp_path: Path, tiny: Callable[..., Path]) -> Iterator[str]:
+def service(tmp_path, tiny):
     """The address of `hemostat up` over a home with a tiny model."""
     home = tmp_path / "home"
     home.mkdir()
@@ -40,14 +37,14 @@ def service(tmp_path: Path, tiny: Callable[..., Path]) -> Iterator[str]:
         up.end(signal.SIGTERM)
 
 
-def served(service: str, name: str) -> dict[str, Any]:
+def served(service, name):
     """The deployment, asked twice a second at most."""
     time.sleep(0.5)
     with Client(service) as client:
         return client.call("GET", f"/v1/deployments/{name}")
 
 
-def test_the_recommended_recipe_is_compared_served_and_fetched_as_it_is_told(service: str, tmp_path: Path) -> None:
+def test_the_recommended_recipe_is_compared_served_and_fetched_as_it_is_told(service, tmp_path):
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HEMOSTAT_")}
     environment = kept | {"HEMOSTAT_HOME": str(tmp_path / "home"), "HEMOSTAT_URL": service}
     done = hemostat(*shlex.split(MITIGATE), environment=environment)

@@ -5,8 +5,6 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -20,20 +18,20 @@ PATIENCE_S = 900
 ROWS = re.findall(r"^\| \[.*\]\(.*\) \| (`hemostat .*`) \|$", README, re.MULTILINE)
 
 
-def blocks(language: str, word: str) -> list[str]:
+def blocks(language, word):
     """The fenced blocks of a language that hold a word."""
     found = re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
     return [text for text in found if word in text]
 
 
-def block(language: str, word: str) -> str:
+def block(language, word):
     """The one of them."""
     (text,) = blocks(language, word)
     return text
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., Path]) -> Path:
+def folder(tmp_path_factory, tiny):
     """Where the commands run: an environment, a checkpoint, a hub cache and a home with the demo model's name."""
     made = tmp_path_factory.mktemp("readme")
     (made / ".venv").symlink_to(ROOT / ".venv")
@@ -49,17 +47,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., Path]) 
 
 
 @pytest.fixture(scope="module")
-def environment(folder: Path) -> dict[str, str]:
+def environment(folder):
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HEMOSTAT_")}
     path = f"{ROOT / '.venv/bin'}:{kept['PATH']}"
     return kept | {"HEMOSTAT_HOME": str(folder / "home"), "HF_HUB_CACHE": str(folder / "hub"), "PATH": path}
 
 
 @pytest.fixture(scope="module")
-def run(folder: Path, environment: dict[str, str]) -> Callable[[str], subprocess.CompletedProcess[str]]:
+def run(folder, environment):
     """Runs lines of a shell in the folder."""
 
-    def shell(lines: str) -> subprocess.CompletedProcess[str]:
+    def shell(lines):
         return subprocess.run(
             ["bash", "-ec", lines],
             cwd=folder,
@@ -74,7 +72,7 @@ def run(folder: Path, environment: dict[str, str]) -> Callable[[str], subprocess
 
 
 @pytest.fixture(scope="module")
-def service(folder: Path, environment: dict[str, str]) -> Iterator[str]:
+def service(folder, environment):
     """`make up`, at the address that the README names."""
     assert "`make up`" in README
     assert URL in README
@@ -89,47 +87,41 @@ def service(folder: Path, environment: dict[str, str]) -> Iterator[str]:
         log.close()
 
 
-def answers(url: str) -> bool:
+def answers(url):
     try:
         return httpx.get(url, timeout=10).status_code == 200
     except httpx.TransportError:
         return False
 
 
-def compared(service: str) -> list[str]:
+def compared(service):
     """Ids of the compare jobs of the service."""
     answer = httpx.get(f"{service}/v1/diagnosis/jobs", params={"kind": "compare"}, timeout=60)
     return [job["id"] for job in answer.json()["data"]]
 
 
 @pytest.mark.parametrize("lines", blocks("", "hemostat compare"), ids=("two checkpoints", "one and a recipe"))
-def test_models_of_ones_own(lines: str, run: Callable[[str], subprocess.CompletedProcess[str]]) -> None:
+def test_models_of_ones_own(lines, run):
     done = run(lines)
     assert done.returncode in {0, 1, 3}, done.stderr  # what the rule says of it; 2 and 4 are errors
     assert "scored tokens" in done.stdout
 
 
-def test_a_job_is_posted_and_its_report_fetched(
-    service: str, run: Callable[[str], subprocess.CompletedProcess[str]], folder: Path
-) -> None:
+def test_a_job_is_posted_and_its_report_fetched(service, run, folder):
     done = run(block("sh", "curl"))
     assert done.returncode == 0, done.stderr
     assert "succeeded" in done.stdout
     assert "<html" in (folder / "report.html").read_text()
 
 
-def test_the_endpoint_answers_the_openai_client(
-    service: str, run: Callable[[str], subprocess.CompletedProcess[str]], folder: Path
-) -> None:
+def test_the_endpoint_answers_the_openai_client(service, run, folder):
     (folder / "ask.py").write_text(block("python", "OpenAI"))
     wait_for(lambda: run("python ask.py").returncode == 0, what="an answer", timeout_s=PATIENCE_S)
     assert run("python ask.py").stdout.split()
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_each_further_question_has_its_answer(
-    row: str, service: str, run: Callable[[str], subprocess.CompletedProcess[str]]
-) -> None:
+def test_each_further_question_has_its_answer(row, service, run):
     if "hemostat flips" in row:
         pytest.skip("flips are learned from a model that is better than chance; random weights are not")
     for job in compared(service):

@@ -2,8 +2,6 @@
 
 import os
 import signal
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,30 +12,30 @@ from app.settings import Settings
 class RedisServer:
     """An embedded Valkey below its own home. `settings` point at it; what it held is there again after `start`."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home):
         self.settings = Settings(home=home)
         self._valkey = EmbeddedValkey(self.settings)
 
     @property
-    def socket(self) -> Path:
+    def socket(self):
         return self._valkey.socket
 
     @property
-    def url(self) -> str:
+    def url(self):
         return self._valkey.url
 
     @property
-    def pid(self) -> int | None:
+    def pid(self):
         return self._valkey.pid
 
-    def start(self) -> None:
+    def start(self):
         self._valkey.start()
 
-    def stop(self) -> None:
+    def stop(self):
         """SIGTERM: the server saves and goes."""
         self._valkey.stop()
 
-    def kill(self) -> None:
+    def kill(self):
         """kill -9: the server saves nothing more."""
         assert self._valkey.pid is not None
         os.kill(self._valkey.pid, signal.SIGKILL)
@@ -45,7 +43,7 @@ class RedisServer:
 
 
 @pytest.fixture
-def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+def redis_server(tmp_path):
     """A running, empty server."""
     server = RedisServer(tmp_path / "home")
     server.start()

@@ -8,14 +8,13 @@ import threading
 import pytest
 
 from app.bodies import SMALL
-from tests.integration.app.conftest import Server
 from tests.support.bodies import HOSTILE, honest
 from tests.support.keys import bearer, key_line, write_keys
 
 LIMITS = {"/v1/diagnosis/jobs": 32 * 1024 * 1024, "/v1/deployments": 32 * 1024 * 1024, "/v1/chat/completions": 1 << 22}
 
 
-def status(server: Server, path: str, body: bytes) -> int:
+def status(server, path, body):
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
     connection.request("POST" if body else "GET", path, body, {"content-type": "application/json"})
     answer = connection.getresponse()
@@ -24,7 +23,7 @@ def status(server: Server, path: str, body: bytes) -> int:
     return answer.status
 
 
-def test_hostile_bodies_of_the_full_size_are_refused(server: Server) -> None:
+def test_hostile_bodies_of_the_full_size_are_refused(server):
     server.start()
     for path, size in LIMITS.items():
         found = {name: status(server, path, make(size)) for name, make in HOSTILE.items()}
@@ -32,13 +31,13 @@ def test_hostile_bodies_of_the_full_size_are_refused(server: Server) -> None:
         assert status(server, "/livez", b"") == 200
 
 
-def test_a_job_of_31_mib_of_text_is_taken(server: Server) -> None:
+def test_a_job_of_31_mib_of_text_is_taken(server):
     server.start()
     assert status(server, "/v1/diagnosis/jobs", honest(31 * 1024 * 1024)) == 202
 
 
 @pytest.mark.parametrize("path", list(LIMITS)[::2])
-def test_owners_who_dawdle_together_give_their_places_back(server: Server, path: str) -> None:
+def test_owners_who_dawdle_together_give_their_places_back(server, path):
     """As many as there are places; each goes on sending, a little at a time."""
     names = [f"dawdler-{number}" for number in range(32)]
     keys = write_keys(
@@ -66,7 +65,7 @@ def test_owners_who_dawdle_together_give_their_places_back(server: Server, path:
             one.close()
 
 
-def _dawdler(server: Server, path: str, owner: str) -> socket.socket:
+def _dawdler(server, path, owner):
     made = socket.create_connection(("127.0.0.1", server.port), 60)
     head = {"host": "x", "content-type": "application/json", "content-length": str(1 << 20)} | bearer(owner)
     lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in head.items()), "", ""]
@@ -74,7 +73,7 @@ def _dawdler(server: Server, path: str, owner: str) -> socket.socket:
     return made
 
 
-def _drip(dawdlers: list[socket.socket], over: threading.Event) -> None:
+def _drip(dawdlers, over):
     while not over.wait(0.5):
         for one in dawdlers:
             with contextlib.suppress(OSError):

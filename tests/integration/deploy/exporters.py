@@ -10,30 +10,28 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, start_http_server
 from redis.exceptions import RedisError
 
-from app.contracts.deployment import CalibrationMode, Deployment, DeploymentRequest, DeploymentState, Replica
+from app.contracts.deployment import CalibrationMode, DeploymentRequest, DeploymentState, Replica
 from app.contracts.request import CandidateModel, ReferenceModel
 from app.deployments.store import DeploymentStore
-from app.settings import Settings
 from app.telemetry.gateway import GatewayMetrics
 from tests.support.patient import connect_patiently
 from workers.engine.serving.counters import Counters
 from workers.telemetry_shadow import ShadowTelemetry
 
 T = TypeVar("T")
-ALIAS: Final = "smollm2-135m"
-RENEW_S: Final = 1.0
+ALIAS = "smollm2-135m"
+RENEW_S = 1.0
 
 
 class Exporters:
     """A deployment in the store with a serving and a shadow process that say they are ready, renewed by a thread."""
 
-    def __init__(self, settings: Settings, name: str) -> None:
+    def __init__(self, settings, name):
         self.settings = settings
         self.name = name
         self.shadow = ShadowTelemetry(name)
@@ -55,19 +53,19 @@ class Exporters:
         )
         frozen = CalibrationMode.FROZEN  # nothing is fitted for it in the background
         request = DeploymentRequest(name=name, model=model, reference=ReferenceModel(model=ALIAS), calibration=frozen)
-        self.deployment: Deployment = self.ask(lambda store: store.create(request))
+        self.deployment = self.ask(lambda store: store.create(request))
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._live)
         self._thread.start()
 
     @property
-    def id(self) -> str:
+    def id(self):
         return self.deployment.id
 
-    def ask(self, question: Callable[[DeploymentStore], Awaitable[T]]) -> T:
+    def ask(self, question):
         """One question to the store, on a connection of its own."""
 
-        async def run() -> T:
+        async def run():
             client = connect_patiently(self.settings)
             try:
                 return await question(DeploymentStore(client, self.settings))
@@ -76,7 +74,7 @@ class Exporters:
 
         return asyncio.run(run())
 
-    def bleed(self, *, raw: float, calibrated: float, threshold: float) -> None:
+    def bleed(self, *, raw, calibrated, threshold):
         """Served traffic with these mean divergences, in nats a token."""
         now = time.time()
         for stage, mean in {"raw": raw, "calibrated": calibrated, "engine": 1e-4}.items():
@@ -102,7 +100,7 @@ class Exporters:
         self.shadow.set("drift_alarm_active", float(calibrated > threshold), limit="drift")
         self.shadow.set("drift_alarm_active", 0.0, limit="quiet")
 
-    def serve(self) -> None:
+    def serve(self):
         """A little traffic: counted as the gateway, the engine and the shadow process count it."""
         self.gateway.requests.labels(self.name, "/v1/chat/completions", "200").inc()
         self.gateway.first_token.labels(self.name).observe(0.2)
@@ -114,8 +112,8 @@ class Exporters:
         self.shadow.add("shadow_scored_requests")
         self.shadow.add("shadow_scored_tokens", 40)
 
-    def _live(self) -> None:
-        async def renew(store: DeploymentStore) -> None:
+    def _live(self):
+        async def renew(store):
             for replica in self._replicas:
                 await store.renew(self.id, replica)
             await store.settle(self.id)
@@ -126,7 +124,7 @@ class Exporters:
             self.serve()
             self._ended.wait(RENEW_S)
 
-    def stop(self) -> None:
+    def stop(self):
         self._ended.set()
         self._thread.join()
         self.ask(lambda store: store.delete(self.id))
@@ -137,7 +135,7 @@ class Exporters:
 
 
 @contextlib.contextmanager
-def exporters(settings: Settings, name: str) -> Iterator[Exporters]:
+def exporters(settings, name):
     made = Exporters(settings, name)
     try:
         yield made

@@ -3,8 +3,6 @@
 import json
 import re
 import time
-from collections.abc import Callable
-from typing import Any
 
 import httpx
 import pytest
@@ -13,12 +11,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoPermissionError, RedisError
 from redis.retry import Retry
 
-from tests.integration.deploy.stack import ROOT, Stack
-
-Json = dict[str, Any]
+from tests.integration.deploy.stack import ROOT
 
 
-def until(condition: Callable[[], Any], what: str, timeout_s: float = 120) -> Any:
+def until(condition, what, timeout_s=120):
     deadline = time.monotonic() + timeout_s
     while not (found := condition()):
         assert time.monotonic() < deadline, what
@@ -27,8 +23,8 @@ def until(condition: Callable[[], Any], what: str, timeout_s: float = 120) -> An
 
 
 @pytest.fixture
-def prometheus(stack: Stack) -> Callable[..., Json]:
-    def get(path: str, **parameters: str) -> Json:
+def prometheus(stack):
+    def get(path, **parameters):
         answer = httpx.get(f"{stack.url('9090')}/api/v1/{path}", params=parameters, timeout=60)
         assert answer.status_code == 200, answer.text
         return dict(answer.json()["data"])
@@ -37,28 +33,28 @@ def prometheus(stack: Stack) -> Callable[..., Json]:
 
 
 @pytest.mark.parametrize("name", ["redis", "api", "worker", "prometheus", "proxy"])
-def test_the_services_own_health_check_passes(stack: Stack, name: str) -> None:
+def test_the_services_own_health_check_passes(stack, name):
     until(lambda: stack.healthy(name), f"{name} is not healthy")  # as compose: it is asked again
 
 
-def test_the_api_listens_beyond_loopback_and_lets_nobody_in_without_a_key(stack: Stack) -> None:
+def test_the_api_listens_beyond_loopback_and_lets_nobody_in_without_a_key(stack):
     assert stack.services["api"]["environment"]["HEMOSTAT_HOST"] == "0.0.0.0"
     url = f"{stack.url('8321')}/v1/diagnosis/jobs"
     assert httpx.get(url, timeout=60).status_code == 401
     assert httpx.get(url, headers={"authorization": f"Bearer {stack.secret('api_key')}"}, timeout=60).status_code == 200
 
 
-def test_the_worker_is_known_to_the_api(stack: Stack) -> None:
+def test_the_worker_is_known_to_the_api(stack):
     key = {"authorization": f"Bearer {stack.secret('api_key')}"}
 
-    def known() -> bool:
+    def known():
         ready = httpx.get(f"{stack.url('8321')}/readyz", headers=key, timeout=60).json()
         return ready.get("status") == "ready" and len(ready["workers"]) == 1
 
     until(known, "the API does not know the one worker")
 
 
-def test_the_command_of_the_page_reaches_the_service_from_the_apis_container(stack: Stack) -> None:
+def test_the_command_of_the_page_reaches_the_service_from_the_apis_container(stack):
     page = (ROOT / "docs" / "compose.md").read_text()
     [line] = re.findall(
         r"^docker compose exec --env HEMOSTAT_API_KEY=\S+ \S+ api (hemostat compare .+)$", page, re.MULTILINE
@@ -68,7 +64,7 @@ def test_the_command_of_the_page_reaches_the_service_from_the_apis_container(sta
     assert re.search(r"documents +│ +\d+", done.stdout)
 
 
-def test_a_job_reads_texts_of_the_mounted_folder(stack: Stack) -> None:
+def test_a_job_reads_texts_of_the_mounted_folder(stack):
     documents = [{"id": f"d{number}", "text": "The fox is quick. " * 40} for number in range(4)]
     (stack.volume("texts") / "own.jsonl").write_text("".join(json.dumps(one) + "\n" for one in documents))
     job = {
@@ -86,8 +82,8 @@ def test_a_job_reads_texts_of_the_mounted_folder(stack: Stack) -> None:
     assert answer.json()["code"] == "text_not_found"
 
 
-def test_prometheus_scrapes_them_with_its_key(stack: Stack, prometheus: Callable[..., Json]) -> None:
-    def up() -> dict[str, str]:
+def test_prometheus_scrapes_them_with_its_key(stack, prometheus):
+    def up():
         found = prometheus("query", query="up")["result"]
         return {one["metric"]["job"]: one["value"][1] for one in found}
 
@@ -96,21 +92,21 @@ def test_prometheus_scrapes_them_with_its_key(stack: Stack, prometheus: Callable
     until(lambda: prometheus("query", query="hemostat_redis_up == 1")["result"], "Redis is not seen")
 
 
-def test_prometheus_discovers_through_the_api(prometheus: Callable[..., Json]) -> None:
+def test_prometheus_discovers_through_the_api(prometheus):
     # It asks every second. On a busy machine one answer may come late; with a wrong key none would ever come.
     failures = "increase(prometheus_sd_http_failures_total[10s]) == 0"
     until(lambda: len(prometheus("query", query=failures)["result"]) == 1, "discovery fails")
 
 
-def test_every_rule_is_loaded_and_evaluated(prometheus: Callable[..., Json]) -> None:
-    def healths() -> set[str]:
+def test_every_rule_is_loaded_and_evaluated(prometheus):
+    def healths():
         groups = prometheus("rules")["groups"]
         return {rule["health"] for group in groups for rule in group["rules"]}
 
     until(lambda: healths() == {"ok"}, "a rule is not evaluated")
 
 
-def test_redis_lets_in_the_service_and_nobody_else(stack: Stack) -> None:
+def test_redis_lets_in_the_service_and_nobody_else(stack):
     with Redis.from_url(stack.redis_url) as client:
         assert client.ping()
         assert client.bgrewriteaof()  # by which token ids leave the disk
@@ -127,11 +123,11 @@ def test_redis_lets_in_the_service_and_nobody_else(stack: Stack) -> None:
             client.get("x")
 
 
-def test_redis_keeps_an_append_only_file(stack: Stack) -> None:
+def test_redis_keeps_an_append_only_file(stack):
     assert list(stack.volume("redis").glob("appendonlydir/*.aof*"))
 
 
-def test_the_agent_comes_up_and_goes_when_told(stack: Stack) -> None:
+def test_the_agent_comes_up_and_goes_when_told(stack):
     """No deployment is left by then: what it starts is tested where there are engines."""
     key = {"authorization": f"Bearer {stack.secret('api_key')}"}
     url = f"{stack.url('8321')}/v1/deployments"

@@ -7,10 +7,7 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -25,7 +22,6 @@ from app.settings import Settings
 from deploy import documentation, documented_commands
 from tests.support.ports import free_port
 
-Json = dict[str, Any]
 HUB_ID = "meta-llama/Llama-3.1-8B-Instruct"
 TINY = {  # and their seeds
     "llama-8b": 0,
@@ -52,7 +48,7 @@ ROWS = 500  # of a task: what a page asks for
 WHERE = "/srv/models/"  # of the reader's checkpoints
 
 
-def lines() -> Iterator[str]:
+def lines():
     """What follows `hemostat` where a page asks for a job."""
     for page in documentation.pages():
         blocks = [line for _, block in page.blocks for line in documented_commands.in_block(block)]
@@ -62,7 +58,7 @@ def lines() -> Iterator[str]:
                 yield line
 
 
-def submissions() -> Iterator[str]:
+def submissions():
     """Bodies of requests for a job."""
     for page in documentation.pages():
         for body in documentation.bodies(page):
@@ -71,7 +67,7 @@ def submissions() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., Path], smollm2: Path) -> Path:
+def folder(tmp_path_factory, tiny, smollm2):
     """Where a reader works: a home, checkpoints, a hub cache, an adapter, a recipe, a text and tasks."""
     made = tmp_path_factory.mktemp("reader")
     for name, seed in TINY.items():
@@ -95,7 +91,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., Path], 
     return made
 
 
-def write_adapter(folder: Path) -> None:
+def write_adapter(folder):
     """A LoRA of rank 1 on one weight of the demo model, which is 576 wide."""
     folder.mkdir(parents=True)
     weight = "base_model.model.model.layers.0.self_attn.q_proj"
@@ -106,7 +102,7 @@ def write_adapter(folder: Path) -> None:
 
 
 @pytest.fixture
-def settings(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def settings(folder, monkeypatch):
     monkeypatch.chdir(folder)
     monkeypatch.setenv("HEMOSTAT_HOME", str(folder / "home"))
     monkeypatch.setenv("HEMOSTAT_ADAPTER_ROOT", str(folder / "adapters"))
@@ -116,27 +112,26 @@ def settings(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return Settings()
 
 
-def estimate(settings: Settings, body: bytes) -> Json:
+def estimate(settings, body):
     """What a service answers to a dry run while no worker lives."""
-    found: Json = looking.ask_about("estimate", parse_submission(body), settings, pace=None)
-    return found
+    return looking.ask_about("estimate", parse_submission(body), settings, pace=None)
 
 
 class Service:
     """A service without HTTP."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings):
         self.settings = settings
 
-    def submit(self, request: Json) -> Json:
+    def submit(self, request):
         assert request["dry_run"]
         return estimate(self.settings, json.dumps(request).encode())
 
 
 @pytest.mark.parametrize("line", dict.fromkeys(lines()))
-def test_a_command_is_taken(line: str, settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_is_taken(line, settings, folder, monkeypatch):
     @contextmanager
-    def connected(*_: object) -> Iterator[Service]:
+    def connected(*_):
         yield Service(settings)
 
     monkeypatch.setattr(measuring, "connect_or_start", connected)
@@ -148,5 +143,5 @@ def test_a_command_is_taken(line: str, settings: Settings, folder: Path, monkeyp
 
 
 @pytest.mark.parametrize("body", dict.fromkeys(submissions()))
-def test_a_body_is_taken(body: str, settings: Settings) -> None:
+def test_a_body_is_taken(body, settings):
     assert estimate(settings, body.encode())["seconds"] > 0

@@ -1,5 +1,4 @@
 import os
-from pathlib import Path
 
 import pytest
 
@@ -19,9 +18,7 @@ cuda = SimpleNamespace(is_available=lambda: {usable}, get_device_name=lambda: "N
 
 
 @pytest.mark.parametrize("host", ["plain", "a.b-c.example", "odd name_with/slashes", "ümlaut", "---", "x" * 300])
-def test_a_worker_is_named_after_its_machine_whatever_that_is_called(
-    host: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_worker_is_named_after_its_machine_whatever_that_is_called(host, monkeypatch, tmp_path):
     monkeypatch.setattr("socket.gethostname", lambda: host)
     settings = Settings(home=tmp_path)
     first, second = (describe(settings, 8322, "cpu", ("cpu",)) for _ in range(2))
@@ -31,7 +28,7 @@ def test_a_worker_is_named_after_its_machine_whatever_that_is_called(
 
 
 @pytest.fixture
-def driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def driver(monkeypatch, tmp_path):
     """The program of an old driver, the only one on the path."""
     program = tmp_path / "nvidia-smi"
     program.write_text("#!/bin/sh\necho 570.133.20\n")
@@ -41,7 +38,7 @@ def driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("answer", "card"), [("echo NVIDIA L4", "NVIDIA L4"), ("exit 9", "GPU")])
-def test_a_worker_names_its_gpu_as_the_driver_does(answer: str, card: str, driver: Path) -> None:
+def test_a_worker_names_its_gpu_as_the_driver_does(answer, card, driver):
     driver.write_text(f"#!/bin/sh\n{answer}\n")
     settings = Settings(home=driver.parent)
     assert describe(settings, 1, "cuda", ("1",)).card == card
@@ -55,9 +52,7 @@ def test_a_worker_names_its_gpu_as_the_driver_does(answer: str, card: str, drive
         ("raise OSError", "torch does not start"),
     ],
 )
-async def test_a_worker_of_the_cuda_build_without_a_usable_gpu_takes_no_job(
-    torch: str, told: str, driver: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_worker_of_the_cuda_build_without_a_usable_gpu_takes_no_job(torch, told, driver, monkeypatch):
     """There is no Redis here, and the worker does not come so far as to ask for it."""
     (driver.parent / "torch.py").write_text(torch)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(driver.parent), os.environ.get("PYTHONPATH", "")]))
@@ -67,12 +62,12 @@ async def test_a_worker_of_the_cuda_build_without_a_usable_gpu_takes_no_job(
     assert "580" in caught.value.hint
 
 
-async def test_a_worker_of_the_other_build_than_the_settings_ask_for_takes_no_job(tmp_path: Path) -> None:
+async def test_a_worker_of_the_other_build_than_the_settings_ask_for_takes_no_job(tmp_path):
     with refused(ErrorCode.ENGINE_FAILED, match="runs on cpu only"):
         await serve(Settings(home=tmp_path, engine_device="cuda"), DEFAULT_HANDLERS)
 
 
-def test_a_usable_gpu_is_found_without_torch_in_this_process(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_usable_gpu_is_found_without_torch_in_this_process(driver, monkeypatch):
     (driver.parent / "torch.py").write_text(TORCH.format(usable=True))
     monkeypatch.setenv("PYTHONPATH", str(driver.parent))
     monkeypatch.setattr(device, "distribution", lambda: ("vllm", "0.32.0"))

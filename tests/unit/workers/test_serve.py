@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import cast
 
-import pytest
-
-from app.contracts.deployment import Deployment, DeploymentState, Replica
+from app.contracts.deployment import DeploymentState
 from app.deployments.store import DeploymentStore
 from app.settings import Settings
 from tests.unit.workers.calibration.online.making import deployment
@@ -20,13 +17,13 @@ from workers.serve import Serving
 class Store:
     """Keeps what the lease said."""
 
-    def __init__(self) -> None:
-        self.said: list[DeploymentState] = []
+    def __init__(self):
+        self.said = []
 
-    async def get(self, name_or_id: str) -> Deployment:
+    async def get(self, name_or_id):
         return deployment()
 
-    async def renew(self, id_: str, replica: Replica) -> None:
+    async def renew(self, id_, replica):
         self.said.append(replica.state)
 
 
@@ -35,26 +32,24 @@ class Server:
 
     url = "http://127.0.0.1:1"
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store):
         self.store = store
 
-    async def until_ended(self) -> str:
+    async def until_ended(self):
         await asyncio.Event().wait()
         return ""
 
-    async def unhealthy(self) -> bool:
+    async def unhealthy(self):
         return False
 
-    async def requests(self) -> int:
+    async def requests(self):
         return int(self.store.said.count(DeploymentState.DRAINING) < 3)
 
-    async def get_json(self, url: str) -> dict[str, object]:
+    async def get_json(self, url):
         return {"loaded": ["identity"], "refused": {}} if url.endswith("/versions") else {"since": None}
 
 
-async def test_a_replica_that_drains_never_says_again_that_it_is_ready(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_replica_that_drains_never_says_again_that_it_is_ready(tmp_path, monkeypatch):
     monkeypatch.setattr(serve, "POLL_S", 0.01)
     monkeypatch.setattr(serve, "QUIET_POLL_S", 0.01)
     settings = Settings(home=tmp_path, drain_s=600.0, replica_renew_s=0.02)

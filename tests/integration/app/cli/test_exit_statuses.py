@@ -2,15 +2,12 @@
 
 import shlex
 import sys
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import typer.main
 
 from app.cli.main import app, main
 from app.cli.output import Exit
-from tests.integration.app.conftest import Server
 from tests.support.ports import free_port
 
 RECIPE = "--recipe quantize.rtn:bits=4"
@@ -62,7 +59,7 @@ ALONE = {
 OWN_SERVICE = {"up", "demo", "serve", "doctor", "version"}
 
 
-def _leaves(command: Any, name: str = "") -> Iterator[str]:
+def _leaves(command, name=""):
     if not hasattr(command, "commands"):
         yield name
         return
@@ -70,7 +67,7 @@ def _leaves(command: Any, name: str = "") -> Iterator[str]:
         yield from _leaves(inner, f"{name} {part}".strip())
 
 
-def ended(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+def ended(monkeypatch, *words):
     """The status that the command ends with."""
     monkeypatch.setattr(sys, "argv", ["hemostat", *words])
     monkeypatch.setattr("app.cli.main.raise_on_sigterm", lambda: None)
@@ -79,11 +76,11 @@ def ended(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     return int(ending.value.code or 0)
 
 
-def test_every_command_is_looked_at() -> None:
+def test_every_command_is_looked_at():
     assert set(_leaves(typer.main.get_command(app))) == {*ASKING, *LISTING, *ALONE, *OWN_SERVICE}
 
 
-def test_what_the_service_refuses_is_two(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_service_refuses_is_two(server, monkeypatch):
     server.start()
     monkeypatch.setenv("HEMOSTAT_HOME", str(server.settings.home))
     found = {
@@ -93,7 +90,7 @@ def test_what_the_service_refuses_is_two(server: Server, monkeypatch: pytest.Mon
     assert found == dict.fromkeys(ASKING, Exit.REFUSED)
 
 
-def test_a_service_that_does_not_answer_is_four(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_service_that_does_not_answer_is_four(monkeypatch):
     url = f"http://127.0.0.1:{free_port()}"
     asking = ASKING | LISTING
     found = {
@@ -103,13 +100,13 @@ def test_a_service_that_does_not_answer_is_four(monkeypatch: pytest.MonkeyPatch)
     assert found == dict.fromkeys(asking, Exit.FAILED)
 
 
-def test_wrong_usage_is_two(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_usage_is_two(monkeypatch):
     names = (*ASKING, *LISTING, *ALONE, *OWN_SERVICE)
     found = {name: ended(monkeypatch, *name.split(), "--no-such-option") for name in names}
     assert found == dict.fromkeys(names, Exit.REFUSED)
 
 
-def test_what_a_command_without_a_service_cannot_use_is_two(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_command_without_a_service_cannot_use_is_two(server, monkeypatch):
     monkeypatch.setenv("HEMOSTAT_HOME", str(server.settings.home))
     monkeypatch.setenv("HEMOSTAT_MODELS", str(server.settings.models_file))
     found = {name: ended(monkeypatch, *name.split(), *shlex.split(words)) for name, words in ALONE.items()}
@@ -119,10 +116,10 @@ def test_what_a_command_without_a_service_cannot_use_is_two(server: Server, monk
 @pytest.mark.parametrize(
     "words", ["compare -r a --fail-on mild --self-check", "tasks -r a --fail-on worse --self-check"]
 )
-def test_a_self_check_satisfies_no_rule(monkeypatch: pytest.MonkeyPatch, words: str) -> None:
+def test_a_self_check_satisfies_no_rule(monkeypatch, words):
     assert ended(monkeypatch, *words.split()) == Exit.REFUSED
 
 
-def test_a_fault_of_the_command_itself_is_four_and_not_a_rule_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_the_command_itself_is_four_and_not_a_rule_that_fails(monkeypatch):
     monkeypatch.setattr("app.cli.main.settings", lambda: 1 / 0)
     assert ended(monkeypatch, "doctor") == Exit.FAILED

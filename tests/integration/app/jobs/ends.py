@@ -2,11 +2,10 @@
 
 from app.contracts.errors import ErrorCode
 from app.contracts.job import job_error
-from tests.integration.app.conftest import Api
 from tests.integration.app.jobs.stored import claimed
 
 
-async def finish(api: Api, job_id: str, report: bytes = b'{"schema": "hemostat.report/1"}') -> None:
+async def finish(api, job_id, report=b'{"schema": "hemostat.report/1"}'):
     """It succeeds, with a report and one artifact."""
     claim = await claimed(api.state.store, job_id)
     folder = api.state.settings.job_dir(job_id) / f"attempt-{claim.attempt}"
@@ -18,7 +17,7 @@ async def finish(api: Api, job_id: str, report: bytes = b'{"schema": "hemostat.r
     )
 
 
-async def fail(api: Api, job_id: str) -> None:
+async def fail(api, job_id):
     """It fails for want of memory."""
     claim = await claimed(api.state.store, job_id)
     await api.state.store.fail(

@@ -10,7 +10,6 @@ from docket.dependencies import AdmissionBlocked
 
 from app.jobs import queue
 from app.jobs.ids import new_job_id
-from tests.integration.conftest import RedisServer
 
 USED = {
     Docket: "name url heartbeat_interval missed_heartbeats execution_ttl",
@@ -25,7 +24,7 @@ USED = {
 }
 
 
-def test_docket_takes_what_we_give() -> None:
+def test_docket_takes_what_we_give():
     faults = {
         what.__qualname__: lacking
         for what, wanted in USED.items()
@@ -34,11 +33,11 @@ def test_docket_takes_what_we_give() -> None:
     assert not faults, f"docket {metadata.version('pydocket')} does not take {faults}: see app/jobs/queue.py"
 
 
-async def test_docket_keeps_state_and_message_of_a_task_where_we_read_them(redis_server: RedisServer) -> None:
+async def test_docket_keeps_state_and_message_of_a_task_where_we_read_them(redis_server):
     job_id, given = new_job_id(), asyncio.Event()
-    seen: list[tuple[bool, bytes, int, int]] = []
+    seen = []
 
-    async def run_job(job_id: str) -> None:
+    async def run_job(job_id):
         message = queue.message_id()
         known = (await queue.known(docket, [job_id]))[job_id]
         await asyncio.sleep(0.3)
@@ -48,7 +47,7 @@ async def test_docket_keeps_state_and_message_of_a_task_where_we_read_them(redis
         given.set()
         raise queue.left_open()
 
-    async def idle_ms(message: bytes) -> int:
+    async def idle_ms(message):
         async with docket.redis() as redis:
             (one,) = await redis.xpending_range(docket.stream_key, docket.worker_group_name, message, message, 1)
         return int(one["time_since_delivered"])

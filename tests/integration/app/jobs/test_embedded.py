@@ -36,13 +36,13 @@ v.start()
 """
 
 
-def ping(settings: Settings) -> redis.Redis:
+def ping(settings):
     client = redis.Redis(unix_socket_path=str(embedded_socket(settings)), decode_responses=True)
     assert client.ping()
     return client
 
 
-def started(valkey: EmbeddedValkey) -> bool:
+def started(valkey):
     try:
         valkey.start()
     except ValkeySilentError:
@@ -50,7 +50,7 @@ def started(valkey: EmbeddedValkey) -> bool:
     return True
 
 
-def test_it_starts_answers_and_stops(tmp_path: Path) -> None:
+def test_it_starts_answers_and_stops(tmp_path):
     settings = Settings(home=tmp_path)
     with EmbeddedValkey(settings) as valkey:
         with ping(settings) as client:
@@ -68,7 +68,7 @@ def test_it_starts_answers_and_stops(tmp_path: Path) -> None:
     assert valkey.pid is None
 
 
-def test_a_second_one_uses_the_first_and_does_not_end_it(tmp_path: Path) -> None:
+def test_a_second_one_uses_the_first_and_does_not_end_it(tmp_path):
     settings = Settings(home=tmp_path)
     with EmbeddedValkey(settings) as first:
         with EmbeddedValkey(settings) as second:
@@ -77,7 +77,7 @@ def test_a_second_one_uses_the_first_and_does_not_end_it(tmp_path: Path) -> None
         ping(settings).close()
 
 
-def test_of_several_processes_at_once_one_starts_the_server(tmp_path: Path) -> None:
+def test_of_several_processes_at_once_one_starts_the_server(tmp_path):
     program = PROGRAM + "print(v.owned, flush=True); sys.stdin.read(); v.stop()"
     starters = [
         subprocess.Popen(
@@ -98,7 +98,7 @@ def test_of_several_processes_at_once_one_starts_the_server(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("how", ["kill", "stop"])
-def test_what_was_written_is_there_after_a_restart(tmp_path: Path, how: str) -> None:
+def test_what_was_written_is_there_after_a_restart(tmp_path, how):
     settings = Settings(home=tmp_path)
     valkey = EmbeddedValkey(settings)
     valkey.start()
@@ -116,7 +116,7 @@ def test_what_was_written_is_there_after_a_restart(tmp_path: Path, how: str) -> 
     valkey.stop()
 
 
-def test_it_goes_with_its_parent_however_that_goes(tmp_path: Path) -> None:
+def test_it_goes_with_its_parent_however_that_goes(tmp_path):
     program = PROGRAM + "print(v.pid, flush=True); time.sleep(60)"
     parent = subprocess.Popen(
         [sys.executable, "-c", program, str(tmp_path)],
@@ -134,7 +134,7 @@ def test_it_goes_with_its_parent_however_that_goes(tmp_path: Path) -> None:
         assert valkey.owned, "the lock went with the server"
 
 
-def test_a_home_with_a_long_path_works(tmp_path: Path) -> None:
+def test_a_home_with_a_long_path_works(tmp_path):
     settings = Settings(home=tmp_path / ("x" * 120))
     path = embedded_socket(settings)
     with EmbeddedValkey(settings):
@@ -144,7 +144,7 @@ def test_a_home_with_a_long_path_works(tmp_path: Path) -> None:
     assert (settings.home / "valkey" / "appendonlydir").is_dir()
 
 
-def test_a_short_folder_that_somebody_else_put_there_is_refused(tmp_path: Path) -> None:
+def test_a_short_folder_that_somebody_else_put_there_is_refused(tmp_path):
     settings = Settings(home=tmp_path / ("y" * 120))
     folder = embedded_socket(settings).parent
     folder.symlink_to(tmp_path)
@@ -155,7 +155,7 @@ def test_a_short_folder_that_somebody_else_put_there_is_refused(tmp_path: Path) 
         folder.unlink()
 
 
-def test_a_server_that_hangs_is_told_soon(tmp_path: Path) -> None:
+def test_a_server_that_hangs_is_told_soon(tmp_path):
     with EmbeddedValkey(Settings(home=tmp_path)) as valkey:
         assert valkey.pid is not None
         halt(valkey.pid)
@@ -175,9 +175,7 @@ def test_a_server_that_hangs_is_told_soon(tmp_path: Path) -> None:
         ping(Settings(home=tmp_path)).close()
 
 
-def test_a_server_that_cannot_start_says_why_also_on_a_full_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_that_cannot_start_says_why_also_on_a_full_disk(tmp_path, monkeypatch):
     folder = tmp_path / "valkey" / "appendonlydir"
     folder.mkdir(parents=True)
     (folder / "appendonly.aof.manifest").write_text("this is no manifest\n")

@@ -3,41 +3,35 @@
 import asyncio
 import errno
 import time
-from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from docket import Docket, Worker
-from redis.asyncio import Redis
+from docket import Worker
 
 from app.contracts.errors import ErrorCode
 from app.contracts.job import JobStatus, job_error
 from app.jobs import keys, queue
-from app.jobs.reconcile import Swept, run, sweep
-from app.jobs.store import JobStore
+from app.jobs.reconcile import run, sweep
 from app.jobs.workers import WorkerInfo, announce, leave, living
 from tests.integration.app.jobs.stored import claimed, created, got
-from tests.integration.conftest import RedisServer
 
 
 @pytest.fixture
-async def docket(redis_server: RedisServer) -> AsyncIterator[Docket]:
+async def docket(redis_server):
     async with queue.make_docket(redis_server.settings) as made:
         yield made
 
 
-async def swept(
-    store: JobStore, docket: Docket, remove_files: Callable[[str], None] = lambda _: None, **changes: float
-) -> Swept:
+async def swept(store, docket, remove_files=lambda _: None, **changes):
     return await sweep(store, docket, store.settings.model_copy(update=changes), remove_files)
 
 
-async def run_worker(store: JobStore) -> list[str]:
+async def run_worker(store):
     """A real docket worker with a task of the twin's name, until nothing is left to do."""
-    ran: list[str] = []
+    ran = []
 
-    async def run_job(job_id: str) -> None:
+    async def run_job(job_id):
         claim = await store.claim(job_id, "w1")
         if claim is not None:
             ran.append(job_id)
@@ -50,7 +44,7 @@ async def run_worker(store: JobStore) -> list[str]:
     return ran
 
 
-async def test_the_twin_reaches_the_workers_function(store: JobStore, docket: Docket) -> None:
+async def test_the_twin_reaches_the_workers_function(store, docket):
     ids = [await created(store) for _ in range(3)]
     for job_id in ids:
         assert await queue.submit(docket, job_id)
@@ -62,7 +56,7 @@ async def test_the_twin_reaches_the_workers_function(store: JobStore, docket: Do
         assert record.job.attempt == 1
 
 
-async def test_a_withdrawn_job_is_not_delivered(store: JobStore, docket: Docket) -> None:
+async def test_a_withdrawn_job_is_not_delivered(store, docket):
     kept, dropped = await created(store), await created(store)
     await queue.submit(docket, dropped)
     await queue.submit(docket, kept)
@@ -72,7 +66,7 @@ async def test_a_withdrawn_job_is_not_delivered(store: JobStore, docket: Docket)
     assert await run_worker(store) == [kept]
 
 
-async def test_a_record_that_docket_never_heard_of_is_submitted_by_the_sweep(store: JobStore, docket: Docket) -> None:
+async def test_a_record_that_docket_never_heard_of_is_submitted_by_the_sweep(store, docket):
     lost, told = await created(store), await created(store)
     await queue.submit(docket, told)
     done = await swept(store, docket)
@@ -81,9 +75,7 @@ async def test_a_record_that_docket_never_heard_of_is_submitted_by_the_sweep(sto
     assert sorted(await run_worker(store)) == sorted([lost, told])
 
 
-async def test_a_record_of_another_version_keeps_no_sweep_from_others(
-    store: JobStore, docket: Docket, client: Redis
-) -> None:
+async def test_a_record_of_another_version_keeps_no_sweep_from_others(store, docket, client):
     for _ in range(105):  # more than a page
         await client.hset(keys.job(await created(store)), "candidate", "[]")
     old = await created(store)
@@ -92,12 +84,12 @@ async def test_a_record_of_another_version_keeps_no_sweep_from_others(
     assert (await queue.known(docket, [old]))[old]
 
 
-async def test_a_released_job_is_delivered_again(store: JobStore, docket: Docket) -> None:
+async def test_a_released_job_is_delivered_again(store, docket):
     job_id = await created(store)
     await queue.submit(docket, job_id)
     async with queue.make_docket(store.settings) as other:
 
-        async def run_job(job_id: str) -> None:
+        async def run_job(job_id):
             claim = await claimed(store, job_id)
             await store.release(job_id, claim.attempt)
 
@@ -109,9 +101,7 @@ async def test_a_released_job_is_delivered_again(store: JobStore, docket: Docket
 
 
 @pytest.mark.parametrize("cancelling", [False, True])
-async def test_a_job_whose_task_ended_without_ending_it_is_put_right(
-    store: JobStore, docket: Docket, client: Redis, cancelling: bool
-) -> None:
+async def test_a_job_whose_task_ended_without_ending_it_is_put_right(store, docket, client, cancelling):
     job_id = await created(store)
     await store.claim(job_id, "w1")
     if cancelling:
@@ -123,7 +113,7 @@ async def test_a_job_whose_task_ended_without_ending_it_is_put_right(
     idle = await swept(store, docket, redelivery_s=1.0)
     assert (idle.resubmitted, idle.cancelled) == (0, 0), "its worker lives and names it"
     await announce(client, WorkerInfo(id="w1", job=None), expiry_s=600)
-    removed: list[str] = []
+    removed = []
     done = await swept(store, docket, removed.append, redelivery_s=1.0)
     assert (done.resubmitted, done.cancelled) == ((0, 1) if cancelling else (1, 0))
     assert removed == ([job_id] if cancelling else []), "a running one is resumed from them"
@@ -131,11 +121,11 @@ async def test_a_job_whose_task_ended_without_ending_it_is_put_right(
     assert record.job.status is (JobStatus.CANCELLED if cancelling else JobStatus.RUNNING)
 
 
-async def test_what_ended_long_ago_is_forgotten_with_its_files(store: JobStore, docket: Docket) -> None:
+async def test_what_ended_long_ago_is_forgotten_with_its_files(store, docket):
     old, active = await created(store), await created(store)
     await store.claim(old, "w1")
     await store.fail(old, 1, job_error(ErrorCode.ENGINE_FAILED, "x"))
-    removed: list[str] = []
+    removed = []
     assert (await swept(store, docket, removed.append)).forgotten == 0
     assert (await swept(store, docket, removed.append, job_retention_s=0)).forgotten == 1
     assert removed == [old]
@@ -143,20 +133,18 @@ async def test_what_ended_long_ago_is_forgotten_with_its_files(store: JobStore, 
     assert await store.get(active) is not None
 
 
-async def test_files_that_cannot_be_removed_keep_their_own_job_only(
-    store: JobStore, docket: Docket, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_files_that_cannot_be_removed_keep_their_own_job_only(store, docket, caplog):
     jobs = [await created(store) for _ in range(3)]
     for job_id in jobs:
         await store.cancel(job_id)
     settings = store.settings.model_copy(update={"job_retention_s": 0})
     stuck, waits = jobs[1], 0
 
-    def remove_files(job_id: str) -> None:
+    def remove_files(job_id):
         if job_id == stuck and waits < 3:
             raise PermissionError(errno.EACCES, "Permission denied", f"jobs/{job_id}/attempt-1")
 
-    async def wait(_: float) -> bool:
+    async def wait(_):
         nonlocal waits
         waits += 1
         assert [job_id for job_id in jobs if await store.get(job_id)] == ([stuck] if waits < 4 else [])
@@ -168,18 +156,18 @@ async def test_files_that_cannot_be_removed_keep_their_own_job_only(
     assert "Permission denied" in told
 
 
-async def test_sweeping_goes_on_whatever_one_sweep_meets(store: JobStore, docket: Docket, client: Redis) -> None:
+async def test_sweeping_goes_on_whatever_one_sweep_meets(store, docket, client):
     job_id = await created(store)
     await store.cancel(job_id)
     settings = store.settings.model_copy(update={"job_retention_s": 0})
-    faults: list[Exception] = [RuntimeError("unforeseen"), PermissionError("a folder of somebody else's")]
+    faults = [RuntimeError("unforeseen"), PermissionError("a folder of somebody else's")]
     waits = 0
 
-    def remove_files(_: str) -> None:
+    def remove_files(_):
         if faults:
             raise faults.pop()
 
-    async def wait(_: float) -> bool:
+    async def wait(_):
         nonlocal waits
         waits += 1
         return waits == 3
@@ -188,9 +176,7 @@ async def test_sweeping_goes_on_whatever_one_sweep_meets(store: JobStore, docket
     assert await store.get(job_id) is None
 
 
-async def test_a_submission_without_redis_is_reported(
-    store: JobStore, docket: Docket, redis_server: RedisServer
-) -> None:
+async def test_a_submission_without_redis_is_reported(store, docket, redis_server):
     job_id = await created(store)
     redis_server.kill()
     assert not await queue.submit(docket, job_id, timeout_s=0.5)
@@ -199,7 +185,7 @@ async def test_a_submission_without_redis_is_reported(
     assert await queue.submit(docket, job_id, timeout_s=60)
 
 
-async def test_workers_are_listed_while_their_heart_beats(client: Redis) -> None:
+async def test_workers_are_listed_while_their_heart_beats(client):
     began = time.time()
     await announce(client, WorkerInfo(id="w2", device="cpu", job="diag_x"), expiry_s=600)
     await announce(client, WorkerInfo(id="w1"), expiry_s=600)
@@ -215,7 +201,7 @@ async def test_workers_are_listed_while_their_heart_beats(client: Redis) -> None
     assert await living(client) == []
 
 
-async def test_no_worker_lives_on_because_the_clock_of_redis_went_back(client: Redis) -> None:
+async def test_no_worker_lives_on_because_the_clock_of_redis_went_back(client):
     for name in ("dead", "alive"):
         await announce(client, WorkerInfo(id=name))
         await client.expire(keys.worker(name), 30 * 86_400)
@@ -224,7 +210,7 @@ async def test_no_worker_lives_on_because_the_clock_of_redis_went_back(client: R
     assert [worker.id for worker in await living(client)] == ["alive"]
 
 
-def test_the_queue_needs_no_fastapi() -> None:
+def test_the_queue_needs_no_fastapi():
     import subprocess
     import sys
 

@@ -1,46 +1,41 @@
 """The order of turns against a real docket: what it says comes first is what a worker is given first."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
-from docket import Docket, Worker
-from redis.asyncio import Redis
+from docket import Worker
 
 from app.jobs import queue
 from app.jobs.ids import new_job_id
 from app.jobs.reconcile import hand_over, sweep
-from app.jobs.store import JobStore
 from app.jobs.turns import ahead
 from app.kinds.compare.request import CompareRequest
-from app.settings import Settings
-from tests.integration.app.conftest import Api, compare
+from tests.integration.app.conftest import compare
 from tests.integration.app.jobs.stored import claimed, jumped
-from tests.integration.conftest import RedisServer
 from workers.process.lease import Lease
 
 REQUEST = CompareRequest.model_validate(compare())
 
 
 @pytest.fixture
-async def docket(redis_server: RedisServer) -> AsyncIterator[Docket]:
+async def docket(redis_server):
     async with queue.make_docket(redis_server.settings) as made:
         yield made
 
 
-async def submit(store: JobStore, docket: Docket, owner: str = "") -> str:
+async def submit(store, docket, owner=""):
     job_id = new_job_id()
     if (await store.create(job_id, REQUEST, owner=owner)).its_turn:
         await queue.submit(docket, job_id)
     return job_id
 
 
-async def delivered(settings: Settings) -> list[str]:
+async def delivered(settings):
     """All that a worker is given, in order."""
-    given: list[str] = []
+    given = []
 
-    async def run_job(job_id: str) -> None:
+    async def run_job(job_id):
         given.append(job_id)
 
     async with queue.make_docket(settings) as docket:
@@ -50,11 +45,11 @@ async def delivered(settings: Settings) -> list[str]:
     return given
 
 
-async def given_in_turn(store: JobStore, docket: Docket) -> list[str]:
+async def given_in_turn(store, docket):
     """What a worker is given that claims each job and hands the next ones over."""
-    given: list[str] = []
+    given = []
 
-    async def run_job(job_id: str) -> None:
+    async def run_job(job_id):
         given.append(job_id)
         assert await store.claim(job_id, "w2")
         await hand_over(store, docket)
@@ -66,13 +61,13 @@ async def given_in_turn(store: JobStore, docket: Docket) -> list[str]:
     return given
 
 
-async def test_queued_jobs_come_in_the_order_in_which_they_were_submitted(store: JobStore, docket: Docket) -> None:
+async def test_queued_jobs_come_in_the_order_in_which_they_were_submitted(store, docket):
     ids = [await submit(store, docket) for _ in range(4)]
     assert [len(await ahead(store, job_id)) for job_id in ids] == [0, 1, 2, 3]
     assert await delivered(store.settings) == ids
 
 
-async def test_owners_have_their_turns_in_a_circle_and_are_told_so(store: JobStore, docket: Docket) -> None:
+async def test_owners_have_their_turns_in_a_circle_and_are_told_so(store, docket):
     a1, a2, a3, a4 = [await submit(store, docket, "ann") for _ in range(4)]
     b1, b2 = [await submit(store, docket, "bob") for _ in range(2)]
     (c1,) = [await submit(store, docket, "cid")]
@@ -81,7 +76,7 @@ async def test_owners_have_their_turns_in_a_circle_and_are_told_so(store: JobSto
     assert await given_in_turn(store, docket) == expected
 
 
-async def test_an_owner_with_fewer_running_jobs_goes_first(store: JobStore, docket: Docket) -> None:
+async def test_an_owner_with_fewer_running_jobs_goes_first(store, docket):
     """Three workers have jobs of ann's. While others wait that have none, docket gets no more of hers."""
     a = [await submit(store, docket, "ann") for _ in range(6)]
     for job_id in a[:3]:
@@ -97,8 +92,8 @@ async def test_an_owner_with_fewer_running_jobs_goes_first(store: JobStore, dock
 
 
 async def test_the_order_of_a_line_is_that_in_which_its_jobs_were_queued_whatever_the_clock_does(
-    store: JobStore, docket: Docket, client: Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    store, docket, client, monkeypatch
+):
     back = jumped(store, -3600, monkeypatch)
     first, second, third = new_job_id(), new_job_id(), new_job_id()
     for job_id, clock in ((first, store), (second, back), (third, store)):
@@ -109,7 +104,7 @@ async def test_the_order_of_a_line_is_that_in_which_its_jobs_were_queued_whateve
     assert list((await store.lines())["ann"]) == [second, third, first]
 
 
-async def test_a_job_that_nobody_could_hand_over_is_handed_over_by_the_sweep(store: JobStore, docket: Docket) -> None:
+async def test_a_job_that_nobody_could_hand_over_is_handed_over_by_the_sweep(store, docket):
     first, second, third = [await submit(store, docket, "ann") for _ in range(3)]
     await store.claim(first, "w1")  # and that worker is gone
     assert not any((await queue.known(docket, [second, third])).values())
@@ -117,7 +112,7 @@ async def test_a_job_that_nobody_could_hand_over_is_handed_over_by_the_sweep(sto
     assert await queue.known(docket, [second, third]) == {second: True, third: False}
 
 
-async def test_a_job_that_was_given_back_comes_behind_those_that_wait(store: JobStore, docket: Docket) -> None:
+async def test_a_job_that_was_given_back_comes_behind_those_that_wait(store, docket):
     """The oldest of all: by age it would be first."""
     fit, first, second = [await submit(store, docket) for _ in range(3)]
     claim = await claimed(store, fit)
@@ -129,7 +124,7 @@ async def test_a_job_that_was_given_back_comes_behind_those_that_wait(store: Job
     assert await delivered(store.settings) == [first, second, fit, third]
 
 
-async def test_it_is_told_over_http(api: Api) -> None:
+async def test_it_is_told_over_http(api):
     first, second = await api.submit(), await api.submit()
     answer = await api.http.get(f"/v1/diagnosis/jobs/{second}/queue")
     assert (answer.status_code, answer.json()["before"]) == (200, 1)

@@ -1,15 +1,13 @@
 """The compiled graphs: the promised accuracy on the demo model, one compilation for all lengths, the eager results."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from tests.integration.workers.distributions.conftest import DemoStates
-from tests.support.distributions import Case, case, disturbed, logits64, make_head, oracle
-from workers.distributions.divergence import Divergence, Precision
+from tests.support.distributions import case, disturbed, logits64, make_head, oracle
+from workers.distributions.divergence import Divergence
 from workers.distributions.head import Head
 from workers.distributions.token_values import FIELDS
 
@@ -26,18 +24,18 @@ FLOATS = (
 )
 # torch's own, while it imports what it compiles with.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
-ALLOWED: dict[Precision, float] = {"fast": 2e-3, "float32": 1e-4}
+ALLOWED = {"fast": 2e-3, "float32": 1e-4}
 
 
 @pytest.fixture(scope="session")
-def demo_head(smollm2: Path) -> Head:
+def demo_head(smollm2):
     return Head.load(smollm2)
 
 
 @pytest.fixture(scope="session")
-def demo_oracle(demo_states: DemoStates, demo_head: Head) -> dict[int, dict[str, np.ndarray]]:
+def demo_oracle(demo_states, demo_head):
     """Float64 from the same hidden states and head, by bits; in slices, since a row takes 400 kB."""
-    found: dict[int, dict[str, np.ndarray]] = {}
+    found = {}
     for bits, candidate_TD in demo_states.candidates.items():
         parts = []
         for start in range(0, len(candidate_TD), 64):
@@ -49,9 +47,7 @@ def demo_oracle(demo_states: DemoStates, demo_head: Head) -> dict[int, dict[str,
 
 
 @pytest.mark.parametrize("precision", ["fast", "float32"])
-def test_means_on_the_demo_model_agree_with_float64(
-    demo_states: DemoStates, demo_head: Head, demo_oracle: dict[int, dict[str, np.ndarray]], precision: Precision
-) -> None:
+def test_means_on_the_demo_model_agree_with_float64(demo_states, demo_head, demo_oracle, precision):
     divergence = Divergence(demo_head, demo_head, precision=precision, device="cpu")
     previous = 0.0
     for bits, candidate_TD in demo_states.candidates.items():
@@ -68,7 +64,7 @@ def test_means_on_the_demo_model_agree_with_float64(
         previous = float(right["kl"].mean())
 
 
-def test_two_rounded_heads_would_overstate_the_eight_bit_model(demo_states: DemoStates, demo_head: Head) -> None:
+def test_two_rounded_heads_would_overstate_the_eight_bit_model(demo_states, demo_head):
     """Why the difference form exists: the promise above could not be kept without it."""
     h, k, tokens = demo_states.reference_TD[:128], demo_states.candidates[8][:128], demo_states.next_T[:128]
     naive = oracle((h @ demo_head.weight_VD.T).double(), (k @ demo_head.weight_VD.T).double(), tokens)
@@ -76,18 +72,18 @@ def test_two_rounded_heads_would_overstate_the_eight_bit_model(demo_states: Demo
     assert naive["kl"].mean() > 1.05 * right["kl"].mean()
 
 
-def test_the_demo_model_has_exactly_no_divergence_from_itself(demo_states: DemoStates, demo_head: Head) -> None:
+def test_the_demo_model_has_exactly_no_divergence_from_itself(demo_states, demo_head):
     h = demo_states.reference_TD
     found = Divergence(demo_head, demo_head, device="cpu")(h, h.clone(), demo_states.next_T)
     for name in ("kl", "reverse_kl", "js", "tv"):
         assert not getattr(found, name).any(), name
 
 
-def test_compiled_graphs_give_what_the_eager_operations_give() -> None:
+def test_compiled_graphs_give_what_the_eager_operations_give():
     """With every feature of a head at once; rounding differs where the compiler contracts."""
     reference = make_head(700, 48, spread=6, bias=True, softcap=8.0, scale=0.7)
     candidate = replace(reference, weight_VD=disturbed(reference.weight_VD, 0.02), softcap=9.0, scale=0.8)
-    given: Case = case(reference, candidate, 200, by=0.05)
+    given = case(reference, candidate, 200, by=0.05)
     arguments = (given.reference_TD, given.candidate_TD, given.next_T)
     compiled = Divergence(reference, candidate, device="cpu")(*arguments)
     with torch.compiler.set_stance("force_eager"):
@@ -105,7 +101,7 @@ def test_compiled_graphs_give_what_the_eager_operations_give() -> None:
             assert np.mean(one == other) > 0.95, name
 
 
-def test_one_compilation_serves_every_number_of_positions(demo_states: DemoStates, demo_head: Head) -> None:
+def test_one_compilation_serves_every_number_of_positions(demo_states, demo_head):
     divergence = Divergence(demo_head, demo_head, device="cpu")
     divergence.warm_up()
     h, k, tokens = demo_states.reference_TD, demo_states.candidates[4], demo_states.next_T

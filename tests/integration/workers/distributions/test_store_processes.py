@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -28,11 +27,11 @@ with store.write("key", {LENGTHS!r}, {SIZE}, {{}}) as writer:
 """
 
 
-def window(index: int) -> torch.Tensor:
+def window(index):
     return torch.randn(700, SIZE, generator=torch.Generator().manual_seed(index)).bfloat16()
 
 
-def test_a_pass_whose_process_is_killed_is_continued_by_another(tmp_path: Path) -> None:
+def test_a_pass_whose_process_is_killed_is_continued_by_another(tmp_path):
     root = tmp_path / "references"
     process = subprocess.Popen([sys.executable, "-c", WRITER, str(root)], stdout=subprocess.PIPE, text=True)
     try:
@@ -52,7 +51,7 @@ def test_a_pass_whose_process_is_killed_is_continued_by_another(tmp_path: Path) 
         assert torch.equal(stored.window(index), window(index))
 
 
-def test_what_another_process_reads_is_not_evicted(tmp_path: Path) -> None:
+def test_what_another_process_reads_is_not_evicted(tmp_path):
     root = tmp_path / "references"
     store = ReferenceStore(root, 10**9)
     with store.write("key", [3], 8, {}) as writer:
@@ -78,7 +77,7 @@ sys.stdin.read()
 
 
 @pytest.mark.parametrize("signal", ["kill", "terminate"])
-def test_a_dead_reader_leaves_no_lock(tmp_path: Path, signal: str) -> None:
+def test_a_dead_reader_leaves_no_lock(tmp_path, signal):
     """Covered by the kernel; here so that nobody replaces the lock by a file that outlives its process."""
     root = tmp_path / "references"
     hold = (

@@ -9,23 +9,22 @@ import pytest
 
 from app.contracts.errors import ErrorCode
 from app.contracts.job import JobStatus
-from tests.integration.workers.process.conftest import House
 from tests.support.handlers import SECRET, go, read_trace
 from tests.support.tools import tool
-from tests.support.worker import WorkerProcess, gone, wait_for
+from tests.support.worker import gone, wait_for
 from workers.process.context import PROGRESS_INTERVAL_S
 
 
 @pytest.fixture(autouse=True)
-def _worker(standing_worker: WorkerProcess) -> WorkerProcess:
+def _worker(standing_worker):
     return standing_worker
 
 
-def left(house: House, job_id: str, *files: str) -> None:
+def left(house, job_id, *files):
     """Waits until the worker has tidied up after an ended job, and these are its files."""
     folder = house.settings.job_dir(job_id)
 
-    def tidy() -> bool:
+    def tidy():
         if not files:
             return not folder.exists()
         found = [name for name in folder.rglob("*") if name.is_file()]
@@ -34,7 +33,7 @@ def left(house: House, job_id: str, *files: str) -> None:
     wait_for(tidy, what="end of tidying up")
 
 
-def test_a_finished_job_has_its_report_and_artifacts_and_no_scratch(shared_house: House) -> None:
+def test_a_finished_job_has_its_report_and_artifacts_and_no_scratch(shared_house):
     owner = shared_house.owner
     job_id = owner.submit(do="count", steps="4")
     record = owner.wait(job_id)
@@ -66,9 +65,7 @@ def test_a_finished_job_has_its_report_and_artifacts_and_no_scratch(shared_house
         ("tell_secret", ErrorCode.INTERNAL, "ValueError in tests.support.handlers:"),
     ],
 )
-def test_a_failed_job_says_why_and_the_worker_goes_on(
-    shared_house: House, _worker: WorkerProcess, deed: str, code: ErrorCode, told: str
-) -> None:
+def test_a_failed_job_says_why_and_the_worker_goes_on(shared_house, _worker, deed, code, told):
     owner = shared_house.owner
     job_id = owner.submit(SECRET, do=deed)
     record = owner.wait(job_id)
@@ -85,7 +82,7 @@ def test_a_failed_job_says_why_and_the_worker_goes_on(
     assert "river" not in everything
 
 
-def test_a_warm_child_serves_job_after_job(shared_house: House) -> None:
+def test_a_warm_child_serves_job_after_job(shared_house):
     owner = shared_house.owner
     jobs = [owner.submit(do="count", steps="1") for _ in range(3)]
     for job_id in jobs:
@@ -101,9 +98,7 @@ def test_a_warm_child_serves_job_after_job(shared_house: House) -> None:
         ("find_no_room", ("16.06 GB",)),
     ],
 )
-def test_the_job_after_one_that_ran_out_of_memory_has_a_new_process(
-    shared_house: House, deed: str, told: tuple[str, ...]
-) -> None:
+def test_the_job_after_one_that_ran_out_of_memory_has_a_new_process(shared_house, deed, told):
     """Whatever the old one held of the device is free then."""
     owner = shared_house.owner
     before = owner.submit(do="count", steps="1")
@@ -117,7 +112,7 @@ def test_the_job_after_one_that_ran_out_of_memory_has_a_new_process(
     assert len({line["pid"] for line in steps}) == 2
 
 
-def test_cancelling_stops_a_listening_handler_at_once_and_keeps_its_process(shared_house: House) -> None:
+def test_cancelling_stops_a_listening_handler_at_once_and_keeps_its_process(shared_house):
     owner = shared_house.owner
     job_id = owner.submit(do="count", steps="12000", slice="0.05")
     owner.wait_until(job_id, lambda record: record.job.progress.done > 0)
@@ -130,7 +125,7 @@ def test_cancelling_stops_a_listening_handler_at_once_and_keeps_its_process(shar
     assert len({line["pid"] for line in read_trace(shared_house.settings) if line.get("job") in (job_id, after)}) == 1
 
 
-def test_cancelling_kills_a_deaf_handler_and_what_it_started(shared_house: House) -> None:
+def test_cancelling_kills_a_deaf_handler_and_what_it_started(shared_house):
     owner = shared_house.owner
     job_id = owner.submit(do="stubborn")
     owner.wait_until(job_id, lambda record: record.job.progress.phase == "engine")
@@ -144,7 +139,7 @@ def test_cancelling_kills_a_deaf_handler_and_what_it_started(shared_house: House
     assert owner.wait(owner.submit(do="count", steps="1")).job.status is JobStatus.SUCCEEDED
 
 
-def test_a_job_that_was_cancelled_in_the_queue_never_runs(shared_house: House) -> None:
+def test_a_job_that_was_cancelled_in_the_queue_never_runs(shared_house):
     owner = shared_house.owner
     first = owner.submit(do="count", steps="10", halt="5")
     second = owner.submit(do="count", steps="1")
@@ -157,7 +152,7 @@ def test_a_job_that_was_cancelled_in_the_queue_never_runs(shared_house: House) -
     assert not [line for line in read_trace(shared_house.settings) if line.get("job") == second]
 
 
-def test_a_talkative_handler_is_heard_whole(shared_house: House, _worker: WorkerProcess) -> None:
+def test_a_talkative_handler_is_heard_whole(shared_house, _worker):
     owner = shared_house.owner
     begun = time.monotonic()
     job_id = owner.submit(do="talk")
@@ -171,7 +166,7 @@ def test_a_talkative_handler_is_heard_whole(shared_house: House, _worker: Worker
     assert len(owner.events(job_id)) < 20 + seconds / PROGRESS_INTERVAL_S
 
 
-def test_promtool_has_nothing_to_say(shared_house: House, _worker: WorkerProcess) -> None:
+def test_promtool_has_nothing_to_say(shared_house, _worker):
     owner = shared_house.owner
     owner.wait(owner.submit(do="count", steps="1"))
     with urllib.request.urlopen(_worker.metrics_url(), timeout=60) as answer:
@@ -183,7 +178,7 @@ def test_promtool_has_nothing_to_say(shared_house: House, _worker: WorkerProcess
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")
 
 
-def test_the_worker_says_what_it_does(shared_house: House, _worker: WorkerProcess) -> None:
+def test_the_worker_says_what_it_does(shared_house, _worker):
     owner = shared_house.owner
     job_id = owner.submit(do="count", steps="1000", slice="0.05")
     wait_for(lambda: [worker.job for worker in owner.workers()] == [job_id], what="heartbeat that names the job")

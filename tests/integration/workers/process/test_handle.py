@@ -3,9 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -18,7 +16,7 @@ HANDLERS = "tests.support.handlers:HANDLERS"
 
 
 @pytest.fixture
-async def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ChildProcess]:
+async def child(tmp_path, monkeypatch):
     monkeypatch.setenv("HEMOSTAT_HOME", str(tmp_path))
     process = await ChildProcess.start(HANDLERS)
     yield process
@@ -26,7 +24,7 @@ async def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     assert gone(process.pid)
 
 
-def job(attempt: int = 1, **metadata: str) -> Run:
+def job(attempt=1, **metadata):
     request = {
         "kind": "compare",
         "reference": {"model": "a"},
@@ -37,19 +35,19 @@ def job(attempt: int = 1, **metadata: str) -> Run:
     return Run(job="job", attempt=attempt, kind="compare", request=request)
 
 
-async def ending(child: ChildProcess) -> Any:
+async def ending(child):
     while (message := await asyncio.wait_for(child.receive(), 90)) is not None:
         if isinstance(message, Done | Failed | Stopped):
             return message
     return None
 
 
-async def test_a_request_of_thirty_megabytes_gets_through(child: ChildProcess) -> None:
+async def test_a_request_of_thirty_megabytes_gets_through(child):
     await child.send(job(do="count", steps="1", text=str(30 * 1024 * 1024)))
     assert isinstance(await ending(child), Done)
 
 
-async def test_the_environment_of_a_child_holds_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_environment_of_a_child_holds_no_secret(tmp_path, monkeypatch):
     monkeypatch.setenv("HEMOSTAT_HOME", str(tmp_path))
     for name in ("HEMOSTAT_REDIS_URL", "HEMOSTAT_REDIS_URL_FILE", "HF_TOKEN", "HEMOSTAT_API_KEY", "AWS_ACCESS_KEY_ID"):
         monkeypatch.setenv(name, "hunter2")
@@ -62,25 +60,25 @@ async def test_the_environment_of_a_child_holds_no_secret(tmp_path: Path, monkey
     assert b"hunter2" not in environment
 
 
-async def test_a_cancel_for_another_attempt_is_not_heeded(child: ChildProcess) -> None:
+async def test_a_cancel_for_another_attempt_is_not_heeded(child):
     await child.send(job(attempt=2, do="count", steps="10", slice="0.05"))
     await child.send(Cancel(job="job", attempt=1))
     assert isinstance(await ending(child), Done)
 
 
-async def test_a_cancel_that_comes_before_the_handler_begins_stops_it(child: ChildProcess) -> None:
+async def test_a_cancel_that_comes_before_the_handler_begins_stops_it(child):
     await child.send(job(do="count", steps="1000", slice="0.05"))
     await child.send(Cancel(job="job", attempt=1))
     assert isinstance(await ending(child), Stopped)
 
 
-async def test_a_request_that_does_not_fit_is_a_failed_job(child: ChildProcess) -> None:
+async def test_a_request_that_does_not_fit_is_a_failed_job(child):
     run = job(do="count", steps="1")
     await child.send(run.model_copy(update={"request": run.request | {"kind": "compose"}}))
     assert isinstance(await ending(child), Failed)
 
 
-async def test_stopping_closes_the_room(child: ChildProcess, tmp_path: Path) -> None:
+async def test_stopping_closes_the_room(child, tmp_path):
     await child.send(job(do="count", steps="1"))
     await ending(child)
     await child.stop(60)
@@ -88,7 +86,7 @@ async def test_stopping_closes_the_room(child: ChildProcess, tmp_path: Path) -> 
     assert "room closed" in (tmp_path / "trace").read_text()
 
 
-async def test_it_protects_its_parent_and_its_documents(child: ChildProcess) -> None:
+async def test_it_protects_its_parent_and_its_documents(child):
     own, adjusted = [
         int(await asyncio.to_thread(Path(f"/proc/{pid}/oom_score_adj").read_text)) for pid in ("self", child.pid)
     ]
@@ -98,13 +96,13 @@ async def test_it_protects_its_parent_and_its_documents(child: ChildProcess) -> 
     assert child.resident_bytes() > 1024 * 1024
 
 
-async def test_ctrl_c_in_its_group_does_not_end_it(child: ChildProcess) -> None:
+async def test_ctrl_c_in_its_group_does_not_end_it(child):
     os.kill(child.pid, signal.SIGINT)
     await child.send(job(do="count", steps="1"))
     assert isinstance(await ending(child), Done)
 
 
-async def test_a_dead_child_is_noticed_while_it_is_idle(child: ChildProcess) -> None:
+async def test_a_dead_child_is_noticed_while_it_is_idle(child):
     os.kill(child.pid, signal.SIGKILL)
     async with asyncio.timeout(90):
         while child.alive:  # noqa: ASYNC110 - it is another process that ends
@@ -115,7 +113,7 @@ async def test_a_dead_child_is_noticed_while_it_is_idle(child: ChildProcess) -> 
     await child.send(Cancel(job="job", attempt=1))
 
 
-async def test_a_child_that_does_not_come_up_is_told() -> None:
+async def test_a_child_that_does_not_come_up_is_told():
     before = set(psutil.Process().children(recursive=True))
     with pytest.raises(ChildStartError, match="did not start"):
         await ChildProcess.start("tests.support.handlers:NO_SUCH_THING")
@@ -124,7 +122,7 @@ async def test_a_child_that_does_not_come_up_is_told() -> None:
     wait_for(lambda: set(psutil.Process().children(recursive=True)) <= before, what="end of the children")
 
 
-async def test_nonsense_from_the_child_ends_it(child: ChildProcess) -> None:
+async def test_nonsense_from_the_child_ends_it(child):
     await child.send(job(do="babble"))
     assert await ending(child) is None
     assert gone(child.pid)

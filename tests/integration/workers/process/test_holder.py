@@ -1,7 +1,6 @@
 """Whether a delivered job's worker lives: told by the next heartbeat, over a real server."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -11,38 +10,35 @@ from app.jobs.store import JobStore
 from app.jobs.workers import WorkerInfo, announce
 from app.kinds.compare.request import CompareRequest
 from tests.integration.app.conftest import compare
-from tests.integration.conftest import RedisServer
 from workers.process.holder import living_holder
 
 REQUEST = CompareRequest.model_validate(compare())
 
 
 @pytest.fixture
-async def store(redis_server: RedisServer) -> AsyncIterator[JobStore]:
+async def store(redis_server):
     client = connect(redis_server.settings)
     yield JobStore(client, redis_server.settings)
     await client.aclose()
 
 
 @pytest.fixture
-async def job_id(store: JobStore) -> str:
+async def job_id(store):
     made = new_job_id()
     await store.create(made, REQUEST)
     return made
 
 
-async def beat(store: JobStore, worker: str, job: str | None) -> None:
+async def beat(store, worker, job):
     await announce(store.client, WorkerInfo(id=worker, job=job))
 
 
-async def seen(
-    store: JobStore, job_id: str, monkeypatch: pytest.MonkeyPatch, *, watched_s: float = 600.0
-) -> "asyncio.Task[str | None]":
+async def seen(store, job_id, monkeypatch, *, watched_s=600.0):
     """A look by worker `b` that has read what the other one's last beat was, and has looked for another since."""
     task = asyncio.create_task(living_holder(store, job_id, "b", watched_s=watched_s))
     get, reads, twice = store.client.get, 0, asyncio.Event()
 
-    async def counted(name: str) -> object:
+    async def counted(name):
         nonlocal reads
         found = await get(name)
         reads += 1
@@ -57,7 +53,7 @@ async def seen(
     return task
 
 
-async def test_a_job_that_nobody_has_or_the_worker_itself_is_free_at_once(store: JobStore, job_id: str) -> None:
+async def test_a_job_that_nobody_has_or_the_worker_itself_is_free_at_once(store, job_id):
     assert await asyncio.wait_for(living_holder(store, job_id, "b", watched_s=600), 60) is None
     await store.claim(job_id, "b")
     assert await asyncio.wait_for(living_holder(store, job_id, "b", watched_s=600), 60) is None
@@ -65,9 +61,7 @@ async def test_a_job_that_nobody_has_or_the_worker_itself_is_free_at_once(store:
 
 
 @pytest.mark.parametrize("before", [False, True])
-async def test_a_worker_that_beats_for_the_job_has_it(
-    store: JobStore, job_id: str, before: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_worker_that_beats_for_the_job_has_it(store, job_id, before, monkeypatch):
     await store.claim(job_id, "a")
     if before:
         await beat(store, "a", job_id)
@@ -78,9 +72,7 @@ async def test_a_worker_that_beats_for_the_job_has_it(
 
 
 @pytest.mark.parametrize("doing", ["nothing", "another job", None])
-async def test_a_worker_that_is_silent_or_does_something_else_has_it_no_more(
-    store: JobStore, job_id: str, doing: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_worker_that_is_silent_or_does_something_else_has_it_no_more(store, job_id, doing, monkeypatch):
     await store.claim(job_id, "a")
     await beat(store, "a", job_id)
     look = await seen(store, job_id, monkeypatch, watched_s=1.0)
@@ -89,9 +81,7 @@ async def test_a_worker_that_is_silent_or_does_something_else_has_it_no_more(
     assert await asyncio.wait_for(look, 60) is None
 
 
-async def test_a_job_that_is_given_back_meanwhile_is_free_at_once(
-    store: JobStore, job_id: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_job_that_is_given_back_meanwhile_is_free_at_once(store, job_id, monkeypatch):
     await store.claim(job_id, "a")
     look = await seen(store, job_id, monkeypatch)
     await store.release(job_id, 1)

@@ -7,17 +7,14 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pytest
 import torch
 from redis.exceptions import RedisError
 
-from app.contracts.deployment import Deployment, DeploymentEvent, DeploymentRequest, DeploymentState, ShadowSample
+from app.contracts.deployment import DeploymentRequest, DeploymentState
 from app.deployments.store import DeploymentStore
-from app.settings import Settings
 from tests.integration.conftest import RedisServer
 from tests.support.patient import connect_patiently
 from tests.support.tiny import make_checkpoint
@@ -29,10 +26,10 @@ RECIPE = [{"type": "quantize.rtn", "bits": 3, "group_size": 32}]
 PATIENCE_S = 600
 
 
-def run(settings: Settings, act: Callable[[DeploymentStore], Awaitable[T]]) -> T:
+def run(settings, act):
     """One call of the store, in an event loop of its own."""
 
-    async def go() -> T:
+    async def go():
         client = connect_patiently(settings)
         try:
             return await act(DeploymentStore(client, settings))
@@ -51,14 +48,14 @@ def run(settings: Settings, act: Callable[[DeploymentStore], Awaitable[T]]) -> T
 class Shadow:
     """`python -m workers.shadow` for one deployment, logging to a file."""
 
-    def __init__(self, settings: Settings, name: str = "demo") -> None:
+    def __init__(self, settings, name="demo"):
         self.settings = settings
         self.log = settings.home / "shadow.log"
-        self.deployment: Deployment = run(settings, lambda store: store.get(name))
+        self.deployment = run(settings, lambda store: store.get(name))
         self.folder = settings.home / "deployments" / self.deployment.id
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process = None
 
-    def start(self) -> None:
+    def start(self):
         with self.log.open("ab") as file:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "workers.shadow", "--deployment", self.deployment.id],
@@ -70,31 +67,31 @@ class Shadow:
                 start_new_session=True,
             )
 
-    def ready(self) -> None:
-        def state() -> bool:
+    def ready(self):
+        def state():
             assert self.process is not None and self.process.poll() is None, self.text()
             found = [one for one in self.get().running if one.role == "shadow"]
             return any(one.pid == self.process.pid and one.state is DeploymentState.READY for one in found)
 
         wait_for(state, what="ready shadow process", timeout_s=PATIENCE_S)
 
-    def get(self) -> Deployment:
+    def get(self):
         return run(self.settings, lambda store: store.get(self.deployment.id))
 
-    def text(self) -> str:
+    def text(self):
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
-    def push(self, samples: Sequence[ShadowSample]) -> None:
-        async def act(store: DeploymentStore) -> None:
+    def push(self, samples):
+        async def act(store):
             for sample in samples:
                 assert await store.push_sample(self.deployment.id, sample)
 
         run(self.settings, act)
 
-    def events(self) -> list[DeploymentEvent]:
+    def events(self):
         return [event for _, event in run(self.settings, lambda store: store.events(self.deployment.id))]
 
-    def metric(self, name: str, **labels: str) -> float | None:
+    def metric(self, name, **labels):
         found = re.findall(r"metrics on (\S+)", self.text())
         with urllib.request.urlopen(found[-1], timeout=60) as answer:
             text = answer.read().decode()
@@ -103,8 +100,8 @@ class Shadow:
                 return float(line.rpartition(" ")[2])
         return None
 
-    def until(self, condition: Callable[[Deployment], Any], *, what: str) -> Deployment:
-        def look() -> Deployment | None:
+    def until(self, condition, *, what):
+        def look():
             assert self.process is None or self.process.poll() is None, self.text()
             found = self.get()
             return found if condition(found) else None
@@ -113,12 +110,12 @@ class Shadow:
         assert found is not None
         return found
 
-    def kill(self) -> None:
+    def kill(self):
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self.process = None
 
-    def terminate(self) -> int:
+    def terminate(self):
         self.process.terminate()
         code = self.process.wait(90)
         self.process = None
@@ -126,12 +123,12 @@ class Shadow:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(tmp_path_factory):
     return tmp_path_factory.mktemp("home")
 
 
 @pytest.fixture(scope="module")
-def redis(home: Path) -> Iterator[RedisServer]:
+def redis(home):
     server = RedisServer(home)
     server.start()
     yield server
@@ -139,7 +136,7 @@ def redis(home: Path) -> Iterator[RedisServer]:
 
 
 @pytest.fixture(scope="module")
-def settings(home: Path, redis: RedisServer) -> Settings:
+def settings(home, redis):
     for alias in ("tiny", "served"):  # the same weights: what is served gets its recipe, and other weights later
         make_checkpoint(home / alias, "llama", seed=3)
     (home / "models.toml").write_text('[models.tiny]\npath = "tiny"\n[models.served]\npath = "served"\n', "utf-8")
@@ -159,7 +156,7 @@ def settings(home: Path, redis: RedisServer) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def shadow(settings: Settings) -> Iterator[Shadow]:
+def shadow(settings):
     """The process of a deployment without a drift threshold, ready."""
     request = DeploymentRequest.model_validate(
         {"name": "demo", "model": {"model": "served", "recipe": RECIPE}, "reference": {"model": "tiny"}}
@@ -173,7 +170,7 @@ def shadow(settings: Settings) -> Iterator[Shadow]:
         made.kill()
 
 
-def hidden_file(folder: Path, name: str, states_TD: torch.Tensor) -> str:
+def hidden_file(folder, name, states_TD):
     """What the serving process leaves of a sampled request."""
     (folder / "hidden").mkdir(exist_ok=True)
     content = states_TD.bfloat16().contiguous().view(torch.uint8).numpy().tobytes()

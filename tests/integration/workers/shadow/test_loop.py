@@ -12,7 +12,6 @@ from transformers import AutoModelForCausalLM
 
 from app.contracts.deployment import (
     CalibrationMode,
-    Deployment,
     DeploymentEventType,
     DeploymentPatch,
     DeploymentState,
@@ -22,17 +21,13 @@ from app.contracts.deployment import (
 from app.contracts.profile import FitRecord, ProfileModel, ProfileRecord
 from app.contracts.request import CandidateModel
 from app.models.checkpoint import fingerprint, inspect
-from app.settings import Settings
-from tests.integration.conftest import RedisServer
-from tests.integration.workers.shadow.conftest import PATIENCE_S, RECIPE, Shadow, hidden_file, run
+from tests.integration.workers.shadow.conftest import PATIENCE_S, RECIPE, hidden_file, run
 from tests.support.blocks import corrections, hooked
 from tests.support.worker import wait_for
 from workers.calibration.online import state
 from workers.calibration.profiles import ProfileStore
-from workers.calibrators.base import Base
 from workers.calibrators.kinds import Chain
 from workers.calibrators.token_bias import TokenBias
-from workers.surgery.modified import Modified
 from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
 
@@ -44,7 +39,7 @@ MANY = 48
 SHORT = {"prompt": 4, "output": 8}  # for the many that a quiet limit is learned from
 
 
-def samples(count: int, *, version: str = "identity", prompt: int = 12, output: int = 24) -> list[ShadowSample]:
+def samples(count, *, version="identity", prompt=12, output=24):
     return [
         ShadowSample(
             id=f"req-{next(COUNT)}",
@@ -57,7 +52,7 @@ def samples(count: int, *, version: str = "identity", prompt: int = 12, output: 
     ]
 
 
-def modified(settings: Settings) -> Modified:
+def modified(settings):
     """The served checkpoint after its recipe."""
     return apply(
         inspect(settings.home / "served"),
@@ -67,21 +62,19 @@ def modified(settings: Settings) -> Modified:
     )
 
 
-def weights_of(settings: Settings) -> tuple[str, str]:
+def weights_of(settings):
     """Fingerprints of the reference and of the candidate."""
     with modified(settings) as found:
         return fingerprint(settings.home / "tiny"), found.fingerprint
 
 
-def biased(
-    settings: Settings, strength: float, seed: int, weights: tuple[str, str] | None = None
-) -> tuple[str, torch.Tensor]:
+def biased(settings, strength, seed, weights=None):
     """A profile of random token biases, put into the store as a fit would; its version and the bias."""
     bias_V = torch.randn(V, generator=torch.Generator().manual_seed(seed)) * strength
     return put(settings, TokenBias(torch.arange(V), bias_V, V), seed, weights or weights_of(settings)), bias_V
 
 
-def put(settings: Settings, calibrator: Base, seed: int, weights: tuple[str, str]) -> str:
+def put(settings, calibrator, seed, weights):
     """The version of a stored profile."""
     reference, candidate = weights
     fit = FitRecord(
@@ -104,14 +97,14 @@ def put(settings: Settings, calibrator: Base, seed: int, weights: tuple[str, str
 class Oracle:
     """Both models in float32 transformers, divergences in float64 from the definition."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings):
         with modified(settings) as found:
             self.models = [
                 AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
                 for path in (settings.home / "tiny", found.path)
             ]
 
-    def outputs(self, sample: ShadowSample) -> list[torch.Tensor]:
+    def outputs(self, sample):
         """[log p, log q] of the generated positions, and the candidate's last hidden states there."""
         window = torch.tensor([[*sample.prompt, *sample.output]])
         rows = slice(len(sample.prompt) - 1, -1)
@@ -119,21 +112,21 @@ class Oracle:
             found = [model(window, output_hidden_states=True) for model in self.models]
         return [*(one.logits[0, rows].double() for one in found), found[1].hidden_states[-1][0, rows]]
 
-    def logits(self, hidden_TD: torch.Tensor) -> torch.Tensor:
-        weight: torch.Tensor = self.models[1].get_output_embeddings().weight.detach()
+    def logits(self, hidden_TD):
+        weight = self.models[1].get_output_embeddings().weight.detach()
         return hidden_TD.double() @ weight.double().T
 
 
-def kl(a_TV: torch.Tensor, b_TV: torch.Tensor) -> torch.Tensor:
+def kl(a_TV, b_TV):
     p, q = a_TV.log_softmax(1), b_TV.log_softmax(1)
     return (p.exp() * (p - q)).sum(1)
 
 
-def seen(shadow: Shadow) -> float:
+def seen(shadow):
     return shadow.metric("hemostat_shadow_scored_requests_total") or 0.0
 
 
-def push_and_wait(shadow: Shadow, pushed: list[ShadowSample]) -> Deployment:
+def push_and_wait(shadow, pushed):
     before = seen(shadow)
     for end in range(200, len(pushed) + 200, 200):
         shadow.push(pushed[end - 200 : end])  # the queue holds few more
@@ -143,7 +136,7 @@ def push_and_wait(shadow: Shadow, pushed: list[ShadowSample]) -> Deployment:
     return shadow.until(lambda found: found.shadow and found.shadow.updated_at > scored_at, what="status")
 
 
-def replace_weights(settings: Settings, *, norm: float) -> None:
+def replace_weights(settings, *, norm):
     """Puts the weights that `served` began with, its final norm times `norm`, in place of what lies there."""
     target = settings.home / "served" / "model.safetensors"
     tensors = load_file(settings.home / "tiny" / "model.safetensors")
@@ -153,7 +146,7 @@ def replace_weights(settings: Settings, *, norm: float) -> None:
     made.replace(target)
 
 
-def test_served_divergence_is_that_of_an_independent_implementation(shadow: Shadow, settings: Settings) -> None:
+def test_served_divergence_is_that_of_an_independent_implementation(shadow, settings):
     version, bias_V = biased(settings, 0.4, seed=1)
     blocks = corrections({0: 4, 2: 0})
     within = put(settings, Chain([blocks, TokenBias(torch.arange(V), bias_V, V)]), 1, weights_of(settings))
@@ -200,7 +193,7 @@ def test_served_divergence_is_that_of_an_independent_implementation(shadow: Shad
     assert shadow.metric("hemostat_drift_state", state="learning") == 1
 
 
-def test_what_cannot_be_scored_is_counted_and_leaves_nothing(shadow: Shadow, settings: Settings) -> None:
+def test_what_cannot_be_scored_is_counted_and_leaves_nothing(shadow, settings):
     expired, long, foreign, gone = samples(4)
     old = time.time() - settings.shadow_expiry_s - 1
     expired = expired.model_copy(
@@ -219,13 +212,13 @@ def test_what_cannot_be_scored_is_counted_and_leaves_nothing(shadow: Shadow, set
     assert list((shadow.folder / "hidden").iterdir()) == []
 
 
-def test_every_thread_of_it_leaves_the_cores_to_what_serves(shadow: Shadow, settings: Settings) -> None:
+def test_every_thread_of_it_leaves_the_cores_to_what_serves(shadow, settings):
     threads = {one.id: os.getpriority(os.PRIO_PROCESS, one.id) for one in psutil.Process(shadow.process.pid).threads()}
     assert len(threads) > 2
     assert min(threads.values()) >= settings.shadow_nice > 0
 
 
-def test_a_poisoned_profile_on_trial_is_never_promoted(shadow: Shadow, settings: Settings) -> None:
+def test_a_poisoned_profile_on_trial_is_never_promoted(shadow, settings):
     version, _ = biased(settings, 1.5, seed=2)
     (shadow.folder / "trials" / version).touch()
     shadow.until(lambda found: found.shadow.trial == version, what="trial")
@@ -241,7 +234,7 @@ def test_a_poisoned_profile_on_trial_is_never_promoted(shadow: Shadow, settings:
     assert refused.evidence["mean_gain"] < 0  # type: ignore[operator]
 
 
-def test_a_profile_of_other_weights_is_not_tried(shadow: Shadow, settings: Settings) -> None:
+def test_a_profile_of_other_weights_is_not_tried(shadow, settings):
     version, _ = biased(settings, 0.1, seed=9, weights=("a" * 64, weights_of(settings)[1]))
     (shadow.folder / "trials" / version).touch()
     wait_for(lambda: any(event.version == version for event in shadow.events()), what="refusal")
@@ -251,9 +244,7 @@ def test_a_profile_of_other_weights_is_not_tried(shadow: Shadow, settings: Setti
     assert shadow.get().shadow.trial is None  # type: ignore[union-attr]
 
 
-def test_worse_weights_raise_an_alarm_and_a_refit_is_promoted_when_it_has_proven_itself(
-    shadow: Shadow, settings: Settings
-) -> None:
+def test_worse_weights_raise_an_alarm_and_a_refit_is_promoted_when_it_has_proven_itself(shadow, settings):
     status = push_and_wait(shadow, samples(24)).shadow
     threshold = 2 * status.divergence.raw.mean
     run(settings, lambda store: store.patch(shadow.deployment.id, DeploymentPatch(drift_threshold=threshold)))
@@ -294,7 +285,7 @@ def test_worse_weights_raise_an_alarm_and_a_refit_is_promoted_when_it_has_proven
     assert [kind for kind in kinds[kinds.index(DeploymentEventType.ALARM) :] if kind in told][:4] == told
 
 
-def test_a_rollback_by_hand_is_noticed_and_the_version_is_not_tried_again(shadow: Shadow, settings: Settings) -> None:
+def test_a_rollback_by_hand_is_noticed_and_the_version_is_not_tried_again(shadow, settings):
     version = shadow.get().active_version
     run(settings, lambda store: store.rollback(shadow.deployment.id, reason="by hand", manual=True))
     shadow.until(
@@ -309,7 +300,7 @@ def test_a_rollback_by_hand_is_noticed_and_the_version_is_not_tried_again(shadow
     assert found.active_version == "identity" and found.shadow is not None and found.shadow.trial is None
 
 
-def test_a_harmful_version_that_somebody_promoted_is_rolled_back(shadow: Shadow, settings: Settings) -> None:
+def test_a_harmful_version_that_somebody_promoted_is_rolled_back(shadow, settings):
     version, _ = biased(settings, 1.5, seed=5)
     run(settings, lambda store: store.patch(shadow.deployment.id, DeploymentPatch(drift_threshold=50.0)))
     before = shadow.get().rollbacks
@@ -326,11 +317,11 @@ def test_a_harmful_version_that_somebody_promoted_is_rolled_back(shadow: Shadow,
     assert told.evidence["mean_harm"] > 0  # type: ignore[operator]
 
 
-def test_weights_that_cannot_be_loaded_degrade_it_until_they_are_mended(shadow: Shadow, settings: Settings) -> None:
+def test_weights_that_cannot_be_loaded_degrade_it_until_they_are_mended(shadow, settings):
     target = settings.home / "served" / "model.safetensors"
     target.write_bytes(b"nonsense" * 100)
 
-    def state(found: Deployment) -> tuple[DeploymentState, str]:
+    def state(found):
         own = next(one for one in found.running if one.role == "shadow")
         return own.state, own.reason
 
@@ -342,10 +333,10 @@ def test_weights_that_cannot_be_loaded_degrade_it_until_they_are_mended(shadow: 
     push_and_wait(shadow, samples(8))
 
 
-def test_a_killed_process_goes_on_where_it_was(shadow: Shadow, settings: Settings) -> None:
+def test_a_killed_process_goes_on_where_it_was(shadow, settings):
     before = push_and_wait(shadow, samples(16)).shadow
 
-    def saved() -> bool:
+    def saved():
         kept = state.load(shadow.folder, shadow.deployment.id)[0]
         return kept is not None and kept.silence.observed_at == before.last_observation_at
 
@@ -364,7 +355,7 @@ def test_a_killed_process_goes_on_where_it_was(shadow: Shadow, settings: Setting
     assert shadow.metric("hemostat_drift_alarms_total") == before.alarms
 
 
-def test_while_redis_is_away_it_waits_and_then_goes_on(shadow: Shadow, redis: RedisServer) -> None:
+def test_while_redis_is_away_it_waits_and_then_goes_on(shadow, redis):
     redis.kill()
     wait_for(lambda: shadow.metric("hemostat_shadow_redis_up") == 0, what="noticed outage")
     redis.start()
@@ -372,7 +363,7 @@ def test_while_redis_is_away_it_waits_and_then_goes_on(shadow: Shadow, redis: Re
     push_and_wait(shadow, samples(4))
 
 
-def test_nothing_of_what_was_said_is_on_disk_or_in_the_log(shadow: Shadow, redis: RedisServer) -> None:
+def test_nothing_of_what_was_said_is_on_disk_or_in_the_log(shadow, redis):
     marked = samples(4, prompt=30)
     push_and_wait(shadow, marked)
     needles = [str(list(sample.prompt[5:10]))[1:-1] for sample in marked]
@@ -384,9 +375,7 @@ def test_nothing_of_what_was_said_is_on_disk_or_in_the_log(shadow: Shadow, redis
         assert not any(needle in text for needle in needles), file
 
 
-def test_steady_traffic_is_quiet_and_a_bad_version_far_below_the_drift_limit_raises_the_quiet_alarm(
-    shadow: Shadow, settings: Settings
-) -> None:
+def test_steady_traffic_is_quiet_and_a_bad_version_far_below_the_drift_limit_raises_the_quiet_alarm(shadow, settings):
     patch = DeploymentPatch(drift_threshold=49.0, calibration=CalibrationMode.FROZEN)  # nobody rolls it back
     run(settings, lambda store: store.patch(shadow.deployment.id, patch))
     shadow.until(lambda found: found.shadow.threshold == 49, what="threshold")
@@ -414,6 +403,6 @@ def test_steady_traffic_is_quiet_and_a_bad_version_far_below_the_drift_limit_rai
     shadow.until(lambda found: found.shadow.drift is not DriftState.ALARM, what="end of the alarm")
 
 
-def test_it_ends_within_seconds_and_leaves(shadow: Shadow) -> None:
+def test_it_ends_within_seconds_and_leaves(shadow):
     assert shadow.terminate() == 0  # it was not killed
     assert [one for one in shadow.get().running if one.role == "shadow"] == []

@@ -1,12 +1,9 @@
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 
-from tests.support.copies import Copy, copier
+from tests.support.copies import copier
 
 
 @pytest.fixture
-def copy(tiny: Callable[..., Path], tmp_path: Path) -> Copy:
+def copy(tiny, tmp_path):
     """A tiny checkpoint of one's own, to be broken."""
     return copier(tiny, tmp_path)

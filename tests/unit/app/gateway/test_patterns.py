@@ -2,7 +2,6 @@
 processor, where they are known."""
 
 import json
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -48,7 +47,7 @@ ARITHMETIC = (
     'root ::= expr\nexpr ::= term (("+" | "-") term)*\nterm ::= factor (("*" | "/") factor)*\n'
     'factor ::= [0-9]+ | "(" expr ")"  # what is a | b?\n'
 )
-TAKEN: list[dict[str, Any]] = [
+TAKEN = [
     having(*[string(pattern=r"^\d{4}-\d{2}-\d{2}$")] * 50),
     having(*[string(pattern=UUID)] * 20),
     having(*[string(pattern=r"^[a-zA-Z0-9._%+-]+@[a-zA-Z0-9.-]+\.[a-zA-Z]{2,}$")] * 20),
@@ -72,7 +71,7 @@ TAKEN: list[dict[str, Any]] = [
     grammar('?start: sum\n?sum: product | sum "+" product\nproduct: /[0-9]+/'),
 ]
 MANY = "root ::= " + " ".join(["r"] * 40)
-REFUSED: list[tuple[dict[str, Any], str]] = [
+REFUSED = [
     (having(*[string(pattern="^[a-z]{1,900}x[0-9]{1,900}$")] * 500), "response_format"),  # 69.5
     (having(*[string(pattern="^[a-z]{1,100}$")] * 100), "response_format"),  # 16.5
     (having(*[string(maxLength=1000 + index) for index in range(20)]), "response_format"),  # 58

@@ -4,7 +4,6 @@ import pytest
 from prometheus_client import CollectorRegistry
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from app.contracts.deployment import ShadowSample
 from app.gateway.rewrite import Seen
 from app.gateway.shadow import Budget, Sampler, eligible
 from app.telemetry.gateway import GatewayMetrics
@@ -20,7 +19,7 @@ class Clock:
 
 class Queue:
     def __init__(self):
-        self.held: list[ShadowSample] = []
+        self.held = []
         self.room = 10
         self.away = False
         self.slow = asyncio.Event()

@@ -1,15 +1,12 @@
 """Where a fault is: tasks, recipes, knobs and decoders are told apart by tags, which are no part of a place."""
 
-from typing import Any
-
 import pytest
 
 from app.contracts.errors import ErrorCode
 from app.problems import RequestError
 from tests.support.submissions import refused
 
-Json = dict[str, Any]
-TASKS: list[Json] = [{"source": "file", "format": "arc", "path": "arc.jsonl"}, {"source": "shipped"}]
+TASKS = [{"source": "file", "format": "arc", "path": "arc.jsonl"}, {"source": "shipped"}]
 
 
 def tasks(**fields):

@@ -1,7 +1,6 @@
 """The oracle for shapes is transformers: a model of each architecture, built and saved by it."""
 
 import json
-from typing import Any
 
 import pytest
 import torch
@@ -20,7 +19,7 @@ SIZES = {
     "head_dim": 16,
     "pad_token_id": 0,
 }
-MODELS: dict[str, dict[str, Any]] = {
+MODELS = {
     "llama": {},
     "llama-biases": {"model_type": "llama", "attention_bias": True, "mlp_bias": True},
     "mistral": {},

@@ -1,8 +1,5 @@
 """One snapshot per kind and renderer. What must hold for every report is in the tests beside this file."""
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 
 from app.kinds.registry import KINDS
@@ -16,7 +13,7 @@ from tests.support.terminal import printed
 from tests.support.trajectory_reports import trajectory_report
 from tests.support.variants import VARIANTS
 
-REPORTS: dict[str, Callable[[], dict[str, Any]]] = {
+REPORTS = {
     "calibrate": lambda: VARIANTS["calibrate"]()["refused"],
     "attribute": lambda: VARIANTS["attribute"]()["full"] | {"internals": dense().model_dump(mode="json")},
     "compare": compare_report,
@@ -40,12 +37,12 @@ DETAILED = {
 }
 
 
-def test_every_kind_has_a_snapshot() -> None:
+def test_every_kind_has_a_snapshot():
     assert REPORTS.keys() == VARIANTS.keys() == DETAILED.keys() == KINDS.keys()
 
 
 @pytest.mark.parametrize("kind", REPORTS)
-def test_a_report_shows_what_it_showed(kind: str, snapshot: Callable[[str, str], None]) -> None:
+def test_a_report_shows_what_it_showed(kind, snapshot):
     report = REPORTS[kind]()
     blocks = KINDS[kind].call("view", parse(report))
     snapshot(f"{kind}.html", body(render_html(blocks)))
@@ -56,7 +53,7 @@ def test_a_report_shows_what_it_showed(kind: str, snapshot: Callable[[str, str],
 
 
 @pytest.mark.parametrize("kind", VARIANTS)
-def test_each_state_of_a_report_is_told_as_it_was(kind: str, snapshot: Callable[[str, str], None]) -> None:
+def test_each_state_of_a_report_is_told_as_it_was(kind, snapshot):
     """Headings, figures and what is said if something is missing, undecided, broken or not asked for."""
     drawn = VARIANTS[kind]()
     snapshot(f"{kind}.states.txt", "\n\n".join(f"=== {name}\n{printed(one)}" for name, one in drawn.items()))

@@ -2,7 +2,6 @@
 
 import ast
 import re
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -21,19 +20,19 @@ WEIGHTS = {"surgery", "thresholds", "write"}
 
 
 @cache
-def parsed(file: Path) -> ast.Module:
+def parsed(file):
     return ast.parse(file.read_text(encoding="utf-8"))
 
 
 @cache
-def modules() -> dict[str, Path]:
+def modules():
     found = {".".join(file.relative_to(ROOT).with_suffix("").parts): file for file in (ROOT / "workers").rglob("*.py")}
     return {name.removesuffix(".__init__"): file for name, file in found.items()}
 
 
 @cache
-def imported(file: Path) -> frozenset[str]:
-    names: set[str] = set()
+def imported(file):
+    names = set()
     for node in ast.walk(parsed(file)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
@@ -42,7 +41,7 @@ def imported(file: Path) -> frozenset[str]:
     return frozenset(names & modules().keys())
 
 
-def reached(kind: str) -> set[Path]:
+def reached(kind):
     """The modules of the workers that a kind's handler imports, itself or by others."""
     names = {KINDS[kind].handler.partition(":")[0]}
     new = names
@@ -53,7 +52,7 @@ def reached(kind: str) -> set[Path]:
     return {file for file in files if not file.relative_to(ROOT).as_posix().startswith(RENAMED)}
 
 
-def literals(node: ast.expr, file: Path) -> Iterator[str]:
+def literals(node, file):
     """The phase that an expression is: a text, one with "…" for what is filled in, or a constant of the module."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         yield node.value
@@ -68,7 +67,7 @@ def literals(node: ast.expr, file: Path) -> Iterator[str]:
                 yield str(ast.literal_eval(one.value))
 
 
-def called(node: ast.Call) -> tuple[str, str]:
+def called(node):
     """(the method, what it is of), without leading underscores."""
     if not isinstance(node.func, ast.Attribute):
         return getattr(node.func, "id", ""), ""
@@ -76,9 +75,9 @@ def called(node: ast.Call) -> tuple[str, str]:
     return node.func.attr.lstrip("_"), (of.attr if isinstance(of, ast.Attribute) else getattr(of, "id", "")).lstrip("_")
 
 
-def reported(file: Path) -> set[str]:
+def reported(file):
     """The phases that a module's code gives to a job's context, or to what does so."""
-    found: set[str] = set()
+    found = set()
     for node in ast.walk(parsed(file)):
         if not isinstance(node, ast.Call):
             continue
@@ -94,7 +93,7 @@ def reported(file: Path) -> set[str]:
 
 
 @cache
-def inside() -> set[str]:
+def inside():
     """What an attribution reports while it compares what goes on inside the models."""
     return {
         str(node.args[0].value)
@@ -105,7 +104,7 @@ def inside() -> set[str]:
 
 
 @cache
-def of_steps() -> set[str]:
+def of_steps():
     """What the steps of a recipe report."""
     source = "".join(
         file.read_text(encoding="utf-8") for room in RENAMED[:2] for file in sorted((ROOT / room).rglob("*.py"))
@@ -113,14 +112,14 @@ def of_steps() -> set[str]:
     return set(re.findall(r'(?:progress\(\s*|\bphase(?:: str)? ?= ?)"([\w ]+)"', source)) - WEIGHTS
 
 
-def filled(phase: str) -> set[str]:
+def filled(phase):
     """All that a formatted phase may be."""
     (stages,) = (one.values["stage"] for one in METRICS if one.name == "attribution_swaps")
     inner = {"modify: …": of_steps(), "inside: …": inside(), "borders: …": MODELS, "swap …": stages}
     return {phase.replace("…", one) for one in inner[phase]} if "…" in phase else {phase}
 
 
-def phases(kind: str) -> set[str]:
+def phases(kind):
     return {one for file in reached(kind) for phase in reported(file) for one in filled(phase)}
 
 

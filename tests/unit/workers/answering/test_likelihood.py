@@ -1,16 +1,14 @@
 """From values of tokens to likelihoods of choices: each model is judged by its own numbers."""
 
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from app.contracts.notice import Notice
 from app.contracts.task import METRICS, FileTask
-from app.kinds.tasks.report import AnyTaskResult, FlipPrediction, NotFinite
+from app.kinds.tasks.report import FlipPrediction, NotFinite
 from app.kinds.tasks.request import TasksRequest
 from app.models.tasks.items import Item
 from app.settings import Settings
@@ -20,10 +18,9 @@ from tests.support.tiny import make_tokenizer
 from workers.answering.answers import choose
 from workers.answering.likelihood import gathered, likelihoods
 from workers.answering.pair import Answered
-from workers.answering.prompts import Prompts, choice_prompts
+from workers.answering.prompts import choice_prompts
 from workers.diagnosis.tasks.job import _broken, _warnings
 from workers.diagnosis.tasks.result import Planned, results
-from workers.distributions.token_values import TokenValues
 
 ITEMS = [Item(f"{number}", "The fox", choices=("jumps over", "sleeps"), gold=number % 2) for number in range(100)]
 REQUEST = TasksRequest.model_validate({"kind": "tasks", "reference": {"model": "a"}, "candidate": {"model": "b"}})
@@ -33,11 +30,11 @@ PLAN = Planned(
 )
 
 
-def prompts() -> Prompts:
+def prompts():
     return choice_prompts(ITEMS, make_tokenizer(), None, 64, pointer="", check_cancelled=lambda: None)
 
 
-def values(asked: Prompts, broken: int) -> TokenValues:
+def values(asked, broken):
     """Both models are sure of the right choice; at the tokens of the first `broken` items the candidate has none."""
     rows = [
         np.full(np.count_nonzero(window.scored), -0.1 if choice == ITEMS[item].gold else -9.0)
@@ -55,9 +52,9 @@ def values(asked: Prompts, broken: int) -> TokenValues:
     )
 
 
-def test_the_start_of_the_engine_is_told_before_it_begins(tmp_path: Path) -> None:
+def test_the_start_of_the_engine_is_told_before_it_begins(tmp_path):
     class Room:
-        def engine(self, *_: object, **__: object) -> Any:
+        def engine(self, *_, **__):
             raise InterruptedError
 
     context = Context(Settings(home=tmp_path), tmp_path)
@@ -69,7 +66,7 @@ def test_the_start_of_the_engine_is_told_before_it_begins(tmp_path: Path) -> Non
     assert context.steps == [("engine", 0, 0)]
 
 
-def result(*, broken: int, swapped: bool = False) -> AnyTaskResult:
+def result(*, broken, swapped=False):
     asked = prompts()
     found = values(asked, broken)
     if swapped:
@@ -86,11 +83,11 @@ def result(*, broken: int, swapped: bool = False) -> AnyTaskResult:
     return told
 
 
-def not_finite(found: AnyTaskResult) -> list[Notice]:
+def not_finite(found):
     return [one for one in _warnings([found]) if one.code == "not_finite"]
 
 
-def test_items_that_a_broken_candidate_loses_are_harmful_flips() -> None:
+def test_items_that_a_broken_candidate_loses_are_harmful_flips():
     found = result(broken=80)
     assert (found.flips.harmful, found.flips.both_right, found.flips.both_wrong) == (80, 20, 0)
     assert found.outcome == "worse"
@@ -102,20 +99,20 @@ def test_items_that_a_broken_candidate_loses_are_harmful_flips() -> None:
     assert warning.facts == {"task": "fox", "model": "candidate", "positions": tokens, "items": 80, "asked": 100}
 
 
-def test_a_broken_reference_takes_nothing_from_the_candidate() -> None:
+def test_a_broken_reference_takes_nothing_from_the_candidate():
     found = result(broken=80, swapped=True)
     assert (found.flips.harmful, found.flips.helpful, found.flips.both_right) == (0, 80, 20)
     (warning,) = not_finite(found)
     assert warning.facts["model"] == "reference"
 
 
-def test_kl_is_of_positions_where_both_are_numbers() -> None:
+def test_kl_is_of_positions_where_both_are_numbers():
     asked = prompts()
     found = gathered(asked, values(asked, 80))
     assert np.array_equal(np.isnan(found.kl), found.item < 80)
 
 
-def test_where_all_are_numbers_nothing_is_warned_of() -> None:
+def test_where_all_are_numbers_nothing_is_warned_of():
     found = result(broken=0)
     assert found.not_finite_candidate == NotFinite(positions=0, items=0)
     assert _broken(found) == (None, None)
@@ -123,7 +120,7 @@ def test_where_all_are_numbers_nothing_is_warned_of() -> None:
 
 
 @pytest.mark.parametrize("side", ["reference", "candidate"])
-def test_one_token_without_a_number_spoils_its_choice_alone(side: str) -> None:
+def test_one_token_without_a_number_spoils_its_choice_alone(side):
     asked = prompts()
     found = values(asked, 0)
     logp = getattr(found, f"logp_{side}").copy()

@@ -1,7 +1,6 @@
 """Distances after shaping beside the definitions in float64, where supports agree and where they do not."""
 
-from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from workers.decoding.distances import ShapedDistances, distances_of, shaped_dis
 from workers.distributions.head import Head
 
 
-def _shaping(name: str, **values: Any) -> Shaping:
+def _shaping(name, **values):
     return cast(Shaping, DECODER.validate_python({"name": name, **values}))
 
 
@@ -28,16 +27,16 @@ SHAPINGS = (
 )
 
 
-def _head(seed: int, vocabulary: int = 60, width: int = 8) -> Head:
+def _head(seed, vocabulary=60, width=8):
     weights = torch.randn(vocabulary, width, generator=torch.Generator().manual_seed(seed))
     return Head(weights, None, 1.0, None, f"{seed}")
 
 
-def _hidden(seed: int, positions: int = 40, width: int = 8) -> torch.Tensor:
+def _hidden(seed, positions=40, width=8):
     return torch.randn(positions, width, generator=torch.Generator().manual_seed(seed))
 
 
-def _left(p: np.ndarray, shaping: Shaping) -> np.ndarray:
+def _left(p, shaping):
     """The distribution that is left, in float64, from the definition."""
     order = np.lexsort((np.arange(len(p)), -p))
     entropy = -float((p * np.log(p)).sum())
@@ -61,7 +60,7 @@ def _left(p: np.ndarray, shaping: Shaping) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shaping", SHAPINGS, ids=str)
-def test_each_distance_is_its_definition(shaping: Shaping) -> None:
+def test_each_distance_is_its_definition(shaping):
     heads, hidden = (_head(1), _head(1)), (_hidden(3), _hidden(3) + 0.3 * _hidden(4))
 
     (made,) = shaped_distances([hidden], *heads, [shaping])
@@ -83,7 +82,7 @@ def test_each_distance_is_its_definition(shaping: Shaping) -> None:
 
 
 @pytest.mark.parametrize("shaping", SHAPINGS, ids=str)
-def test_a_model_is_at_no_distance_from_itself(shaping: Shaping) -> None:
+def test_a_model_is_at_no_distance_from_itself(shaping):
     (made,) = shaped_distances([(_hidden(3), _hidden(3))], _head(1), _head(1), [shaping])
 
     assert not made.kl.any()
@@ -93,7 +92,7 @@ def test_a_model_is_at_no_distance_from_itself(shaping: Shaping) -> None:
     assert not made.supports_differ.any()
 
 
-def test_a_hand_made_pair() -> None:
+def test_a_hand_made_pair():
     """Two tokens kept of p and of q: (2/3, 1/3, 0) and (0.5, 0, 0.5)."""
     p, q = torch.tensor([[0.6, 0.3, 0.1]]).log(), torch.tensor([[0.4, 0.2, 0.4]]).log()
 
@@ -109,7 +108,7 @@ def test_a_hand_made_pair() -> None:
     assert warm.kl[0] == pytest.approx(0.6 * np.log(1.5) + 0.3 * np.log(1.5) + 0.1 * np.log(0.25))
 
 
-def test_a_probability_that_rounds_to_zero_leaves_a_finite_divergence() -> None:
+def test_a_probability_that_rounds_to_zero_leaves_a_finite_divergence():
     """At temperature 0.1 float32 knows no number as small as q of the second token; its logarithm it does know."""
     p, q = torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, -40.0]])
 
@@ -119,7 +118,7 @@ def test_a_probability_that_rounds_to_zero_leaves_a_finite_divergence() -> None:
     assert not made.supports_differ[0]
 
 
-def test_logits_that_are_not_finite_are_marked_and_left_out() -> None:
+def test_logits_that_are_not_finite_are_marked_and_left_out():
     reference, candidate = _hidden(3), _hidden(4)
     candidate[5, 0] = torch.nan
 
@@ -133,7 +132,7 @@ def test_logits_that_are_not_finite_are_marked_and_left_out() -> None:
     assert summarized(_of(finite=[False]), [0], [0]) is None
 
 
-def _of(finite: Sequence[bool], kl: Sequence[float] = (0.0,), differ: Sequence[bool] = (False,)) -> ShapedDistances:
+def _of(finite, kl=(0.0,), differ=(False,)):
     n = len(finite)
     return ShapedDistances(
         kl=np.array(kl),
@@ -145,7 +144,7 @@ def _of(finite: Sequence[bool], kl: Sequence[float] = (0.0,), differ: Sequence[b
     )
 
 
-def test_the_mean_divergence_is_over_the_positions_where_it_exists() -> None:
+def test_the_mean_divergence_is_over_the_positions_where_it_exists():
     kl = [0.1, np.inf, 0.3, np.inf, 0.2, 0.4, 0.6, 0.0]
     differ = [False, True, True, True, False, False, False, False]
 
@@ -160,9 +159,9 @@ def test_the_mean_divergence_is_over_the_positions_where_it_exists() -> None:
     assert everywhere.kl is None
 
 
-def test_pairs_are_read_one_after_the_other_and_may_be_stopped() -> None:
+def test_pairs_are_read_one_after_the_other_and_may_be_stopped():
     head, hidden = _head(1), (_hidden(3), _hidden(4))
-    told: list[int] = []
+    told = []
 
     whole = shaped_distances([hidden], head, head, SHAPINGS)
     parts = shaped_distances(
@@ -173,14 +172,14 @@ def test_pairs_are_read_one_after_the_other_and_may_be_stopped() -> None:
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_allclose(one.tv, other.tv, rtol=1e-5, atol=1e-7)
 
-    def stop() -> None:
+    def stop():
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
         shaped_distances([hidden], head, head, SHAPINGS, check_cancelled=stop)
 
 
-def test_what_does_not_fit_together_is_refused() -> None:
+def test_what_does_not_fit_together_is_refused():
     with pytest.raises(ValueError, match="60 and 50"):
         shaped_distances([], _head(1), _head(1, vocabulary=50), SHAPINGS)
     with pytest.raises(ValueError, match="40 and 39"):

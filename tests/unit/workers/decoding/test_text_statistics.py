@@ -1,7 +1,6 @@
 """Statistics of texts beside closed forms and other algorithms."""
 
 import functools
-from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -20,7 +19,7 @@ from workers.decoding.text_statistics import (
 Texts = st.lists(st.integers(0, 3), max_size=9)
 
 
-def _codes(text: str) -> list[int]:
+def _codes(text):
     return [ord(letter) for letter in text]
 
 
@@ -34,7 +33,7 @@ def _codes(text: str) -> list[int]:
         ([], [], None, 0),
     ],
 )
-def test_where_two_texts_part(one: list[int], other: list[int], place: int | None, shared: int) -> None:
+def test_where_two_texts_part(one, other, place, shared):
     assert first_divergent(one, other) == first_divergent(other, one) == place
     assert shared_prefix(one, other) == shared_prefix(other, one) == shared
 
@@ -43,13 +42,13 @@ def test_where_two_texts_part(one: list[int], other: list[int], place: int | Non
     ("one", "other", "distance"),
     [("kitten", "sitting", 3), ("saturday", "sunday", 3), ("", "abc", 3), ("abc", "", 3), ("abcd", "bcda", 2)],
 )
-def test_known_edit_distances(one: str, other: str, distance: int) -> None:
+def test_known_edit_distances(one, other, distance):
     assert edit_distance(_codes(one), _codes(other)) == distance
 
 
-def _recursive(one: tuple[int, ...], other: tuple[int, ...]) -> int:
+def _recursive(one, other):
     @functools.cache
-    def of(i: int, j: int) -> int:
+    def of(i, j):
         if not i or not j:
             return i + j
         return min(of(i - 1, j) + 1, of(i, j - 1) + 1, of(i - 1, j - 1) + (one[i - 1] != other[j - 1]))
@@ -58,7 +57,7 @@ def _recursive(one: tuple[int, ...], other: tuple[int, ...]) -> int:
 
 
 @given(Texts, Texts)
-def test_edit_distances_are_those_of_the_recursion_at_every_length(one: list[int], other: list[int]) -> None:
+def test_edit_distances_are_those_of_the_recursion_at_every_length(one, other):
     lengths = list(range(11))
 
     assert edit_distances(one, other, lengths).tolist() == [
@@ -66,7 +65,7 @@ def test_edit_distances_are_those_of_the_recursion_at_every_length(one: list[int
     ]
 
 
-def test_edit_distances_of_long_texts_may_be_broken_off() -> None:
+def test_edit_distances_of_long_texts_may_be_broken_off():
     edit_distances([1] * 100, [2] * 100, [100], check_cancelled=stop_after())
     with pytest.raises(StoppedError):
         edit_distances([1] * 5000, [2] * 50, [5000], check_cancelled=stop_after(1))
@@ -82,12 +81,12 @@ def test_edit_distances_of_long_texts_may_be_broken_off() -> None:
         (range(10), 4, 1.0),
     ],
 )
-def test_repetition_is_one_less_the_share_of_different_n_grams(tokens: Sequence[int], n: int, distinct: float) -> None:
+def test_repetition_is_one_less_the_share_of_different_n_grams(tokens, n, distinct):
     assert distinct_n(tokens, n) == pytest.approx(distinct)
     assert rep_n(tokens, n) == pytest.approx(1 - distinct)
 
 
-def test_a_text_without_n_grams_has_no_repetition() -> None:
+def test_a_text_without_n_grams_has_no_repetition():
     assert distinct_n([1, 2], 3) is None
     assert rep_n([1, 2], 3) is None
     assert rep_n([], 1) is None

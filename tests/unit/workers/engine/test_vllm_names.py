@@ -1,9 +1,7 @@
 """What we use of vLLM, against the installed one: an upgrade fails here first."""
 
 import inspect
-from collections.abc import Iterator
 from functools import reduce
-from typing import Any
 
 import pytest
 
@@ -13,7 +11,7 @@ from workers.engine.isolation import quiet_vllm
 from workers.engine.serving.arguments import server_environment
 
 # Name -> {path from it: parameters that we give it by name, or positions that we fill; None: it is only read}.
-USED: dict[str, dict[str, str | int | None]] = {
+USED = {
     "Attention": {"forward": "query key value", "register_forward_pre_hook": "hook with_kwargs"},
     "CPUModelRunner": {"_sample": 3, "get_model": 1},
     "EngineArgs": {
@@ -95,16 +93,16 @@ USED: dict[str, dict[str, str | int | None]] = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def imported() -> Iterator[None]:
+def imported():
     environment.prepare()
     with quiet_vllm():
         yield
 
 
-def fault(name: str, path: str, wanted: str | int | None) -> str:
+def fault(name, path, wanted):
     """What is not as we use it; empty if all is."""
     try:
-        found: Any = reduce(getattr, filter(None, path.split(".")), getattr(vllm_names, name))
+        found = reduce(getattr, filter(None, path.split(".")), getattr(vllm_names, name))
     except (ImportError, AttributeError) as error:
         return f"is not there ({error})"
     if wanted is None:
@@ -121,7 +119,7 @@ def fault(name: str, path: str, wanted: str | int | None) -> str:
     return "" if required <= wanted <= len(taken) else f"takes {inspect.signature(found)}, we give {wanted}"
 
 
-def test_every_name_has_what_we_use_of_it() -> None:
+def test_every_name_has_what_we_use_of_it():
     assert set(USED) == set(vllm_names.NAMES)
     faults = [
         f"{vllm_names.NAMES[name]} {path} {what}"
@@ -132,7 +130,7 @@ def test_every_name_has_what_we_use_of_it() -> None:
     assert not faults, f"{' '.join(distribution())} differs from workers/engine/vllm_names.py:\n" + "\n".join(faults)
 
 
-def test_vllm_knows_every_environment_variable_that_we_set() -> None:
+def test_vllm_knows_every_environment_variable_that_we_set():
     from vllm import envs
 
     ours = {*environment.ENGINE, *server_environment(None, {}, device="cpu"), environment.BATCH_INVARIANT}

@@ -2,7 +2,6 @@
 
 import math
 from functools import partial
-from typing import Any
 
 import pytest
 
@@ -16,24 +15,24 @@ from workers.telemetry import Telemetry
 class Context:
     """Hands samples straight to the real registry, which refuses unknown names and labels."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.telemetry = Telemetry()
 
-    def observe(self, name: str, value: float, **labels: str) -> None:
+    def observe(self, name, value, **labels):
         self.telemetry.observe(name, value, **labels)
 
-    def observe_many(self, name: str, values: list[float], **labels: str) -> None:
+    def observe_many(self, name, values, **labels):
         self.telemetry.observe_many(name, values, labels)
 
 
-def read(context: Any, labels: dict[str, str], metric: str, **more: str) -> float | None:
+def read(context, labels, metric, **more):
     return context.telemetry.registry.get_sample_value(f"hemostat_{metric}", labels | more)
 
 
-def test_every_report_is_exported_as_it_is() -> None:
+def test_every_report_is_exported_as_it_is():
     for data in variants().values():
         report = CompareReport.model_validate(data)
-        context: Any = Context()
+        context = Context()
         export_metrics(report, random_values(30, seed=1), context)
         of = report.provenance
         recipe = (of.candidate.recipe_fingerprint or "none")[:12]
@@ -49,8 +48,8 @@ def test_every_report_is_exported_as_it_is() -> None:
             assert sample("kl_mean_high_nats") == pytest.approx(report.divergence.kl.ci[1])
 
 
-def test_an_interval_that_is_no_longer_there_does_not_stay_beside_a_new_mean() -> None:
-    context: Any = Context()
+def test_an_interval_that_is_no_longer_there_does_not_stay_beside_a_new_mean():
+    context = Context()
     for name in ("severe", "nothing-finite"):
         report = CompareReport.model_validate(variants()[name])
         export_metrics(report, random_values(5), context)

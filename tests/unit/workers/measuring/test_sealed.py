@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import pytest
 
 from workers.measuring.sealed import AlreadyReadError, Sealed
@@ -8,15 +6,15 @@ from workers.measuring.sealed import AlreadyReadError, Sealed
 class Reads:
     """Counts how often the content was read."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.count = 0
 
-    def __call__(self) -> str:
+    def __call__(self):
         self.count += 1
         return "the test"
 
 
-def test_it_opens_once(tmp_path: Path) -> None:
+def test_it_opens_once(tmp_path):
     read = Reads()
     sealed = Sealed(read, tmp_path / "seal")
     assert read.count == 0, "nothing is read before it is opened"
@@ -27,7 +25,7 @@ def test_it_opens_once(tmp_path: Path) -> None:
     assert read.count == 1
 
 
-def test_a_killed_attempt_goes_on_with_the_same_choice_and_no_other(tmp_path: Path) -> None:
+def test_a_killed_attempt_goes_on_with_the_same_choice_and_no_other(tmp_path):
     seal = tmp_path / "seal"
     first = Sealed(Reads(), seal).open("choice")
     read = Reads()
@@ -39,10 +37,10 @@ def test_a_killed_attempt_goes_on_with_the_same_choice_and_no_other(tmp_path: Pa
     assert (again.content, again.at) == (first.content, first.at)
 
 
-def test_it_is_written_down_before_it_is_read(tmp_path: Path) -> None:
+def test_it_is_written_down_before_it_is_read(tmp_path):
     seal = tmp_path / "seal"
 
-    def fail() -> str:
+    def fail():
         assert seal.exists()
         raise OSError
 

@@ -1,7 +1,6 @@
 """Seconds of each phase."""
 
 import time
-from pathlib import Path
 
 import pytest
 
@@ -10,7 +9,7 @@ from tests.support.attempts import Context
 from workers.measuring.attempt import Stopwatch
 
 
-def test_a_phase_that_runs_twice_is_added_up_and_exported_twice_and_one_that_fails_is_not(tmp_path: Path) -> None:
+def test_a_phase_that_runs_twice_is_added_up_and_exported_twice_and_one_that_fails_is_not(tmp_path):
     context = Context(Settings(home=tmp_path), tmp_path)
     watch = Stopwatch(context)
     began = time.perf_counter()

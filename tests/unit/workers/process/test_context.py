@@ -2,8 +2,6 @@ import errno
 import os
 import threading
 import time
-from pathlib import Path
-from typing import Self
 
 import pytest
 from pydantic import BaseModel
@@ -13,39 +11,39 @@ from app.settings import Settings
 from workers.process import context as module
 from workers.process.context import PROGRESS_INTERVAL_S, ChildContext
 from workers.process.handler import JobCancelled
-from workers.process.messages import MAX_VALUES, FromChild, Logged, Observed, ProgressMade
+from workers.process.messages import MAX_VALUES, Logged, Observed, ProgressMade
 
 
 class Small(BaseModel):
     severity: str = "none"
 
     @property
-    def decision(self) -> Self:
+    def decision(self):
         return self
 
     @property
-    def classes(self) -> tuple[str, ...]:
+    def classes(self):
         return (self.severity,)
 
 
 class Line:
     """Where a context's messages go."""
 
-    def __init__(self, home: Path, attempt: int = 1) -> None:
-        self.sent: list[FromChild] = []
+    def __init__(self, home, attempt=1):
+        self.sent = []
         self.stop = threading.Event()
         self.context = ChildContext(Settings(home=home), "job", attempt, send=self.sent.append, stop=self.stop)
 
-    def progress(self) -> list[tuple[str, int, int]]:
+    def progress(self):
         return [(sent.phase, sent.done, sent.total) for sent in self.sent if isinstance(sent, ProgressMade)]
 
 
 @pytest.fixture
-def line(tmp_path: Path) -> Line:
+def line(tmp_path):
     return Line(tmp_path)
 
 
-def test_scratch_survives_attempts_and_output_does_not(tmp_path: Path) -> None:
+def test_scratch_survives_attempts_and_output_does_not(tmp_path):
     first = Line(tmp_path).context
     (first.scratch / "kept").touch()
     (first.output / "half").touch()
@@ -57,17 +55,17 @@ def test_scratch_survives_attempts_and_output_does_not(tmp_path: Path) -> None:
     assert list(again.output.iterdir()) == []
 
 
-def test_a_helper_leaves_the_attempts_folder_alone(tmp_path: Path) -> None:
+def test_a_helper_leaves_the_attempts_folder_alone(tmp_path):
     own = Line(tmp_path).context
     (own.output / "half").touch()
-    send: list[FromChild] = []
+    send = []
     helper = ChildContext(Settings(home=tmp_path), "job", 1, send=send.append, stop=threading.Event(), helping=True)
     assert helper.scratch == own.scratch
     assert helper.output != own.output and helper.output.is_dir()
     assert (own.output / "half").exists()
 
 
-def test_progress_is_throttled_but_never_at_the_ends_of_a_phase(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_throttled_but_never_at_the_ends_of_a_phase(line, monkeypatch):
     monkeypatch.setattr(module, "PROGRESS_INTERVAL_S", 600.0)
     for step in range(1000):
         line.context.progress("reference", step, 999)
@@ -76,21 +74,21 @@ def test_progress_is_throttled_but_never_at_the_ends_of_a_phase(line: Line, monk
     assert line.progress() == [("reference", 0, 999), ("reference", 999, 999), ("candidate", 0, 10)]
 
 
-def test_progress_goes_on_while_time_does(line: Line) -> None:
+def test_progress_goes_on_while_time_does(line):
     line.context.progress("reference", 0, 10)
     time.sleep(1.25 * PROGRESS_INTERVAL_S)
     line.context.progress("reference", 1, 10)
     assert [done for _, done, _ in line.progress()] == [0, 1]
 
 
-def test_a_stop_is_raised_where_the_handler_looks(line: Line) -> None:
+def test_a_stop_is_raised_where_the_handler_looks(line):
     line.context.check_cancelled()
     line.stop.set()
     with pytest.raises(JobCancelled):
         line.context.check_cancelled()
 
 
-def test_samples_are_gathered_by_series(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_samples_are_gathered_by_series(line, monkeypatch):
     monkeypatch.setattr(module, "OBSERVE_INTERVAL_S", 600.0)
     for value in range(10):
         line.context.observe("kl_nats", value, model="a")
@@ -103,21 +101,21 @@ def test_samples_are_gathered_by_series(line: Line, monkeypatch: pytest.MonkeyPa
     assert len(line.sent) == 2
 
 
-def test_many_samples_come_in_parts_and_whole(line: Line) -> None:
+def test_many_samples_come_in_parts_and_whole(line):
     line.context.observe_many("kl_nats", range(2 * MAX_VALUES + 1))
     parts = [sent.values for sent in line.sent if isinstance(sent, Observed)]
     assert [len(part) for part in parts] == [MAX_VALUES, MAX_VALUES, 1]
     assert [value for part in parts for value in part] == list(range(2 * MAX_VALUES + 1))
 
 
-def test_a_long_line_is_cut(line: Line) -> None:
+def test_a_long_line_is_cut(line):
     line.context.log("x" * 5000)
     (sent,) = line.sent
     assert isinstance(sent, Logged)
     assert len(sent.message) == 2000
 
 
-def test_the_report_is_written_whole_and_is_no_artifact(line: Line) -> None:
+def test_the_report_is_written_whole_and_is_no_artifact(line):
     for name in ("tokens.parquet", ".hidden"):
         (line.context.output / name).touch()
     (line.context.output / "folder").mkdir()
@@ -126,11 +124,11 @@ def test_the_report_is_written_whole_and_is_no_artifact(line: Line) -> None:
     assert line.context.artifacts() == ("tokens.parquet",)
 
 
-def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
     path = tmp_path / "report.json"
     write_atomically(path, b"old")
 
-    def full(_: int) -> None:
+    def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     # A disk that fills up between write and fsync cannot be had at will.

@@ -2,15 +2,13 @@ import asyncio
 import logging
 import sys
 
-import pytest
-
 from workers.process.tasks import cancel
 
 
-async def test_a_task_that_swallows_a_cancellation_is_ended_all_the_same() -> None:
+async def test_a_task_that_swallows_a_cancellation_is_ended_all_the_same():
     swallowed = 0
 
-    async def deaf() -> None:
+    async def deaf():
         nonlocal swallowed
         while True:
             try:
@@ -27,12 +25,12 @@ async def test_a_task_that_swallows_a_cancellation_is_ended_all_the_same() -> No
     assert swallowed == 2
 
 
-async def test_wait_for_swallows_so_that_the_loop_is_needed() -> None:
+async def test_wait_for_swallows_so_that_the_loop_is_needed():
     """The trap itself, as redis-py's `send_packed_command` sets it: a result and a cancellation in one step."""
     loop = asyncio.get_running_loop()
     rounds = 0
 
-    async def sender() -> None:
+    async def sender():
         nonlocal rounds
         while True:
             future = loop.create_future()
@@ -54,8 +52,8 @@ async def test_wait_for_swallows_so_that_the_loop_is_needed() -> None:
     assert (rounds > 1) is survived
 
 
-async def test_an_error_of_a_task_is_logged_and_not_raised(caplog: pytest.LogCaptureFixture) -> None:
-    async def broken() -> None:
+async def test_an_error_of_a_task_is_logged_and_not_raised(caplog):
+    async def broken():
         raise RuntimeError("no such thing")
 
     task = asyncio.create_task(broken(), name="the broken one")

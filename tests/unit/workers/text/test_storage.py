@@ -1,12 +1,11 @@
 import json
-from pathlib import Path
 
 import pytest
 
 from workers.text.storage import read_checked, write_checked
 
 
-def test_what_was_written_is_read(tmp_path: Path) -> None:
+def test_what_was_written_is_read(tmp_path):
     path = tmp_path / "a" / "b.json"
     assert read_checked(path) is None
     write_checked(path, {"tokens": [[1, 2], []], "name": "é"})
@@ -14,7 +13,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["b.json"]
 
 
-def test_a_sound_file_is_kept(tmp_path: Path) -> None:
+def test_a_sound_file_is_kept(tmp_path):
     path = tmp_path / "a.json"
     write_checked(path, {"first": 1})
     write_checked(path, {"second": 2})
@@ -33,7 +32,7 @@ def test_a_sound_file_is_kept(tmp_path: Path) -> None:
         b'{"sha256": "", "data": [1]}',
     ],
 )
-def test_a_damaged_file_counts_as_none_and_is_replaced(damaged: bytes, tmp_path: Path) -> None:
+def test_a_damaged_file_counts_as_none_and_is_replaced(damaged, tmp_path):
     path = tmp_path / "a.json"
     path.write_bytes(damaged)
     assert read_checked(path) is None
@@ -43,7 +42,7 @@ def test_a_damaged_file_counts_as_none_and_is_replaced(damaged: bytes, tmp_path:
     assert read_checked(path) == {"first": 1}
 
 
-def test_a_flipped_value_is_noticed(tmp_path: Path) -> None:
+def test_a_flipped_value_is_noticed(tmp_path):
     path = tmp_path / "a.json"
     write_checked(path, {"tokens": [1, 2, 3]})
     outer = json.loads(path.read_text())
