@@ -118,10 +118,9 @@ def swept(of, asked):
     stream = io.StringIO()
     with of.at_work(), Client(of.server.url) as client:
         try:
-            found = sweep(client, asked, Console(file=stream, width=200))
+            return sweep(client, asked, Console(file=stream, width=200)), stream.getvalue()
         except (HemostatError, KeyboardInterrupt) as error:
-            found = error
-    return found, stream.getvalue()
+            return error, stream.getvalue()
 
 
 def test_a_recipe_that_is_refused_is_named_before_any_is_run(service):
