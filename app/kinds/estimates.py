@@ -1,11 +1,9 @@
 """What a job will take, from sizes alone: tokens, bytes and seconds, with what they rest on."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from app.contracts.job import Estimate
 from app.contracts.request import JobRequest
-from app.contracts.text import FileText, HubText, InlineText, SelfText, ShippedText, TextSource
 from app.kinds.preflight import check_request
 from app.kinds.registry import KINDS
 from app.models import pace
@@ -13,12 +11,10 @@ from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.pace import Pace
 from app.models.registry import Registry
 from app.models.surgery_cost import surgery_cost
-from app.models.texts import text_files
+from app.models.text_size import measure
 from app.settings import Settings
 
-BYTES_A_TOKEN = 4.0
 ENGINE_START_S = 15.0
-SHIPPED = Path(__file__).resolve().parents[2] / "workers" / "text" / "data"
 
 
 @dataclass
@@ -92,11 +88,11 @@ def estimate(request: JobRequest, registry: Registry, settings: Settings, measur
     reference, candidate = (
         inspect(registry.resolve(model.model).checkpoint_path()) for model in (request.reference, request.candidate)
     )
-    texts = [_measure(text, settings) for text in request.texts.values()]
+    texts = [measure(text, settings) for text in request.texts.values()]
     documents = None if any(count is None for count, _, _ in texts) else sum(count or 0 for count, _, _ in texts)
     tokens = sum(tokens for _, tokens, _ in texts)
     cost = Cost(registry, settings, here, reference, candidate, documents, tokens)
-    cost.making, of_steps = surgery_cost(candidate, request.candidate.recipe, cost.steps, reference)
+    cost.making, of_steps = surgery_cost(candidate, request.candidate.recipe, cost.steps, reference, settings)
     cost.store = 2 * reference.hidden_size * tokens
     # The modified checkpoint has the size of its source: its weights are simulated in the source's dtype.
     cost.made = candidate.bytes if request.candidate.recipe else 0
@@ -119,39 +115,3 @@ def estimate(request: JobRequest, registry: Registry, settings: Settings, measur
         seconds=round(cost.starts + cost.seconds, 1),
         assumptions=tuple(dict.fromkeys([*cost.assumptions, *of_steps, *here.assumptions()])),
     )
-
-
-def _measure(text: TextSource, settings: Settings) -> tuple[int | None, int, str]:
-    """(documents, tokens, how they were found)."""
-    rule = f"{BYTES_A_TOKEN:.0f} bytes of text a token"
-    if isinstance(text, SelfText):
-        return None, text.tokens, "as many tokens as the self corpus asks for; sampling them takes time besides"
-    if isinstance(text, HubText):
-        tokens = 500 * text.documents
-        return text.documents, tokens, "500 tokens a document: a hub data set is not read before the job runs"
-    if isinstance(text, InlineText):
-        size = sum(
-            len(part.encode())
-            for document in text.documents
-            for part in ([document.text] if document.text is not None else [m.content for m in document.messages or ()])
-        )
-        return len(text.documents), _tokens(size), rule
-    if isinstance(text, FileText):
-        files = text_files(text, settings)
-        plain = all(file.suffix.lower() == ".txt" for file in files)
-        return len(files) if plain else None, _tokens(sum(file.stat().st_size for file in files)), rule
-    return _measure_shipped(text, rule)
-
-
-def _measure_shipped(text: ShippedText, rule: str) -> tuple[int | None, int, str]:
-    file = SHIPPED / f"{text.corpus}.jsonl"
-    if not file.is_file():
-        return text.documents, 300 * (text.documents or 100), "300 tokens a document of the shipped corpus"
-    data = file.read_bytes()
-    lines = data.count(b"\n")
-    documents = min(text.documents or lines, lines)
-    return documents, _tokens(len(data) * documents // max(lines, 1)), rule
-
-
-def _tokens(size: int) -> int:
-    return max(2, round(size / BYTES_A_TOKEN))

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import math
-from typing import Final
 
 from app.models import pace
+from app.models.calibration_size import TOKENS_PER_INPUT, sized, widest_input
 from app.models.checkpoint import CheckpointInfo
 from app.models.pace import Pace
 from app.models.steps import check_recipe
+from app.models.text_size import measure
 from app.models.training import measured_tokens
 from app.recipes.base import Calibrated, Step
 from app.recipes.recipe import Recipe
-
-# Second moments of a layer's inputs are singular below 1.
-TOKENS_PER_INPUT: Final = 4
+from app.settings import Settings
 
 
 def surgery_cost(
-    info: CheckpointInfo, recipe: Recipe, here: Pace, reference: CheckpointInfo
+    info: CheckpointInfo, recipe: Recipe, here: Pace, reference: CheckpointInfo, settings: Settings
 ) -> tuple[float, tuple[str, ...]]:
     """(seconds in which a recipe makes its checkpoint, what is assumed of them)."""
     if not recipe:
         return 0.0, ()
     seconds = here.seconds(pace.CHANGED, info.parameters)
-    looking = [step for step in recipe if isinstance(step, Calibrated) and step.reads_text]
+    looking = [
+        sized(step, info, measure(step.calibration, settings)[1])
+        for step in recipe
+        if isinstance(step, Calibrated) and step.reads_text
+    ]
     if not looking:
         return seconds, ()
     tokens = sum(step.text_tokens for step in looking)
@@ -51,13 +54,13 @@ def surgery_cost(
 
 def _short_of_text(info: CheckpointInfo, looking: list[Calibrated]) -> tuple[str, ...]:
     """Names the shortest text of a step with second moments of inputs, if it is short for the model."""
-    widest = max(tensor.shape[-1] for tensor in info.tensors.values() if len(tensor.shape) > 1)
+    widest = widest_input(info)
     tokens = [step.text_tokens + step.written_tokens for step in looking if step.squares]
     fewest, enough = min(tokens, default=math.inf), TOKENS_PER_INPUT * widest
     if fewest >= enough:
         return ()
     told = f"{fewest:,} calibration tokens are fewer than {TOKENS_PER_INPUT} per input of the widest layer ({widest:,})"
-    return (f"{told}; give {enough:,}",)
+    return (f"{told}; give {enough:,} tokens of `calibration`, such as a file or `self:{enough}`",)
 
 
 def _measured(info: CheckpointInfo, recipe: Recipe, reference: CheckpointInfo) -> float:

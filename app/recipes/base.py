@@ -21,6 +21,7 @@ Role = Literal["quantizer", "pruner", "factorizer", "extender", "context", "adju
 # States of the whole text that a walk keeps at most: its own and the reference's. One with gradients also keeps what a
 # block should give, the gradients, and the states before each block.
 BORDERS: Final = 2
+MOST_WINDOWS: Final = 4096
 Seed = Annotated[int, Field(ge=0, lt=2**63), UNKNOWN]
 
 
@@ -198,8 +199,10 @@ class Calibrated(Step):
         default_factory=lambda: ShippedText(source="shipped", corpus="calibration"),
         description="Text whose activations the step reads. It shares no document with the scored text.",
     )
-    calibration_windows: Annotated[int, Field(ge=1, le=4096), FALLING] = Field(
-        default=32, description="Number of windows of this text."
+    calibration_windows: Annotated[int, Field(ge=1, le=MOST_WINDOWS), FALLING] = Field(
+        default=32,
+        description="Number of windows of this text. At the default, a step that inverts second moments takes 4 tokens "
+        "per input of the widest layer if that is more.",
     )
     calibration_window: Annotated[int, Field(ge=8, le=32768), FALLING] = Field(
         default=512, description="Tokens per window."

@@ -33,6 +33,10 @@ class StepNotice(Notices):
         "{tokens} calibration tokens do not span the {inputs} inputs of the widest layer. Directions without text "
         "are repaired as if their power were small"
     )
+    SHORT_FOR_WIDEST_LAYER = (
+        "the calibration data have {tokens} tokens. {enough} are wanted: {each} per input of the widest layer. Give "
+        "more text as `calibration`, such as a file or `self`"
+    )
     SHORT_CALIBRATION_TEXT = "the calibration data have {windows:#window} of {window} tokens, {asked} were asked for"
     LONGER_THAN_CONTEXT = "calibration windows of {window} tokens are longer than the model's context of {context}"
     WITHOUT_RUNTIME_QUANTIZATION = "the text was run without the run-time quantization of earlier steps"

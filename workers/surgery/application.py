@@ -14,6 +14,7 @@ import torch
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.adapters import CONFIG, WEIGHTS
+from app.models.calibration_size import TOKENS_PER_INPUT, sized, widest_input
 from app.models.checkpoint import CHANNELS, CheckpointInfo, fingerprint, inspect
 from app.models.modules import Weight
 from app.models.recipes import canonical_json, recipe_fingerprint
@@ -149,7 +150,7 @@ class Application:
         info = self._source
         state_bytes = info.hidden_size * (4 if info.scheme == "f32" else 2)
         needed = [
-            sum(step.scratch_bytes(info.parameters, info.layers, state_bytes) for step in steps)
+            sum(sized(step, info).scratch_bytes(info.parameters, info.layers, state_bytes) for step in steps)
             for steps in (self._recipe[stage.first : stage.end] for stage in self._stages[begin:])
         ]
         if len(needed) > 1:
@@ -187,7 +188,7 @@ class Application:
 
     def _text(self, index: int, step: Calibrated) -> CalibrationText:
         with _blamed(f"{POINTER}/{index}/calibration"):
-            return self._texts(step)
+            return self._texts(sized(step, self._source))
 
     def _build(self, stage: Stage, key: str, before: Modified | None, scratch: int) -> Modified:
         source = self._source if before is None else inspect(before.path)
@@ -248,7 +249,7 @@ class Application:
                             origins=origins,
                         )
                         if text is not None:
-                            _warn_of_text(context, text)
+                            _warn_of_text(context, text, step.calibration_windows)
                         with _blamed(f"{POINTER}/{stage.first}"), device:
                             self._steps[stage.first].run(context)
                         context.write(folder, self._shard_bytes)
@@ -340,10 +341,14 @@ def _blamed(pointer: str) -> Iterator[None]:
         raise
 
 
-def _warn_of_text(context: StepRun, text: CalibrationText) -> None:
-    """Says where the text, or how it is run, is less than what was asked for."""
+def _warn_of_text(context: StepRun, text: CalibrationText, given: int) -> None:
+    """Says where the text, or how it is run, is less than what was asked for. `given`: the step's number of windows."""
     windows, length = text.tokens_NL.shape
-    if windows < text.asked:
+    if windows < text.asked > given:
+        enough = TOKENS_PER_INPUT * widest_input(context.base)
+        tokens = text.tokens_NL.numel()
+        context.warn(StepNotice.SHORT_FOR_WIDEST_LAYER(tokens=tokens, enough=enough, each=TOKENS_PER_INPUT))
+    elif windows < text.asked:
         context.warn(StepNotice.SHORT_CALIBRATION_TEXT(windows=windows, window=length, asked=text.asked))
     most = context.source.max_position
     if most is not None and length > most:

@@ -9,11 +9,12 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.text import InlineText, ShippedText
 from app.kinds.calibrate.calibrators import walks
 from app.kinds.calibrate.request import CALIBRATORS, WITH_BLOCKS, CalibrateRequest
-from app.kinds.estimates import ENGINE_START_S, SHIPPED, Cost
+from app.kinds.estimates import ENGINE_START_S, Cost
 from app.kinds.preflight import Checked
 from app.models.checkpoint import CheckpointInfo
 from app.models.pace import SCORED, Part
 from app.models.shapes import LAYOUTS
+from app.models.text_size import SHIPPED
 
 # Products of a token's hidden state with the head, that fitting and testing one calibrator take: six to fit, in bf16,
 # one and a half to choose and test, in float32. On a GPU the head is read anew for 65 rows of a vocabulary of 128k, and

@@ -9,8 +9,10 @@ from app.kinds.mitigate.least_size import check_budget, least_bytes
 from app.kinds.mitigate.request import MitigateRequest, TreatmentName
 from app.kinds.preflight import Checked
 from app.models import pace
+from app.models.calibration_size import sized
 from app.models.checkpoint import CheckpointInfo
 from app.models.contexts import check_calibration, shortest
+from app.models.text_size import measure
 from app.models.training import measured_tokens
 from app.recipes.base import Step
 from app.recipes.prune import PruneGradient
@@ -41,7 +43,8 @@ def check(request: MitigateRequest, checked: Checked) -> None:
 
 def cost(request: MitigateRequest, cost: Cost) -> None:
     """Adds the search."""
-    seconds, told = search_cost(request, cost.candidate, cost.reference, cost.steps)
+    _, held, _ = measure(request.calibration, cost.settings)
+    seconds, told = search_cost(request, cost.candidate, cost.reference, cost.steps, held)
     # Candidate, parts of it, and trials over a part of the text; the front over the rest.
     cost.seconds += cost.passes((PASSES + request.trials / 2) * cost.tokens, cost.candidate) + seconds
     cost.add_checkpoints(request.trials + 1)
@@ -60,9 +63,10 @@ def own_windows(windows: int) -> int:
 
 
 def search_cost(
-    request: MitigateRequest, candidate: CheckpointInfo, reference: CheckpointInfo, here: pace.Pace
+    request: MitigateRequest, candidate: CheckpointInfo, reference: CheckpointInfo, here: pace.Pace, held: int
 ) -> tuple[float, tuple[str, ...]]:
-    """(seconds that a search takes beside passes over the text, what is assumed of them)."""
+    """(seconds that a search takes beside passes over the text, what is assumed of them). `held`: tokens of the
+    calibration text."""
     fitted = request.trials * request.calibration_windows * request.calibration_window / 2
     seconds = here.seconds(pace.CHANGED, request.trials * candidate.parameters)
     seconds += here.seconds(pace.TREATED, fitted * candidate.parameters)
@@ -70,7 +74,7 @@ def search_cost(
         f"{request.trials} trials, a third of them in full: each makes a checkpoint and fits it on text, in proportion "
         "to parameters and tokens"
     )
-    steps = _trained(request)
+    steps = [sized(step, candidate, held) for step in _trained(request)]
     longest = max(steps, key=lambda step: step.trained_tokens, default=None)
     if longest is not None and longest.trained_tokens:
         run = FULL * request.trials * longest.trained_tokens

@@ -178,7 +178,9 @@ def cost(request: TrajectoryRequest, cost: Cost) -> None:
         scored += own
         seconds += cost.passes(own, info)
     candidates = list(zip(infos[1:], request.models(), strict=True))
-    surgery = [surgery_cost(info, model.recipe, cost.steps, cost.reference) for info, model in candidates]
+    surgery = [
+        surgery_cost(info, model.recipe, cost.steps, cost.reference, cost.settings) for info, model in candidates
+    ]
     cost.documents, cost.tokens = prompts, texts * request.tokens * len(infos)
     cost.store = 2 * cost.reference.hidden_size * scored
     cost.made = sum(info.bytes for info, model in candidates if model.recipe)

@@ -87,7 +87,7 @@ def here() -> Pace:
 def took(info: CheckpointInfo, here: Pace, step: dict[str, object]) -> float:
     """Seconds in which the step makes its checkpoint of the model, before it a rounding to 4 bits if it is a repair."""
     before = [{"type": "quantize.rtn", "bits": 4}] if str(step["type"]).startswith("repair") else []
-    return surgery_cost(info, RECIPE.validate_python([*before, step]), here, info)[0]
+    return surgery_cost(info, RECIPE.validate_python([*before, step]), here, info, Settings())[0]
 
 
 def test_the_page_says_what_an_8b_takes_on_an_h100_and_it_is_what_was_to_be_reached(tiny: Tiny, here: Pace) -> None:
