@@ -23,7 +23,7 @@ from app.cli.client import Client
 from app.cli.output import Exit, out, print_json
 from app.cli.service import connect
 from app.contracts.errors import HemostatError
-from app.models.processor import LEAST_DRIVER, ask_torch, driver_version, has
+from app.models.processor import LEAST_DRIVER, VISIBLE_HINT, ask_torch, driver_version, has, visible_fault
 from app.models.registry import load_registry
 from app.settings import Settings
 
@@ -180,6 +180,8 @@ def _gpu() -> Finding:
 def _usable_gpu() -> Finding:
     """What the CUDA build needs: torch itself is asked."""
     torch = ask_torch()
+    if not torch.gpu and (fault := visible_fault()):
+        return Finding("GPU", ok=False, found=fault, remedy=VISIBLE_HINT)
     name = torch.gpu or ("none usable" if torch.version else "torch does not start")
     return Finding(
         "GPU",

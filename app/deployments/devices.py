@@ -10,11 +10,9 @@ from app.address import loopback, machine
 from app.contracts.errors import ErrorCode, HemostatError
 from app.deployments.placement import CPU
 from app.deployments.report import Device, HostReport
-from app.models.processor import Gpu, gpus, is_cpu_build
+from app.models.processor import VISIBLE, VISIBLE_HINT, Gpu, gpus, is_cpu_build, visible_fault, visible_names
 from app.models.registry import load_registry
 from app.settings import Settings
-
-VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def own_host(agent: str = "", names: Sequence[str] = ()) -> HostReport:
@@ -44,27 +42,16 @@ def own_devices() -> tuple[Device, ...]:
             "This worker is for GPUs, and nvidia-smi lists none.",
             hint="Check the driver with `nvidia-smi`. A container needs the driver capability `utility`.",
         )
-    named = os.environ.get(VISIBLE)
-    if named is None:
-        return tuple(Device(id=gpu.number, bytes=gpu.bytes) for gpu in listed)
-    found = [_device(name.strip(), listed) for name in named.split(",") if name.strip()]
-    devices = tuple(device for device in found if device is not None)
-    if len(devices) < len(found) or not devices:
-        raise HemostatError(
-            ErrorCode.ENGINE_FAILED,
-            f"{VISIBLE}={named} names no GPU, or one that nvidia-smi does not list.",
-            hint="Give numbers or UUIDs of `nvidia-smi -L`.",
-        )
-    return devices
+    if fault := visible_fault():
+        raise HemostatError(ErrorCode.ENGINE_FAILED, f"{fault}.", hint=VISIBLE_HINT)
+    names = visible_names() or [gpu.number for gpu in listed]
+    return tuple(_device(name, listed) for name in names)
 
 
-def _device(name: str, listed: Sequence[Gpu]) -> Device | None:
-    """The one of CUDA_VISIBLE_DEVICES: a number, a UUID or its beginning, or a slice, whose memory is not listed."""
-    if name.startswith("MIG-"):
-        return Device(id=name)
-    of_gpu = (gpu for gpu in listed if name == gpu.number or (name.startswith("GPU-") and gpu.uuid.startswith(name)))
-    gpu = next(of_gpu, None)
-    return None if gpu is None else Device(id=gpu.number, bytes=gpu.bytes)
+def _device(name: str, listed: Sequence[Gpu]) -> Device:
+    """A GPU of CUDA_VISIBLE_DEVICES, or a slice of one, whose memory is not listed."""
+    gpu = next((gpu for gpu in listed if gpu.answers_to(name)), None)
+    return Device(id=name) if gpu is None else Device(id=gpu.number, bytes=gpu.bytes)
 
 
 def of_worker(settings: Settings) -> tuple[str, ...]:

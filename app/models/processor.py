@@ -11,6 +11,8 @@ from typing import Final, NamedTuple
 
 from app.secrets import without_secrets
 
+VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
+VISIBLE_HINT: Final = "Give numbers or UUIDs of `nvidia-smi -L`, or unset the variable."
 # What CUDA 13 needs, which the CUDA build of torch is made with.
 LEAST_DRIVER: Final = 580
 # A driver that hangs is one that does not answer.
@@ -62,7 +64,7 @@ def card_name() -> str | None:
 
 
 def _of_first_gpu(what: str) -> str | None:
-    first = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0].strip()
+    first = os.environ.get(VISIBLE, "").partition(",")[0].strip()
     lines = _nvidia_smi(what, only=first)
     return lines[0].strip() or None if lines else None
 
@@ -73,6 +75,27 @@ class Gpu(NamedTuple):
     number: str
     uuid: str
     bytes: int
+
+    def answers_to(self, name: str) -> bool:
+        """Whether CUDA_VISIBLE_DEVICES means it: by its number, its UUID or the beginning of that."""
+        return name == self.number or (name.startswith("GPU-") and self.uuid.startswith(name))
+
+
+def visible_names() -> list[str] | None:
+    """What CUDA_VISIBLE_DEVICES names; None if it is not set."""
+    named = os.environ.get(VISIBLE)
+    return None if named is None else [name.strip() for name in named.split(",") if name.strip()]
+
+
+def visible_fault() -> str:
+    """What is wrong with CUDA_VISIBLE_DEVICES; "" if nothing is, or if no driver answers."""
+    names = visible_names()
+    if names is None or not (listed := gpus()):
+        return ""
+    known = [name.startswith("MIG-") or any(gpu.answers_to(name) for gpu in listed) for name in names]
+    if names and all(known):
+        return ""
+    return f"{VISIBLE}={os.environ[VISIBLE]} names no GPU, or one that nvidia-smi does not list"
 
 
 def gpus() -> list[Gpu]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.models.processor import LEAST_DRIVER, ask_torch, driver_version
+from app.models.processor import LEAST_DRIVER, VISIBLE_HINT, ask_torch, driver_version, visible_fault
 from app.settings import Settings
 from workers.engine import vllm_names as vllm
 from workers.engine.environment import BATCH_INVARIANT, ENGINE, GIVEN
@@ -90,6 +90,8 @@ def _built_for(settings: Settings) -> str:
 
 
 def _no_gpu(version: str, cuda: str | None) -> HemostatError:
+    if fault := visible_fault():
+        return HemostatError(ErrorCode.ENGINE_FAILED, fault, hint=VISIBLE_HINT)
     told = f"torch {version} is built for CUDA {cuda}, but finds no usable GPU" if version else "torch does not start"
     return HemostatError(
         ErrorCode.ENGINE_FAILED,
@@ -161,17 +163,22 @@ def describe_device(device: str) -> str:
     if lacking(torch.bfloat16):
         extras.append("float32 products")
     level = "+".join([torch.backends.cpu.get_cpu_capability().lower(), *extras])
-    return f"cpu {able.get('architecture', 'unknown')} {level} {torch.get_num_threads()} threads"
+    threads = f"{torch.get_num_threads()} threads"
+    return " ".join(["cpu", able.get("architecture", "unknown"), level, threads, *_variables()])
 
 
 def _kernel_choices() -> list[str]:
     """What else decides which kernels vLLM takes on one GPU: whether FlashInfer finds a compiler, the mode, and
-    variables. These are the ones that vLLM names its compiled kernels by, less those of `_NO_KERNEL`. With the GPU and
-    the checkpoint they decide the backend of attention and the kernel of each layer."""
+    variables. With the GPU and the checkpoint they decide the backend of attention and the kernel of each layer."""
     choices = [("FlashInfer", vllm.has_flashinfer()), ("batch invariant", os.environ.get(BATCH_INVARIANT) == "1")]
+    return [name for name, chosen in choices if chosen] + _variables()
+
+
+def _variables() -> list[str]:
+    """The variables that were set and that vLLM names its compiled kernels by, less those of `_NO_KERNEL`. Not all
+    compile: on a CPU one decides whether attention sums a long context in parts."""
     variables = (GIVEN.keys() & vllm.compile_factors()) - {*ENGINE, BATCH_INVARIANT}
-    variables = {name for name in variables if not _NO_KERNEL.search(name)}
-    return [name for name, chosen in choices if chosen] + [f"{name}={GIVEN[name]}" for name in sorted(variables)]
+    return [f"{name}={GIVEN[name]}" for name in sorted(variables) if not _NO_KERNEL.search(name)]
 
 
 def available_bytes(device: str) -> int:

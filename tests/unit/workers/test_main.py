@@ -3,6 +3,7 @@ import os
 import pytest
 
 from app.contracts.errors import ErrorCode
+from app.deployments import devices
 from app.settings import Settings
 from tests.support.refusals import refused
 from workers.engine import device
@@ -60,6 +61,28 @@ async def test_a_worker_of_the_cuda_build_without_a_usable_gpu_takes_no_job(torc
     with refused(ErrorCode.ENGINE_FAILED, match=rf"{told}; the driver is 570\.133\.20") as caught:
         await serve(Settings(home=driver.parent), DEFAULT_HANDLERS)
     assert "580" in caught.value.hint
+
+
+@pytest.fixture
+def blind(driver, monkeypatch):
+    """The CUDA build on a machine with one GPU, of which torch sees none. The folder of both programs."""
+    driver.write_text('#!/bin/sh\necho "0, GPU-aa, 81559"\n')
+    (driver.parent / "torch.py").write_text(TORCH.format(usable=False))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(driver.parent), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setattr(device, "distribution", lambda: ("vllm", "0.32.0"))
+    monkeypatch.setattr(devices, "is_cpu_build", lambda: False)
+    return driver.parent
+
+
+@pytest.mark.parametrize("visible", ["7", "GPU-bb", ""])
+async def test_a_worker_whose_variable_hides_every_gpu_names_it_and_not_the_driver(visible, blind, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with refused(ErrorCode.ENGINE_FAILED, match=rf"CUDA_VISIBLE_DEVICES={visible} names no GPU") as caught:
+        await serve(Settings(home=blind), DEFAULT_HANDLERS)
+    assert "driver" not in f"{caught.value.detail} {caught.value.hint}"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a")
+    with refused(ErrorCode.ENGINE_FAILED, match="the driver is"):
+        await serve(Settings(home=blind), DEFAULT_HANDLERS)
 
 
 async def test_a_worker_of_the_other_build_than_the_settings_ask_for_takes_no_job(tmp_path):

@@ -57,6 +57,20 @@ def test_a_cuda_build_asks_torch_itself_for_a_gpu(cuda_build):
     assert "580" in found.remedy
 
 
+def test_a_cuda_build_blames_the_variable_that_hides_its_gpus(cuda_build, tmp_path, monkeypatch):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("a GPU is here")
+    (tmp_path / "nvidia-smi").write_text('#!/bin/sh\necho "0, GPU-aa, 81559"\n')
+    for visible, blamed in (("5", True), ("", True), ("0", False)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        found = doctor._gpu()
+        assert not found.ok
+        assert (f"CUDA_VISIBLE_DEVICES={visible} names no GPU" in found.found) is blamed
+        assert ("driver" in found.found + found.remedy) is not blamed
+
+
 def test_what_is_there_has_no_remedy_in_json_either(tmp_path, capsys):
     doctor.doctor(Settings(home=tmp_path), as_json=True)
     findings = json.loads(capsys.readouterr().out)["findings"]

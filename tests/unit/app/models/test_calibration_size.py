@@ -4,6 +4,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from app.models.calibration_size import sized
+from app.models.checkpoint import inspect
 from app.models.pace import Pace
 from app.models.surgery_cost import surgery_cost
 from app.recipes.base import Calibrated
@@ -58,8 +59,6 @@ def test_a_narrow_model_takes_what_it_took(tiny):
     """Up to 4,096 inputs 32 windows are enough: the demo model's widest layer has 1,536."""
     (step,) = RECIPE.validate_python([GPTQ])
     assert sized(step, info_of("Qwen2.5-0.5B", tiny), 16_384) == step
-    from app.models.checkpoint import inspect
-
     assert sized(step, inspect(tiny("llama", intermediate_size=4096)), None) == step
 
 

@@ -165,3 +165,10 @@ def test_no_pool_of_engines_opens_in_a_mode_that_a_processor_has_not(monkeypatch
     with refused(ErrorCode.ENGINE_FAILED, match="no such mode on this cpu"):
         EnginePool(Settings(batch_invariant=True))
     assert EnginePool(Settings()).device == "cpu"
+
+
+def test_on_a_cpu_what_decides_how_attention_sums_is_part_of_the_identity(monkeypatch):
+    monkeypatch.setattr(device, "GIVEN", {})
+    plain = describe_device("cpu")
+    monkeypatch.setattr(device, "GIVEN", {"VLLM_CPU_ATTN_SPLIT_KV": "0", "VLLM_CPU_KVCACHE_SPACE": "4"})
+    assert describe_device("cpu") == f"{plain} VLLM_CPU_ATTN_SPLIT_KV=0"

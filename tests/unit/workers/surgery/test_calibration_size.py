@@ -56,14 +56,14 @@ def wide(tiny):
 
 
 def test_by_default_there_are_four_tokens_per_input_and_none_is_warned_of(wide, store):
-    manifest, record = made(wide, store, 20_000)
+    manifest, record = made(wide, store, 3000)
     assert record.calibration_tokens == 4 * WIDEST > 32 * WINDOW
     assert record.warnings == ()
     assert manifest.recipe[0]["calibration_windows"] == 32, "the recipe is named as it was given"
 
 
 def test_a_short_text_is_read_whole_and_the_report_has_what_is_missing(wide, store):
-    _, record = made(wide, store, 4500)
+    _, record = made(wide, store, 1600)
     assert 32 * WINDOW < record.calibration_tokens < 4 * WIDEST
     (warning,) = record.warnings
     assert warning.code == "short_for_widest_layer"
@@ -72,5 +72,5 @@ def test_a_short_text_is_read_whole_and_the_report_has_what_is_missing(wide, sto
 
 
 def test_a_number_that_was_asked_for_is_kept(wide, store):
-    _, record = made(wide, store, 20_000, calibration_windows=11)
+    _, record = made(wide, store, 3000, calibration_windows=11)
     assert record.calibration_tokens == 11 * WINDOW
