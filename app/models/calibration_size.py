@@ -1,12 +1,13 @@
 """How much calibration text a step takes by itself: second moments of many inputs need many tokens."""
 
-from typing import Final
+from typing import Final, TypeVar
 
 from app.models.checkpoint import CheckpointInfo
 from app.recipes.base import MOST_WINDOWS, Calibrated, Step
 
 # Second moments of a layer's inputs are singular below 1.
 TOKENS_PER_INPUT: Final = 4
+_Step = TypeVar("_Step", bound=Step)
 
 
 def widest_input(info: CheckpointInfo) -> int:
@@ -14,7 +15,7 @@ def widest_input(info: CheckpointInfo) -> int:
     return max(tensor.shape[-1] for tensor in info.tensors.values() if len(tensor.shape) > 1)
 
 
-def sized(step: Step, info: CheckpointInfo, held: int | None = None) -> Step:
+def sized(step: _Step, info: CheckpointInfo, held: int | None = None) -> _Step:
     """The step with the windows that it takes of a model's text. At its default a step with second moments takes
     `TOKENS_PER_INPUT` per input of the widest layer if that is more, as far as the text has them: `held` tokens, None
     if that is not known. All other steps stay as they are."""

@@ -249,7 +249,7 @@ class Application:
                             origins=origins,
                         )
                         if text is not None:
-                            _warn_of_text(context, text, step.calibration_windows)
+                            _warn_of_text(context, text)
                         with _blamed(f"{POINTER}/{stage.first}"), device:
                             self._steps[stage.first].run(context)
                         context.write(folder, self._shard_bytes)
@@ -341,10 +341,10 @@ def _blamed(pointer: str) -> Iterator[None]:
         raise
 
 
-def _warn_of_text(context: StepRun, text: CalibrationText, given: int) -> None:
-    """Says where the text, or how it is run, is less than what was asked for. `given`: the step's number of windows."""
+def _warn_of_text(context: StepRun, text: CalibrationText) -> None:
+    """Says where the text, or how it is run, is less than what was asked for."""
     windows, length = text.tokens_NL.shape
-    if windows < text.asked > given:
+    if windows < text.asked > getattr(context.step, "calibration_windows", text.asked):
         enough = TOKENS_PER_INPUT * widest_input(context.base)
         tokens = text.tokens_NL.numel()
         context.warn(StepNotice.SHORT_FOR_WIDEST_LAYER(tokens=tokens, enough=enough, each=TOKENS_PER_INPUT))

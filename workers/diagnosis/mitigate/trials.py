@@ -187,7 +187,8 @@ class TrialRunner:
     def _seconds(self, plan: Plan) -> float:
         """About how long the recipe of a plan takes to make for a cheap trial, on the machine of the estimates."""
         recipe = apply_plan(self.subject, plan, replace(self.fit, cheap=True))
-        seconds, _ = surgery_cost(self.subject.origin, recipe, Pace(TOKENS_PER_SECOND, ""), self.reference)
+        here, settings = Pace(TOKENS_PER_SECOND, ""), self.context.settings
+        seconds, _ = surgery_cost(self.subject.origin, recipe, here, self.reference, settings)
         return seconds
 
     def _over(self, one: Measurement) -> str:
