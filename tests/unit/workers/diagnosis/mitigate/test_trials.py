@@ -10,6 +10,7 @@ from app.contracts.text import ShippedText
 from app.kinds.mitigate.request import Budget
 from app.kinds.mitigate.treatments import described
 from app.models.checkpoint import inspect
+from app.settings import Settings
 from tests.support.processor import needs_avx512
 from tests.support.quantizing import operate
 from workers.diagnosis.mitigate.front import limits_of
@@ -28,7 +29,7 @@ class Context:
     """Nobody cancels it."""
 
     def __init__(self):
-        self.telemetry = Telemetry()
+        self.telemetry, self.settings = Telemetry(), Settings()
         self.lines = []
         self.observe, self.log = self.telemetry.observe, self.lines.append
         self.check_cancelled = self.progress = lambda *_: None
