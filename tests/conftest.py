@@ -4,7 +4,9 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -34,7 +36,7 @@ os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(CACHE / "inductor"))
 
 
 @pytest.fixture(scope="session")
-def smollm2():
+def smollm2() -> Path:
     """The bf16 reference checkpoint of the demo model, made once from the installed GGUF and kept in .cache."""
     from filelock import FileLock
 
@@ -50,14 +52,14 @@ def smollm2():
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory):
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """`tiny(kind, **options)`: folder of a tiny random-weight checkpoint, made once a session."""
     from tests.support.tiny import make_checkpoint
 
     root = tmp_path_factory.mktemp("tiny")
-    made = {}
+    made: dict[str, Path] = {}
 
-    def make(kind="llama", **options):
+    def make(kind: str = "llama", **options: Any) -> Path:
         key = "-".join([kind, *(f"{name}-{value}" for name, value in sorted(options.items()))])
         if key not in made:
             made[key] = make_checkpoint(root / key, kind, **options)
@@ -67,7 +69,7 @@ def tiny(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def logging_as_before():
+def logging_as_before() -> Iterator[None]:
     """A library that a test calls may raise the level of all loggers: later tests would not see what is logged."""
     before = logging.root.level, logging.root.manager.disable
     yield
@@ -76,7 +78,7 @@ def logging_as_before():
 
 
 @pytest.fixture
-def signals_as_before():
+def signals_as_before() -> Iterator[None]:
     """What SIGTERM and SIGINT do is put back. Ctrl-C raises meanwhile, also where a shell has it ignored."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     signal.signal(signal.SIGINT, signal.default_int_handler)

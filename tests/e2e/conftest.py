@@ -2,21 +2,29 @@
 
 import os
 import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+import torch
+from playwright.sync_api import Browser
 from safetensors.torch import load_file, save_file
 
 from app.cli.client import Client
 from app.contracts.job import JobStatus
 from app.jobs.embedded import EmbeddedValkey
+from app.jobs.record import JobRecord
 from app.settings import Settings
-from app.up import running
+from app.up import Service, running
 from tests.support.browser import started
 from tests.support.packed import make_packed
 
+Json = dict[str, Any]
+
 # Documents are clusters of the interval; enough of them, short, of unequal length and of two domains.
-DOCUMENTS = [
+DOCUMENTS: list[Json] = [
     {
         "id": f"d{number}",
         "domain": "prose" if number % 3 else "code",
@@ -28,7 +36,7 @@ DOCUMENTS = [
 ]
 
 
-def compare_request(candidate="tiny", recipe=None, **fields):
+def compare_request(candidate: str = "tiny", recipe: list[Json] | None = None, **fields: Any) -> Json:
     """A job on tiny models."""
     return {
         "kind": "compare",
@@ -40,7 +48,7 @@ def compare_request(candidate="tiny", recipe=None, **fields):
     } | fields
 
 
-def _edited(source, folder, edit):
+def _edited(source: Path, folder: Path, edit: Callable[[dict[str, torch.Tensor]], None]) -> Path:
     shutil.copytree(source, folder)
     weights = load_file(folder / "model.safetensors")
     edit(weights)
@@ -48,30 +56,30 @@ def _edited(source, folder, edit):
     return folder
 
 
-def _with_nan(weights):
+def _with_nan(weights: dict[str, torch.Tensor]) -> None:
     weights["model.layers.1.mlp.up_proj.weight"][3, 5] = float("nan")
 
 
-def _overflowing(weights):
+def _overflowing(weights: dict[str, torch.Tensor]) -> None:
     """Finite weights whose activations are not."""
     weights["model.layers.2.mlp.up_proj.weight"].fill_(3e38)
     weights["model.layers.2.mlp.down_proj.weight"].fill_(3e38)
 
 
 @pytest.fixture(scope="module")
-def browser():
+def browser() -> Iterator[Browser]:
     """Chromium. Of one file only: its loop would run under the tests of other files."""
     with started() as opened:
         yield opened
 
 
 @pytest.fixture(scope="session")
-def home(tmp_path_factory, tiny, smollm2):
+def home(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., Path], smollm2: Path) -> Path:
     """A home whose models.toml names sound, packed and broken checkpoints."""
     folder = tmp_path_factory.mktemp("home")
     models = folder / "models"
     reference = tiny("llama")
-    made = {
+    made: dict[str, Path] = {
         "tiny": reference,
         "tiny-other-weights": tiny("llama", seed=7),
         "tiny-qwen2": tiny("qwen2"),
@@ -89,20 +97,20 @@ def home(tmp_path_factory, tiny, smollm2):
 
 
 @pytest.fixture(scope="session")
-def settings(home):
+def settings(home: Path) -> Settings:
     """Settings of the service: small enough to be quick, nothing else unusual."""
     return Settings(home=home, text_root=home / "texts", redelivery_s=2.0, requests_per_minute=100_000)
 
 
 @pytest.fixture(scope="session")
-def service(settings):
+def service(settings: Settings) -> Iterator[Service]:
     """The running service."""
     with running(settings) as up:
         yield up
 
 
 @pytest.fixture
-def house(tmp_path, tiny):
+def house(tmp_path: Path, tiny: Callable[..., Path]) -> Iterator[Settings]:
     """A home of its own with a tiny model and Valkey, for workers that the test starts and kills."""
     own = Settings(home=tmp_path / "home", worker_metrics_port=0, redelivery_s=2.0, cancel_grace_s=30.0)
     own.home.mkdir()
@@ -111,7 +119,7 @@ def house(tmp_path, tiny):
         yield own
 
 
-def report_of(settings, record):
+def report_of(settings: Settings, record: JobRecord) -> str:
     """The report of a job that succeeded, as its file has it."""
     assert record.job.status is JobStatus.SUCCEEDED, record.job.error
     assert record.report is not None
@@ -119,24 +127,24 @@ def report_of(settings, record):
 
 
 @pytest.fixture
-def client(service):
+def client(service: Service) -> Iterator[Client]:
     """The command line's own client."""
     with Client(service.url) as opened:
         yield opened
 
 
 @pytest.fixture
-def http(service):
+def http(service: Service) -> Iterator[httpx.Client]:
     """A bare HTTP client."""
     with httpx.Client(base_url=service.url, timeout=60) as opened:
         yield opened
 
 
 @pytest.fixture
-def finish(client):
+def finish(client: Client) -> Callable[[Json], Json]:
     """Submits a job, follows its events to the end, and returns it."""
 
-    def run(request):
+    def run(request: Json) -> Json:
         job = client.submit(request)
         for _name, _data in client.watch(job["id"]):
             pass
@@ -146,7 +154,7 @@ def finish(client):
 
 
 @pytest.fixture
-def environment(settings):
+def environment(settings: Settings) -> dict[str, str]:
     """Environment for a `hemostat` process that uses this home."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HEMOSTAT_")}
     return kept | {"HEMOSTAT_HOME": str(settings.home), "HEMOSTAT_TEXT_ROOT": str(settings.text_root), "COLUMNS": "100"}

@@ -4,19 +4,23 @@ Fixtures of the module bring the deployment from one state to the next: plain, p
 """
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import httpx
 import pytest
 
 from tests.support.endpoint import RECIPE, Endpoint
 from tests.support.mixed import PLAIN, Traffic
 from tests.support.worker import wait_for
 
+Json = dict[str, Any]
 MODELS = {"reference": {"model": "tiny"}}
 
 
 @pytest.fixture(scope="module")
-def endpoint(tmp_path_factory):
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     made = Endpoint(tmp_path_factory.mktemp("blocks"))
     try:
         made.start()
@@ -34,7 +38,7 @@ class Answer:
     version: str
 
 
-def ask(endpoint, calibration):
+def ask(endpoint: Endpoint, calibration: str) -> Answer:
     body = {
         "model": "bot",
         "prompt": "the quick brown fox jumps over",
@@ -50,7 +54,7 @@ def ask(endpoint, calibration):
 
 
 @pytest.fixture(scope="module")
-def plain(endpoint):
+def plain(endpoint: Endpoint) -> Answer:
     """What the replica answers that has no version yet."""
     asked = {
         "name": "bot",
@@ -66,7 +70,7 @@ def plain(endpoint):
 
 
 @pytest.fixture(scope="module")
-def report(plain, endpoint):
+def report(plain: Answer, endpoint: Endpoint) -> Json:
     asked = {
         "kind": "calibrate",
         "candidate": {"model": "served", "recipe": RECIPE},
@@ -76,7 +80,7 @@ def report(plain, endpoint):
     job = endpoint.http.post("/v1/diagnosis/jobs", json=MODELS | asked)
     assert job.status_code == 202, job.text
 
-    def ended():
+    def ended() -> httpx.Response | None:
         record = endpoint.http.get(f"/v1/diagnosis/jobs/{job.json()['id']}").json()
         assert record["status"] != "failed", record
         return endpoint.http.get(record["report_url"]) if record["status"] == "succeeded" else None
@@ -87,7 +91,7 @@ def report(plain, endpoint):
 
 
 @pytest.fixture(scope="module")
-def version(report, endpoint):
+def version(report: Json, endpoint: Endpoint) -> str:
     found = str(report["profile"])
     if endpoint.get()["active_version"] != found:
         promoted = endpoint.http.post("/v1/deployments/bot/promote", json={"version": found})
@@ -97,20 +101,22 @@ def version(report, endpoint):
     return found
 
 
-def test_the_job_proves_it(report):
+def test_the_job_proves_it(report: Json) -> None:
     assert report["test"]["passed"], report["test"]["reasons"]
     assert report["divergence"]["kl"]["mean"] < report["raw"]["divergence"]["kl"]["mean"]
 
 
-def test_auto_is_corrected_and_off_is_the_plain_replica_bit_for_bit(plain, version, endpoint):
+def test_auto_is_corrected_and_off_is_the_plain_replica_bit_for_bit(
+    plain: Answer, version: str, endpoint: Endpoint
+) -> None:
     assert (plain.version, ask(endpoint, "off").version) == ("identity", "identity")
     assert ask(endpoint, "auto").logprobs != plain.logprobs
     assert ask(endpoint, version) == ask(endpoint, "auto")
     assert ask(endpoint, "off") == plain
 
 
-def test_the_shadow_measures_the_corrected_stream(version, endpoint):
-    async def send():
+def test_the_shadow_measures_the_corrected_stream(version: str, endpoint: Endpoint) -> None:
+    async def send() -> None:
         traffic = Traffic(endpoint.url, "bot", version)
         try:
             await traffic.send(48, PLAIN)
@@ -119,7 +125,7 @@ def test_the_shadow_measures_the_corrected_stream(version, endpoint):
 
     asyncio.run(send())
 
-    def told(found):
+    def told(found: Json) -> Any:
         divergence = found["shadow"] and found["shadow"]["divergence"]
         return divergence and divergence["requests"] >= 40 and divergence["engine"]
 
@@ -130,7 +136,7 @@ def test_the_shadow_measures_the_corrected_stream(version, endpoint):
     endpoint.prometheus.until(f"{mean % 'calibrated'} < on(deployment) {mean % 'raw'}")
 
 
-def test_a_rollback_gives_the_plain_model_back(plain, version, endpoint):
+def test_a_rollback_gives_the_plain_model_back(plain: Answer, version: str, endpoint: Endpoint) -> None:
     rolled = endpoint.http.post("/v1/deployments/bot/rollback", json={"reason": "by hand"})
     assert rolled.status_code == 200, rolled.text
     wait_for(lambda: ask(endpoint, "auto").version == "identity", what="an answer without correction")

@@ -15,7 +15,9 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -35,10 +37,11 @@ logger = logging.getLogger(__name__)
 VARIABLES = {"datasource": "prometheus", "deployment": ".+", "__rate_interval": "10s"}
 ENGINE_TERM = 'hemostat_served_kl_mean_nats{deployment="bot",stage="engine"}'
 ALARM = 'hemostat_drift_state{deployment="bot",state="alarm"} == 1'
+Json = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def endpoint(tmp_path_factory):
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     made = Endpoint(tmp_path_factory.mktemp("endpoint"))
     try:
         made.start()
@@ -48,14 +51,14 @@ def endpoint(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def client(endpoint):
+def client(endpoint: Endpoint) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=f"{endpoint.url}/v1", api_key="none", timeout=120, max_retries=0) as made:
         yield made
 
 
-def ask(client, **fields):
+def ask(client: openai.OpenAI, **fields: Any) -> tuple[Any, str]:
     """One answer, and the calibration that its header tells."""
-    asked = {
+    asked: dict[str, Any] = {
         "model": "bot",
         "messages": [{"role": "user", "content": "How much is lost?"}],
         "max_tokens": 24,
@@ -64,8 +67,8 @@ def ask(client, **fields):
     return raw.parse(), raw.headers["x-hemostat-calibration"]
 
 
-def send(endpoint, count, version, *, mixed=False):
-    async def run():
+def send(endpoint: Endpoint, count: int, version: str, *, mixed: bool = False) -> Traffic:
+    async def run() -> Traffic:
         traffic = Traffic(endpoint.url, "bot", version)
         try:
             await traffic.send(count, KINDS if mixed else PLAIN)
@@ -76,11 +79,11 @@ def send(endpoint, count, version, *, mixed=False):
     return asyncio.run(run())
 
 
-def scored(endpoint):
+def scored(endpoint: Endpoint) -> float:
     return endpoint.prometheus.value('hemostat_shadow_scored_requests_total{deployment="bot"}')
 
 
-def drained(endpoint, at_least):
+def drained(endpoint: Endpoint, at_least: float) -> None:
     """Until so many requests were scored, and Prometheus knows."""
     wait_for(lambda: scored(endpoint) >= at_least, what=f"{at_least} scored requests", timeout_s=400)
 
@@ -96,7 +99,7 @@ class First:
 
 
 @pytest.fixture(scope="module")
-def deployed(endpoint, client):
+def deployed(endpoint: Endpoint, client: openai.OpenAI) -> First:
     release = endpoint.hold_worker()  # on a quick machine the fit may be over before the replica is up
     try:
         request = {
@@ -117,7 +120,7 @@ def deployed(endpoint, client):
 
 
 @pytest.fixture(scope="module")
-def phases(deployed, endpoint):
+def phases(deployed: First, endpoint: Endpoint) -> set[str]:
     """Of the fit, as whoever watches it from its beginning sees them; it has ended then."""
     with Client(endpoint.url) as watching:
         events = watching.watch(deployed.fit_job)
@@ -125,10 +128,10 @@ def phases(deployed, endpoint):
 
 
 @pytest.fixture(scope="module")
-def version(phases, endpoint, client):
+def version(phases: set[str], endpoint: Endpoint, client: openai.OpenAI) -> str:
     """The promoted profile, once requests are answered by it."""
 
-    def promoted(found):
+    def promoted(found: Json) -> bool:
         assert not found["fit_reason"], found["fit_reason"]
         return bool(found["active_version"] != "identity")
 
@@ -147,7 +150,7 @@ class Sent:
 
 
 @pytest.fixture(scope="module")
-def sent(version, endpoint):
+def sent(version: str, endpoint: Endpoint) -> Sent:
     drained(endpoint, 1)
     before = scored(endpoint)
     traffic = send(endpoint, 200, version, mixed=True)
@@ -160,13 +163,13 @@ def sent(version, endpoint):
 
 
 @pytest.fixture(scope="module")
-def worse(sent, endpoint):
+def worse(sent: Sent, endpoint: Endpoint) -> float:
     """The engine term from before the shadow process had the worse checkpoint. The replica still has the good one."""
     agreed = endpoint.prometheus.value(ENGINE_TERM)
     last = endpoint.events()[-1]["id"]
     endpoint.put_worse()
 
-    def noticed():
+    def noticed() -> bool:
         return any("other weights" in one["reason"] for one in endpoint.events() if one["id"] > last)
 
     wait_for(noticed, what="new weights", timeout_s=400)
@@ -174,7 +177,7 @@ def worse(sent, endpoint):
 
 
 @pytest.fixture(scope="module")
-def alarmed(worse, endpoint, client):
+def alarmed(worse: float, endpoint: Endpoint, client: openai.OpenAI) -> Json:
     """The deployment whose replica has come back with the worse checkpoint, after enough requests for an alarm."""
     before = serving_pid(endpoint)
     endpoint.kill_replica()
@@ -190,7 +193,7 @@ def alarmed(worse, endpoint, client):
 
 
 @pytest.fixture(scope="module")
-def silenced(alarmed, version, endpoint):
+def silenced(alarmed: Json, version: str, endpoint: Endpoint) -> Json:
     """The deployment after the good checkpoint is back, it was rolled back, and 48 requests were scored."""
     endpoint.prometheus.until(ALARM)
     last, before = endpoint.events()[-1]["id"], serving_pid(endpoint)
@@ -207,12 +210,12 @@ def silenced(alarmed, version, endpoint):
     return endpoint.until(lambda one: one["shadow"]["drift"] == "ok", "silence")
 
 
-def serving_pid(endpoint):
+def serving_pid(endpoint: Endpoint) -> int:
     (replica,) = [one for one in endpoint.get()["running"] if one["role"] == "serve"]
     return int(replica["pid"])
 
 
-def test_a_deployment_is_served_at_once_with_identity(deployed):
+def test_a_deployment_is_served_at_once_with_identity(deployed: First) -> None:
     assert deployed.made.json()["active_version"] == "identity"
     assert deployed.calibration == "identity"
     assert deployed.answer.system_fingerprint.startswith("hemostat-served-")
@@ -220,7 +223,9 @@ def test_a_deployment_is_served_at_once_with_identity(deployed):
     assert deployed.fit_job
 
 
-def test_what_is_fitted_in_the_background_is_proven_and_promoted(deployed, phases, version, endpoint, client):
+def test_what_is_fitted_in_the_background_is_proven_and_promoted(
+    deployed: First, phases: set[str], version: str, endpoint: Endpoint, client: openai.OpenAI
+) -> None:
     assert {"reference", "candidate", "fit", "test"} <= phases
     told = [one["type"] for one in endpoint.events()]
     assert told.index("fit_started") < told.index("promoted")
@@ -233,7 +238,7 @@ def test_what_is_fitted_in_the_background_is_proven_and_promoted(deployed, phase
     assert calibration == version
 
 
-def test_two_hundred_mixed_requests_are_answered(sent):
+def test_two_hundred_mixed_requests_are_answered(sent: Sent) -> None:
     assert sum(sent.traffic.calibrations.values()) == 200
     assert sent.traffic.calibrations["identity"] > 10
     # In another batch the last bit of a product may differ, and with it now and then a token.
@@ -242,8 +247,8 @@ def test_two_hundred_mixed_requests_are_answered(sent):
 
 
 @pytest.mark.usefixtures("sent")
-def test_shadow_scores_appear_and_prometheus_holds_them(endpoint):
-    def told(found):
+def test_shadow_scores_appear_and_prometheus_holds_them(endpoint: Endpoint) -> None:
+    def told(found: Json) -> Any:
         shadow = found["shadow"]
         scored = shadow and shadow["divergence"] and shadow["divergence"]["requests"] >= 100
         return scored and shadow["drift"] != "learning"
@@ -264,7 +269,7 @@ def test_shadow_scores_appear_and_prometheus_holds_them(endpoint):
     logger.info("served: %s", json.dumps(shadow))
 
 
-def copied(endpoint, version, number):
+def copied(endpoint: Endpoint, version: str, number: int) -> tuple[Path, Json]:
     """A copy of the served profile under another version, and its description."""
     folder = endpoint.home / "profiles" / f"cal-{number:016x}"
     shutil.copytree(endpoint.home / "profiles" / version, folder)
@@ -274,7 +279,7 @@ def copied(endpoint, version, number):
     return folder, described
 
 
-def test_a_foreign_or_corrupt_profile_is_not_served(version, endpoint, client):
+def test_a_foreign_or_corrupt_profile_is_not_served(version: str, endpoint: Endpoint, client: openai.OpenAI) -> None:
     foreign, described = copied(endpoint, version, 1)
     described["fit"]["candidate"]["model"] = "another"
     (foreign / "profile.json").write_text(json.dumps(described))
@@ -295,7 +300,9 @@ def test_a_foreign_or_corrupt_profile_is_not_served(version, endpoint, client):
         shutil.rmtree(folder)
 
 
-def test_a_replica_killed_in_mid_stream_ends_the_stream_with_an_error_and_comes_back(version, endpoint, client):
+def test_a_replica_killed_in_mid_stream_ends_the_stream_with_an_error_and_comes_back(
+    version: str, endpoint: Endpoint, client: openai.OpenAI
+) -> None:
     before = serving_pid(endpoint)
     stream = client.completions.create(
         model="bot", prompt="The quick", max_tokens=1000, logprobs=20, stream=True, extra_body={"ignore_eos": True}
@@ -312,12 +319,12 @@ def test_a_replica_killed_in_mid_stream_ends_the_stream_with_an_error_and_comes_
     wait_for(lambda: ask(client)[1] == version, what="an answer by the promoted version")
 
 
-def test_weights_that_are_not_served_show_in_the_engine_term(worse, version, endpoint):
+def test_weights_that_are_not_served_show_in_the_engine_term(worse: float, version: str, endpoint: Endpoint) -> None:
     send(endpoint, 6, version)  # too few for an alarm
     endpoint.prometheus.until(f"{ENGINE_TERM} > 0.05 + {worse}")
 
 
-def test_a_worse_checkpoint_raises_the_alarm(alarmed, endpoint, client):
+def test_a_worse_checkpoint_raises_the_alarm(alarmed: Json, endpoint: Endpoint, client: openai.OpenAI) -> None:
     assert "another checkpoint" in alarmed["reason"]
     assert ask(client)[1] == "identity", "its correction was fitted for other weights"
     endpoint.prometheus.until(ALARM)
@@ -326,7 +333,7 @@ def test_a_worse_checkpoint_raises_the_alarm(alarmed, endpoint, client):
     endpoint.prometheus.until('ALERTS{alertname="HemostatDriftAlarm",deployment="bot"}')
 
 
-def test_the_alarm_falls_silent_after_rollback_to_what_was_good(silenced, endpoint):
+def test_the_alarm_falls_silent_after_rollback_to_what_was_good(silenced: Json, endpoint: Endpoint) -> None:
     assert silenced["shadow"]["alarms"] == 1
     endpoint.prometheus.until_silent(alert_expression("HemostatDriftAlarm"))
     endpoint.prometheus.until_silent(ALARM)
@@ -334,7 +341,7 @@ def test_the_alarm_falls_silent_after_rollback_to_what_was_good(silenced, endpoi
 
 
 @pytest.mark.usefixtures("silenced")
-def test_every_query_of_the_board_returns_data(endpoint):
+def test_every_query_of_the_board_returns_data(endpoint: Endpoint) -> None:
     for asked in queries(json.loads(board.FILE.read_text(encoding="utf-8")), VARIABLES):
         assert "$" not in asked.expr, asked.place
         if "hemostat_drift_quiet_limit_nats" in asked.expr or "hemostat_drift_quiet_e_value_needed" in asked.expr:

@@ -1,6 +1,7 @@
 """A few deaths of `make chaos`."""
 
 import csv
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +10,7 @@ from tests.bench import chaos
 pytestmark = pytest.mark.timeout(1800)
 
 
-def test_a_few_deaths_break_no_promise(tmp_path):
+def test_a_few_deaths_break_no_promise(tmp_path: Path) -> None:
     rows = tmp_path / "chaos.csv"
     status = chaos.main(["--seed", "7", "--kills", "4", "--csv", str(rows), "--logs", str(tmp_path / "logs")])
     with rows.open() as file:

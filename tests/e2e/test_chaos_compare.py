@@ -1,11 +1,14 @@
 """Cancelling and killing a worker in mid-comparison, engine running: what another worker makes of it is exact."""
 
 import json
+from pathlib import Path
 
 import pyarrow.parquet as pq
 
 from app.contracts.job import JobStatus
+from app.jobs.record import JobRecord
 from app.kinds.compare.report import CompareReport
+from app.settings import Settings
 from tests.e2e.conftest import report_of
 from tests.support.halting import WINDOWS
 from tests.support.handlers import go
@@ -28,13 +31,13 @@ REQUEST = {
 }
 
 
-def scoring(record):
+def scoring(record: JobRecord) -> bool:
     """The candidate is being scored, and some of it is kept."""
     assert not record.ended, record
     return record.job.progress.phase == "candidate" and record.job.progress.done >= WINDOWS
 
 
-def test_a_comparison_is_cancelled_at_once_and_resumed_exactly(house, tmp_path):
+def test_a_comparison_is_cancelled_at_once_and_resumed_exactly(house: Settings, tmp_path: Path) -> None:
     owner = Owner(house)
     with WorkerProcess(house, tmp_path / "first.log", handlers=HANDLERS) as first:
         cancelled = owner.submit_request(REQUEST)

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -12,25 +13,26 @@ import pytest
 
 from app.models.registry import Snapshot, load_registry
 from app.settings import Settings
+from app.up import Service
 from tests.support.worker import wait_for
 
 HEMOSTAT = (sys.executable, "-m", "app.cli.main")
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def hemostat(*arguments, environment):
+def hemostat(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*HEMOSTAT, *arguments], capture_output=True, text=True, check=False, env=environment, cwd=ROOT, timeout=800
     )
 
 
-def compare(service, text, *more, environment):
+def compare(service: Service, text: Path, *more: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """Of the model `tiny` on this text."""
     words = ("compare", "-r", "tiny", "--text", str(text), "--window", "64", "--url", service.url)
     return hemostat(*words, *more, environment=environment)
 
 
-def _processes_of(home):
+def _processes_of(home: Path) -> list[str]:
     """Command lines of living processes that belong to this home."""
     found = []
     for process in psutil.process_iter():
@@ -43,7 +45,7 @@ def _processes_of(home):
 
 
 @pytest.fixture
-def text(tmp_path):
+def text(tmp_path: Path) -> Path:
     """A file of documents."""
     file = tmp_path / "text.jsonl"
     lines = [{"id": f"c{n}", "domain": "prose", "text": f"the quick fox {n} jumps over dog {n * n}"} for n in range(12)]
@@ -52,7 +54,9 @@ def text(tmp_path):
 
 
 @pytest.mark.parametrize(("bits", "level", "status", "outcome"), [(8, "collapse", 0, "pass"), (2, "mild", 1, "fail")])
-def test_the_exit_status_follows_the_rule(service, environment, text, bits, level, status, outcome):
+def test_the_exit_status_follows_the_rule(
+    service: Service, environment: dict[str, str], text: Path, bits: int, level: str, status: int, outcome: str
+) -> None:
     recipe = ("--recipe", f"quantize.rtn:bits={bits},group_size=64")
     done = compare(service, text, *recipe, "--fail-on", level, environment=environment)
     assert done.returncode == status, done.stderr
@@ -60,7 +64,9 @@ def test_the_exit_status_follows_the_rule(service, environment, text, bits, leve
     assert re.search(r"Report: \S+\.html", done.stdout)
 
 
-def test_a_folder_is_compared_on_the_service_of_the_same_home(service, settings, environment, text, tiny):
+def test_a_folder_is_compared_on_the_service_of_the_same_home(
+    service: Service, settings: Settings, environment: dict[str, str], text: Path, tiny: Callable[..., Path]
+) -> None:
     """No service is named: the command finds it by the home's port."""
     folder = tiny("llama", seed=8)
     here = environment | {"HEMOSTAT_PORT": service.url.rpartition(":")[2]}
@@ -75,7 +81,9 @@ def test_a_folder_is_compared_on_the_service_of_the_same_home(service, settings,
     assert load_registry(settings.models_file).resolve(folder.name).path == folder
 
 
-def test_a_hub_id_of_the_local_cache_is_compared_with_a_folder(environment, text, tiny, tmp_path):
+def test_a_hub_id_of_the_local_cache_is_compared_with_a_folder(
+    environment: dict[str, str], text: Path, tiny: Callable[..., Path], tmp_path: Path
+) -> None:
     """On a service of the command's own, in a home that is new."""
     repository, commit = tmp_path / "hub" / "models--org--base", "0" * 39 + "1"
     (repository / "refs").mkdir(parents=True)
@@ -93,7 +101,9 @@ def test_a_hub_id_of_the_local_cache_is_compared_with_a_folder(environment, text
     assert load_registry(tmp_path / "home" / "models.toml").resolve("base").target == Snapshot("org/base", commit)
 
 
-def test_a_job_that_fails_is_four_and_what_is_refused_is_two_with_the_reason(service, environment, text):
+def test_a_job_that_fails_is_four_and_what_is_refused_is_two_with_the_reason(
+    service: Service, environment: dict[str, str], text: Path
+) -> None:
     failed = compare(service, text, "-c", "tiny-nan", environment=environment)
     assert failed.returncode == 4
     assert "checkpoint_not_finite" in failed.stderr
@@ -103,7 +113,7 @@ def test_a_job_that_fails_is_four_and_what_is_refused_is_two_with_the_reason(ser
     assert "unknown_model" in refused.stderr
 
 
-def test_json_output_is_the_report_and_nothing_else(service, environment, text):
+def test_json_output_is_the_report_and_nothing_else(service: Service, environment: dict[str, str], text: Path) -> None:
     one_window = text.with_name("one.jsonl")
     one_window.write_text(text.read_text().partition("\n")[0])
     rule = ("--recipe", "quantize.rtn:bits=4,group_size=64", "--fail-on", "mild")
@@ -122,7 +132,9 @@ def test_json_output_is_the_report_and_nothing_else(service, environment, text):
     assert page.read_text().startswith("<!DOCTYPE html>")
 
 
-def test_a_page_that_could_not_be_written_is_refused_before_anything_is_measured(service, environment, text):
+def test_a_page_that_could_not_be_written_is_refused_before_anything_is_measured(
+    service: Service, environment: dict[str, str], text: Path
+) -> None:
     before = hemostat("jobs", "list", "--json", "--url", service.url, environment=environment).stdout
     for output in (text.parent, text / "below-a-file.html"):
         more = ("-c", "tiny-copy", "--fail-on", "mild", "--output", str(output))
@@ -132,7 +144,7 @@ def test_a_page_that_could_not_be_written_is_refused_before_anything_is_measured
     assert hemostat("jobs", "list", "--json", "--url", service.url, environment=environment).stdout == before
 
 
-def test_a_typo_is_told_without_starting_a_service(environment, tmp_path):
+def test_a_typo_is_told_without_starting_a_service(environment: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "models.toml").write_text('[models.tiny]\npath = "nowhere"\n')
     own = environment | {"HEMOSTAT_HOME": str(tmp_path), "HEMOSTAT_PORT": "1"}
     done = hemostat("compare", "-r", "tinny", "--self-check", environment=own)
@@ -141,13 +153,13 @@ def test_a_typo_is_told_without_starting_a_service(environment, tmp_path):
     assert not (tmp_path / "logs").exists()
 
 
-def test_a_setting_that_cannot_be_used_is_named(environment):
+def test_a_setting_that_cannot_be_used_is_named(environment: dict[str, str]) -> None:
     done = hemostat("doctor", environment=environment | {"HEMOSTAT_PORT": "abc"})
     assert done.returncode == 2
     assert "HEMOSTAT_PORT='abc'" in done.stderr
 
 
-def test_doctor_tells_the_engine_and_ends_with_zero_here(environment):
+def test_doctor_tells_the_engine_and_ends_with_zero_here(environment: dict[str, str]) -> None:
     done = hemostat("doctor", "--json", environment=environment)
     assert done.returncode == 0, done.stdout
     findings = {finding["name"]: finding for finding in json.loads(done.stdout)["findings"]}
@@ -155,7 +167,9 @@ def test_doctor_tells_the_engine_and_ends_with_zero_here(environment):
     assert findings["Redis"]["ok"]
 
 
-def test_the_demo_goes_from_nothing_to_a_verdict_and_leaves_no_process(tmp_path, environment):
+def test_the_demo_goes_from_nothing_to_a_verdict_and_leaves_no_process(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
     home = tmp_path / "demo"
     done = hemostat("demo", environment=environment | {"HEMOSTAT_HOME": str(home)})
     assert done.returncode == 0, done.stderr

@@ -1,20 +1,27 @@
 """Compare jobs through the whole service: HTTP, queue, worker, vLLM, report."""
 
+from collections.abc import Callable
+from typing import Any
+
 import httpx
 import jsonschema
 import pyarrow.parquet as pq
 import pytest
 
+from app.cli.client import Client
 from app.cli.schema import report_schema
+from app.settings import Settings
 from tests.e2e.conftest import DOCUMENTS, compare_request
 from tests.support.processor import needs_avx512, needs_vnni
 
-RTN4 = {"type": "quantize.rtn", "bits": 4, "group_size": 32}
-RTN2 = {"type": "quantize.rtn", "bits": 2, "group_size": 64}
+Json = dict[str, Any]
+Finish = Callable[[Json], Json]
+RTN4: Json = {"type": "quantize.rtn", "bits": 4, "group_size": 32}
+RTN2: Json = {"type": "quantize.rtn", "bits": 2, "group_size": 64}
 SCHEMA = report_schema("compare")
 
 
-def test_a_model_against_itself_diverges_by_exactly_nothing(finish, client):
+def test_a_model_against_itself_diverges_by_exactly_nothing(finish: Finish, client: Client) -> None:
     job = finish(compare_request())
     assert (job["status"], job["severity"]) == ("succeeded", "none")
     report = client.report(job["id"])
@@ -28,7 +35,9 @@ def test_a_model_against_itself_diverges_by_exactly_nothing(finish, client):
     assert any(warning["code"] == "same_model" for warning in report["warnings"])
 
 
-def test_a_quantized_model_gets_a_valid_report_with_everything_that_was_promised(finish, client, http, settings):
+def test_a_quantized_model_gets_a_valid_report_with_everything_that_was_promised(
+    finish: Finish, client: Client, http: httpx.Client, settings: Settings
+) -> None:
     job = finish(compare_request(recipe=[RTN4]))
     assert job["status"] == "succeeded", job["error"]
     report = client.report(job["id"])
@@ -57,7 +66,7 @@ def test_a_quantized_model_gets_a_valid_report_with_everything_that_was_promised
     assert sum(table.column("kl").to_pylist()) / table.num_rows == pytest.approx(kl["mean"], rel=1e-6)
 
 
-def test_the_reference_is_scored_once_for_a_text(finish, client):
+def test_the_reference_is_scored_once_for_a_text(finish: Finish, client: Client) -> None:
     documents = [document | {"text": f"{document['text']} once"} for document in DOCUMENTS]
     request = compare_request(recipe=[RTN4], text={"source": "inline", "documents": documents})
     first, second = (client.report(finish(request)["id"]) for _ in range(2))
@@ -69,7 +78,7 @@ def test_the_reference_is_scored_once_for_a_text(finish, client):
 @pytest.mark.parametrize(
     "candidate", [pytest.param("tiny-w8a8", marks=needs_vnni), pytest.param("tiny-w4a16", marks=needs_avx512)]
 )
-def test_a_packed_checkpoint_shows_its_kernel_term_apart(finish, client, candidate):
+def test_a_packed_checkpoint_shows_its_kernel_term_apart(finish: Finish, client: Client, candidate: str) -> None:
     job = finish(compare_request(candidate))
     assert job["status"] == "succeeded", job["error"]
     report = client.report(job["id"])
@@ -83,11 +92,11 @@ def test_a_packed_checkpoint_shows_its_kernel_term_apart(finish, client, candida
     assert term["kl"]["mean"] > 0 or candidate == "tiny-w4a16"
 
 
-def test_other_weights_altogether_are_far_off(finish):
+def test_other_weights_altogether_are_far_off(finish: Finish) -> None:
     assert finish(compare_request("tiny-other-weights"))["severity"] in {"severe", "collapse"}
 
 
-def test_logits_that_are_not_finite_are_counted_and_make_it_collapse(finish, client):
+def test_logits_that_are_not_finite_are_counted_and_make_it_collapse(finish: Finish, client: Client) -> None:
     job = finish(compare_request("tiny-overflowing"))
     assert (job["status"], job["severity"]) == ("succeeded", "collapse"), job["error"]
     report = client.report(job["id"])
@@ -95,7 +104,7 @@ def test_logits_that_are_not_finite_are_counted_and_make_it_collapse(finish, cli
     assert "not finite" in report["verdict"]
 
 
-def test_text_is_kept_out_of_the_report_where_it_may_not_be_stored(finish, http):
+def test_text_is_kept_out_of_the_report_where_it_may_not_be_stored(finish: Finish, http: httpx.Client) -> None:
     secret = "jabberwocky"
     documents = [{"id": f"s{n}", "text": f"{secret} number {n} jumps over the dog {secret}"} for n in range(8)]
     request = compare_request(recipe=[RTN2], text={"source": "inline", "documents": documents}, store_text=False)
@@ -107,7 +116,7 @@ def test_text_is_kept_out_of_the_report_where_it_may_not_be_stored(finish, http)
         assert secret not in page.text
 
 
-def test_metrics_of_both_processes_hold_no_text(finish, http, service):
+def test_metrics_of_both_processes_hold_no_text(finish: Finish, http: httpx.Client, service: Any) -> None:
     job = finish(compare_request(recipe=[RTN4]))
     fingerprint = job["candidate"]["recipe"]
     worker = httpx.get(service.worker_metrics_url, timeout=60).text
@@ -120,7 +129,7 @@ def test_metrics_of_both_processes_hold_no_text(finish, http, service):
         assert "lazy dog" not in text
 
 
-def test_nothing_in_the_logs_is_text_of_a_document(finish, settings):
+def test_nothing_in_the_logs_is_text_of_a_document(finish: Finish, settings: Settings) -> None:
     word = "brillig-slithy-toves"
     documents = [{"id": "p1", "text": f"{word} and more of it"}, {"id": "p2", "text": f"again {word} and so on"}]
     finish(compare_request("tiny-nan", text={"source": "inline", "documents": documents}))

@@ -1,12 +1,15 @@
 """The pages about several jobs in a real browser: they fit, are legible in both themes, and ask for nothing."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from playwright.sync_api import Browser
 
 from app.kinds.compare.difference import render_difference
 from tests.support.browser import look
 from tests.support.token_files import DOCUMENTS, LENGTH, side_of, values, write_job
-from workers.diagnosis.diff.answer import compare_reports
+from workers.diagnosis.diff.answer import Side, compare_reports
 
 RNG = np.random.default_rng(3)
 HARD = RNG.lognormal(-1, 0.8, DOCUMENTS).repeat(LENGTH) * RNG.lognormal(0, 0.4, DOCUMENTS * LENGTH)
@@ -14,7 +17,7 @@ CLASSES = {"json_structure": np.arange(HARD.size) % 3 == 0, "answer_start": np.a
 DOMAINS = ("prose", "code", "a domain with quite a long name", "json")
 
 
-def side(folder, scale, noise=0.02, **provenance):
+def side(folder: Path, scale: float, noise: float = 0.02, **provenance: object) -> Side:
     kl = scale * HARD * RNG.lognormal(0, noise, HARD.size)
     candidate = {"model": folder.name, "recipe": [{"type": "quantize.rtn", "bits": 4, "group_size": 64}]}
     told = {"domains": DOMAINS, "classes": CLASSES}
@@ -22,7 +25,7 @@ def side(folder, scale, noise=0.02, **provenance):
     return side_of(folder)
 
 
-def pages(folder):
+def pages(folder: Path) -> dict[str, str]:
     first, second = side(folder / "one", 1.0), side(folder / "two", 0.8)
     odd = side(folder / "odd", 0.9, dtype="float32")
     more = [side(folder / f"c{index}", 1.0 + 0.3 * index, noise=0.5) for index in range(4)]
@@ -34,7 +37,7 @@ def pages(folder):
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory):
+def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("differences")
     files = {}
     for name, text in pages(folder).items():
@@ -43,6 +46,6 @@ def written(tmp_path_factory):
     return files
 
 
-def test_it_fits_is_legible_and_asks_for_nothing(browser, written):
+def test_it_fits_is_legible_and_asks_for_nothing(browser: Browser, written: dict[str, Path]) -> None:
     for file in written.values():
         look(browser, file)

@@ -1,5 +1,9 @@
 """The page at the root in a real browser: it fits, is legible in both themes, and asks for nothing."""
 
+from pathlib import Path
+
+from playwright.sync_api import Browser
+
 from app.contracts.errors import ErrorCode
 from app.contracts.job import Progress, job_error
 from app.home import MISSING, PLACES
@@ -56,7 +60,7 @@ PAGES = {
 }
 
 
-def test_it_fits_is_legible_and_asks_for_nothing(browser, tmp_path):
+def test_it_fits_is_legible_and_asks_for_nothing(browser: Browser, tmp_path: Path) -> None:
     for name, page in PAGES.items():
         file = tmp_path / f"{name}.html"
         file.write_text(page, encoding="utf-8")

@@ -4,6 +4,8 @@ import os
 import re
 import signal
 import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +19,7 @@ from tests.support.worker import ROOT, Owner, wait_for
 class Command:
     """A running `hemostat` over a home of its own."""
 
-    def __init__(self, home, *arguments):
+    def __init__(self, home: Path, *arguments: str) -> None:
         home.mkdir(exist_ok=True)
         self.home = home
         self.said = home / "said"
@@ -35,26 +37,26 @@ class Command:
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
             )
 
-    def text(self):
+    def text(self) -> str:
         return self.said.read_text()
 
-    def wait_until(self, condition, what):
+    def wait_until(self, condition: Callable[[], object], what: str) -> None:
         wait_for(lambda: condition() or self.process.poll() is not None, what=what, timeout_s=240)
         assert self.process.poll() is None, self.text()
 
-    def end(self, number):
+    def end(self, number: signal.Signals) -> int:
         self.process.send_signal(number)
         return self.process.wait(120)
 
-    def staged(self):
+    def staged(self) -> list[Path]:
         return list((self.home / "models").glob(".smollm2-135m-*"))
 
 
 @pytest.fixture
-def command(tmp_path):
-    made = []
+def command(tmp_path: Path) -> Iterator[Callable[..., Command]]:
+    made: list[Command] = []
 
-    def start(*arguments):
+    def start(*arguments: str) -> Command:
         made.append(Command(tmp_path / "home", *arguments))
         return made[-1]
 
@@ -65,14 +67,14 @@ def command(tmp_path):
 
 
 @pytest.fixture
-def demo(command, tmp_path, smollm2):
+def demo(command: Callable[..., Command], tmp_path: Path, smollm2: Path) -> Command:
     """`hemostat demo` of a home that has the demo model."""
     (tmp_path / "home" / "models").mkdir(parents=True)
     (tmp_path / "home" / "models" / "smollm2-135m").symlink_to(smollm2)
     return command("demo")
 
 
-def last_line(subject):
+def last_line(subject: Command) -> str:
     return subject.text().splitlines()[-1]
 
 
@@ -80,7 +82,9 @@ def last_line(subject):
     ("phase", "number", "status"),
     [("scoring the reference", signal.SIGTERM, 143), ("modifying the weights", signal.SIGINT, 130)],
 )
-def test_a_demo_whose_job_runs_cancels_it_and_ends_the_worker_before_valkey(demo, phase, number, status):
+def test_a_demo_whose_job_runs_cancels_it_and_ends_the_worker_before_valkey(
+    demo: Command, phase: str, number: signal.Signals, status: int
+) -> None:
     demo.wait_until(lambda: phase in demo.text(), "a running job")
     assert demo.end(number) == status
     assert _processes_of(demo.home) == [], "when it has ended, everything has"
@@ -101,7 +105,7 @@ def test_a_demo_whose_job_runs_cancels_it_and_ends_the_worker_before_valkey(demo
         assert Owner(settings).workers() == [], "it took its leave"
 
 
-def test_a_demo_whose_service_starts_ends_it(demo):
+def test_a_demo_whose_service_starts_ends_it(demo: Command) -> None:
     demo.wait_until((demo.home / "logs" / "worker.log").is_file, "a worker that starts")
     assert demo.end(signal.SIGTERM) == 143
     # a process that was being started just then is known to nobody yet, and ends when it sees its parent gone
@@ -111,7 +115,9 @@ def test_a_demo_whose_service_starts_ends_it(demo):
 
 
 @pytest.mark.parametrize(("name", "number", "status"), [("demo", signal.SIGTERM, 143), ("up", signal.SIGINT, 130)])
-def test_an_import_that_is_ended_leaves_neither_process_nor_file(command, name, number, status):
+def test_an_import_that_is_ended_leaves_neither_process_nor_file(
+    command: Callable[..., Command], name: str, number: signal.Signals, status: int
+) -> None:
     subject = command(name)
     subject.wait_until(subject.staged, "an import that runs")
     assert subject.end(number) == status
@@ -122,7 +128,7 @@ def test_an_import_that_is_ended_leaves_neither_process_nor_file(command, name, 
     assert "Traceback" not in subject.text()
 
 
-def test_an_import_whose_command_is_killed_goes_with_it(command):
+def test_an_import_whose_command_is_killed_goes_with_it(command: Callable[..., Command]) -> None:
     subject = command("demo")
     subject.wait_until(subject.staged, "an import that runs")
     assert subject.end(signal.SIGKILL) == -signal.SIGKILL

@@ -6,6 +6,9 @@ import re
 import shlex
 import signal
 import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -22,7 +25,7 @@ MITIGATE = (
 
 
 @pytest.fixture
-def service(tmp_path, tiny):
+def service(tmp_path: Path, tiny: Callable[..., Path]) -> Iterator[str]:
     """The address of `hemostat up` over a home with a tiny model."""
     home = tmp_path / "home"
     home.mkdir()
@@ -37,14 +40,14 @@ def service(tmp_path, tiny):
         up.end(signal.SIGTERM)
 
 
-def served(service, name):
+def served(service: str, name: str) -> dict[str, Any]:
     """The deployment, asked twice a second at most."""
     time.sleep(0.5)
     with Client(service) as client:
         return client.call("GET", f"/v1/deployments/{name}")
 
 
-def test_the_recommended_recipe_is_compared_served_and_fetched_as_it_is_told(service, tmp_path):
+def test_the_recommended_recipe_is_compared_served_and_fetched_as_it_is_told(service: str, tmp_path: Path) -> None:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HEMOSTAT_")}
     environment = kept | {"HEMOSTAT_HOME": str(tmp_path / "home"), "HEMOSTAT_URL": service}
     done = hemostat(*shlex.split(MITIGATE), environment=environment)

@@ -1,23 +1,32 @@
 """The whole chain against transformers in float32, which shares nothing with it but the checkpoints."""
 
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from app.cli.client import Client
+from app.settings import Settings
 from tests.e2e.conftest import compare_request
 from workers.text.shipped import shipped_documents
 
+Json = dict[str, Any]
 
-def _logp(folder, texts):
+
+def _logp(folder: Path, texts: list[torch.Tensor]) -> list[torch.Tensor]:
     """ln p of every next token after each position but the last, float32."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     with torch.inference_mode():
         return [torch.log_softmax(model(ids[None]).logits[0, :-1], dim=-1) for ids in texts]
 
 
-def test_kl_and_perplexities_are_those_of_transformers_in_float32(finish, client, settings, smollm2):
+def test_kl_and_perplexities_are_those_of_transformers_in_float32(
+    finish: Callable[[Json], Json], client: Client, settings: Settings, smollm2: Path
+) -> None:
     documents = [
         {"id": document.id, "domain": document.domain, "text": document.text}
         for document in shipped_documents("evaluation")

@@ -1,14 +1,19 @@
 """A recipe that packs, as the command line writes it, through the whole service."""
 
+from collections.abc import Callable
+from typing import Any
+
+from app.cli.client import Client
 from app.commands.recipes import parse_recipe
 from tests.e2e.conftest import compare_request
 from tests.support.processor import needs_avx512
 
+Json = dict[str, Any]
 SEEN = "calibration_windows=8,calibration_window=64"
 
 
 @needs_avx512
-def test_a_packed_candidate_is_served_by_its_own_kernels(finish, client):
+def test_a_packed_candidate_is_served_by_its_own_kernels(finish: Callable[[Json], Json], client: Client) -> None:
     recipe = parse_recipe([f"quantize.gptq:bits=4,form=packed,symmetric=true,group_size=32,{SEEN}"])
     job = finish(compare_request(recipe=recipe))
     assert job["status"] == "succeeded", job["error"]

@@ -5,6 +5,8 @@ import re
 import shutil
 import signal
 import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -18,20 +20,20 @@ PATIENCE_S = 900
 ROWS = re.findall(r"^\| \[.*\]\(.*\) \| (`hemostat .*`) \|$", README, re.MULTILINE)
 
 
-def blocks(language, word):
+def blocks(language: str, word: str) -> list[str]:
     """The fenced blocks of a language that hold a word."""
     found = re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
     return [text for text in found if word in text]
 
 
-def block(language, word):
+def block(language: str, word: str) -> str:
     """The one of them."""
     (text,) = blocks(language, word)
     return text
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, tiny):
+def folder(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., Path]) -> Path:
     """Where the commands run: an environment, a checkpoint, a hub cache and a home with the demo model's name."""
     made = tmp_path_factory.mktemp("readme")
     (made / ".venv").symlink_to(ROOT / ".venv")
@@ -47,17 +49,17 @@ def folder(tmp_path_factory, tiny):
 
 
 @pytest.fixture(scope="module")
-def environment(folder):
+def environment(folder: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HEMOSTAT_")}
     path = f"{ROOT / '.venv/bin'}:{kept['PATH']}"
     return kept | {"HEMOSTAT_HOME": str(folder / "home"), "HF_HUB_CACHE": str(folder / "hub"), "PATH": path}
 
 
 @pytest.fixture(scope="module")
-def run(folder, environment):
+def run(folder: Path, environment: dict[str, str]) -> Callable[[str], subprocess.CompletedProcess[str]]:
     """Runs lines of a shell in the folder."""
 
-    def shell(lines):
+    def shell(lines: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             ["bash", "-ec", lines],
             cwd=folder,
@@ -72,7 +74,7 @@ def run(folder, environment):
 
 
 @pytest.fixture(scope="module")
-def service(folder, environment):
+def service(folder: Path, environment: dict[str, str]) -> Iterator[str]:
     """`make up`, at the address that the README names."""
     assert "`make up`" in README
     assert URL in README
@@ -87,41 +89,47 @@ def service(folder, environment):
         log.close()
 
 
-def answers(url):
+def answers(url: str) -> bool:
     try:
         return httpx.get(url, timeout=10).status_code == 200
     except httpx.TransportError:
         return False
 
 
-def compared(service):
+def compared(service: str) -> list[str]:
     """Ids of the compare jobs of the service."""
     answer = httpx.get(f"{service}/v1/diagnosis/jobs", params={"kind": "compare"}, timeout=60)
     return [job["id"] for job in answer.json()["data"]]
 
 
 @pytest.mark.parametrize("lines", blocks("", "hemostat compare"), ids=("two checkpoints", "one and a recipe"))
-def test_models_of_ones_own(lines, run):
+def test_models_of_ones_own(lines: str, run: Callable[[str], subprocess.CompletedProcess[str]]) -> None:
     done = run(lines)
     assert done.returncode in {0, 1, 3}, done.stderr  # what the rule says of it; 2 and 4 are errors
     assert "scored tokens" in done.stdout
 
 
-def test_a_job_is_posted_and_its_report_fetched(service, run, folder):
+def test_a_job_is_posted_and_its_report_fetched(
+    service: str, run: Callable[[str], subprocess.CompletedProcess[str]], folder: Path
+) -> None:
     done = run(block("sh", "curl"))
     assert done.returncode == 0, done.stderr
     assert "succeeded" in done.stdout
     assert "<html" in (folder / "report.html").read_text()
 
 
-def test_the_endpoint_answers_the_openai_client(service, run, folder):
+def test_the_endpoint_answers_the_openai_client(
+    service: str, run: Callable[[str], subprocess.CompletedProcess[str]], folder: Path
+) -> None:
     (folder / "ask.py").write_text(block("python", "OpenAI"))
     wait_for(lambda: run("python ask.py").returncode == 0, what="an answer", timeout_s=PATIENCE_S)
     assert run("python ask.py").stdout.split()
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_each_further_question_has_its_answer(row, service, run):
+def test_each_further_question_has_its_answer(
+    row: str, service: str, run: Callable[[str], subprocess.CompletedProcess[str]]
+) -> None:
     if "hemostat flips" in row:
         pytest.skip("flips are learned from a model that is better than chance; random weights are not")
     for job in compared(service):

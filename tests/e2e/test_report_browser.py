@@ -2,6 +2,7 @@
 
 import subprocess
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ NAMES = ("severe", "hostile")
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory):
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("reports")
     written = {}
     for name in NAMES:
@@ -67,14 +68,14 @@ def test_a_script_in_a_report_would_not_run(browser, pages, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def printed(browser, pages, tmp_path_factory):
+def printed(browser, pages, tmp_path_factory) -> Path:
     file = tmp_path_factory.mktemp("print") / "report.pdf"
     with Visit(browser, pages["severe"], 1280, "dark") as visit:
         visit.page.pdf(path=str(file), prefer_css_page_size=True, print_background=True)
     return file
 
 
-def pages_of(pdf):
+def pages_of(pdf: Path) -> list[str]:
     text = subprocess.run(["pdftotext", "-layout", str(pdf), "-"], check=True, capture_output=True, text=True).stdout
     return [unicodedata.normalize("NFKC", sheet) for sheet in text.split("\f")[:-1]]  # without ligatures
 

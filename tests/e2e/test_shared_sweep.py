@@ -1,8 +1,10 @@
 """Two workers on one Redis share a sweep; killing either of them loses no point."""
 
 from collections import Counter
+from pathlib import Path
 
 from app.kinds.sweep.report import SweepReport
+from app.settings import Settings
 from tests.e2e.conftest import report_of
 from tests.support.halting import POINTS
 from tests.support.handlers import go
@@ -27,13 +29,13 @@ REQUEST = {
 }
 
 
-def points(settings, job_id):
+def points(settings: Settings, job_id: str) -> dict[Path, int]:
     """The points that are kept, and when they were written."""
     kept = (settings.job_dir(job_id) / "partial" / "points").glob("*.json")
     return {file: file.stat().st_mtime_ns for file in kept}
 
 
-def test_a_sweep_is_shared_and_a_killed_worker_loses_no_point(house, tmp_path):
+def test_a_sweep_is_shared_and_a_killed_worker_loses_no_point(house: Settings, tmp_path: Path) -> None:
     owner = Owner(house)
     with WorkerProcess(house, tmp_path / "first.log", handlers=HANDLERS) as first:
         shared = owner.submit_request(REQUEST)
@@ -62,7 +64,7 @@ def test_a_sweep_is_shared_and_a_killed_worker_loses_no_point(house, tmp_path):
         assert first.process.poll() is None
 
 
-def test_whoever_helped_goes_on_with_every_point_of_a_worker_that_is_killed(house, tmp_path):
+def test_whoever_helped_goes_on_with_every_point_of_a_worker_that_is_killed(house: Settings, tmp_path: Path) -> None:
     owner = Owner(house)
     with WorkerProcess(house, tmp_path / "first.log", handlers=HANDLERS) as first:
         job = owner.submit_request(REQUEST)

@@ -9,6 +9,7 @@ import json
 import tarfile
 import tempfile
 from pathlib import Path
+from typing import Any, Final
 
 import httpx
 
@@ -19,14 +20,15 @@ from app.settings import Settings
 from app.up import running
 from tests.support.tiny import make_checkpoint
 
-HOME = Path(__file__).with_name("home.tar.xz")
-ANSWERS = "answers.json"
+HOME: Final = Path(__file__).with_name("home.tar.xz")
+ANSWERS: Final = "answers.json"
 # What is compiled or logged anew each time.
-LEFT_OUT = {"inductor", "logs", "lock", "valkey.log", "valkey.sock", "instance"}
-ASKED = ("/v1/diagnosis/jobs", "/v1/deployments", "/v1/calibration/profiles")
+LEFT_OUT: Final = {"inductor", "logs", "lock", "valkey.log", "valkey.sock", "instance"}
+ASKED: Final = ("/v1/diagnosis/jobs", "/v1/deployments", "/v1/calibration/profiles")
 
-RECIPE = [{"type": "quantize.rtn", "bits": 4, "group_size": 32}]
-DOCUMENTS = [
+Json = dict[str, Any]
+RECIPE: Final = [{"type": "quantize.rtn", "bits": 4, "group_size": 32}]
+DOCUMENTS: Final = [
     {
         "id": f"d{number}",
         "domain": "prose" if number % 2 else "code",
@@ -34,13 +36,13 @@ DOCUMENTS = [
     }
     for number in range(48)
 ]
-COMMON = {"reference": {"model": "tiny"}, "text": {"source": "inline", "documents": DOCUMENTS}, "window": 64}
-JOBS = (
+COMMON: Final = {"reference": {"model": "tiny"}, "text": {"source": "inline", "documents": DOCUMENTS}, "window": 64}
+JOBS: Final[tuple[Json, ...]] = (
     {"kind": "compare", "candidate": {"model": "tiny", "recipe": RECIPE}} | COMMON,
     {"kind": "sweep", "candidate": {"model": "tiny", "recipe": [RECIPE[0] | {"bits": {"sweep": [3, 4, 6]}}]}} | COMMON,
     {"kind": "calibrate", "candidate": {"model": "tiny", "recipe": RECIPE}, "calibrators": ["temperature"]} | COMMON,
 )
-DEPLOYMENT = {
+DEPLOYMENT: Final[Json] = {
     "name": "bot",
     "model": {"model": "tiny", "recipe": RECIPE},
     "reference": {"model": "tiny"},
@@ -48,21 +50,21 @@ DEPLOYMENT = {
 }
 
 
-def settings_at(home):
+def settings_at(home: Path) -> Settings:
     """Settings of the service over this home."""
     return Settings(home=home, api_keys_file=home / "keys", engine_kv_cache_bytes=16 * 1024 * 1024)
 
 
-def answers_of(url, key):
+def answers_of(url: str, key: str) -> Json:
     """What the API lists, and each report."""
     with httpx.Client(base_url=url, headers={"authorization": f"Bearer {key}"}, timeout=60) as http:
-        answers = {path: http.get(path).raise_for_status().json() for path in ASKED}
+        answers: Json = {path: http.get(path).raise_for_status().json() for path in ASKED}
         for job in answers["/v1/diagnosis/jobs"]["data"]:
             answers[job["report_url"]] = http.get(job["report_url"]).raise_for_status().json()
     return answers
 
 
-def run_jobs(url, key):
+def run_jobs(url: str, key: str) -> None:
     """Runs one job after the other, and takes a deployment."""
     with Client(url, api_key=key) as client:
         for request in JOBS:
@@ -73,7 +75,7 @@ def run_jobs(url, key):
     httpx.post(f"{url}/v1/deployments", json=DEPLOYMENT, headers=headers).raise_for_status()
 
 
-def main():
+def main() -> None:
     """Runs the jobs, and writes the file."""
     with tempfile.TemporaryDirectory(prefix="hemostat-") as folder:
         home = Path(folder) / "home"

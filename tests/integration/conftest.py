@@ -2,6 +2,8 @@
 
 import os
 import signal
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,30 +14,30 @@ from app.settings import Settings
 class RedisServer:
     """An embedded Valkey below its own home. `settings` point at it; what it held is there again after `start`."""
 
-    def __init__(self, home):
+    def __init__(self, home: Path) -> None:
         self.settings = Settings(home=home)
         self._valkey = EmbeddedValkey(self.settings)
 
     @property
-    def socket(self):
+    def socket(self) -> Path:
         return self._valkey.socket
 
     @property
-    def url(self):
+    def url(self) -> str:
         return self._valkey.url
 
     @property
-    def pid(self):
+    def pid(self) -> int | None:
         return self._valkey.pid
 
-    def start(self):
+    def start(self) -> None:
         self._valkey.start()
 
-    def stop(self):
+    def stop(self) -> None:
         """SIGTERM: the server saves and goes."""
         self._valkey.stop()
 
-    def kill(self):
+    def kill(self) -> None:
         """kill -9: the server saves nothing more."""
         assert self._valkey.pid is not None
         os.kill(self._valkey.pid, signal.SIGKILL)
@@ -43,7 +45,7 @@ class RedisServer:
 
 
 @pytest.fixture
-def redis_server(tmp_path):
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
     """A running, empty server."""
     server = RedisServer(tmp_path / "home")
     server.start()

@@ -11,18 +11,18 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def _entries(name):
+def _entries(name: str) -> list[Requirement]:
     """What a lock pins; the lines behind an entry are its hashes."""
     lines = (ROOT / "requirements" / f"{name}.lock").read_text().splitlines()
     return [Requirement(line.removesuffix("\\")) for line in lines if line[0].isalnum()]
 
 
-def _locked(name):
+def _locked(name: str) -> dict[str, str]:
     """Packages of a lock that every Python in its range gets, and their versions (those with a marker are left out)."""
     return {one.name: str(one.specifier).removeprefix("==") for one in _entries(name) if one.marker is None}
 
 
-def _environment(folder):
+def _environment(folder: Path) -> Path:
     """A virtual environment with links to the packages of the api lock and to nothing else; its Python."""
     venv.create(folder, with_pip=False, symlinks=True)
     site = next((folder / "lib").glob("python*/site-packages"))
@@ -36,7 +36,7 @@ def _environment(folder):
     return folder / "bin" / "python"
 
 
-def test_every_front_end_module_imports_where_torch_and_vllm_are_missing(tmp_path):
+def test_every_front_end_module_imports_where_torch_and_vllm_are_missing(tmp_path: Path) -> None:
     python = _environment(tmp_path / "venv")
     program = """
 import importlib, pkgutil, sys
@@ -68,8 +68,8 @@ print(len(names))
     assert int(done.stdout) > 20
 
 
-def test_every_lock_names_one_version_of_a_package():
-    versions = {}
+def test_every_lock_names_one_version_of_a_package() -> None:
+    versions: dict[str, set[str]] = {}
     for lock in sorted((ROOT / "requirements").glob("*.lock")):
         for one in _entries(lock.stem):
             versions.setdefault(one.name, set()).add(str(one.specifier))
@@ -77,13 +77,13 @@ def test_every_lock_names_one_version_of_a_package():
     assert {name: found for name, found in versions.items() if len(found) > 1} == {}
 
 
-def test_the_installed_packages_are_the_locked_ones():
+def test_the_installed_packages_are_the_locked_ones() -> None:
     wanted = _locked("api") | _locked("embedded") | _locked("demo") | _locked("dev")
     found = {package: metadata.version(package) for package in wanted}
     assert found == wanted
 
 
-def test_pip_check_complains_only_of_what_is_written_down():
+def test_pip_check_complains_only_of_what_is_written_down() -> None:
     done = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False)
     overrides = (ROOT / "requirements" / "overrides.txt").read_text()
     unexplained = [
@@ -94,7 +94,7 @@ def test_pip_check_complains_only_of_what_is_written_down():
     assert unexplained == []
 
 
-def _culprits(line):
+def _culprits(line: str) -> list[str]:
     """The package that a complaint of `pip check` is about: `A 1 requires B, …` or `A 1 has requirement B==2, …`."""
     words = line.replace(",", "").split()
     verb = words.index("requires") if "requires" in words else words.index("requirement")

@@ -2,17 +2,19 @@
 
 import json
 import tarfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from app.cli.client import Client
-from app.up import running
-from tests.golden.make import ANSWERS, HOME, JOBS, answers_of, settings_at
+from app.up import Service, running
+from tests.golden.make import ANSWERS, HOME, JOBS, Json, answers_of, settings_at
 from workers.distributions.reference_store import FORMAT
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("golden")
     with tarfile.open(HOME) as tar:
         tar.extractall(folder, filter="data")
@@ -20,23 +22,24 @@ def home(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def answers(home):
+def answers(home: Path) -> Json:
     """What the earlier build answered."""
-    return json.loads(home.with_name(ANSWERS).read_text())
+    found: Json = json.loads(home.with_name(ANSWERS).read_text())
+    return found
 
 
 @pytest.fixture(scope="module")
-def service(home):
+def service(home: Path) -> Iterator[Service]:
     with running(settings_at(home)) as up:
         yield up
 
 
-def test_lists_and_reports_are_answered_as_before(service, answers):
+def test_lists_and_reports_are_answered_as_before(service: Service, answers: Json) -> None:
     now = answers_of(service.url, answers["key"])
     assert now == {name: value for name, value in answers.items() if name != "key"}
 
 
-def test_what_another_version_stored_is_measured_again(service, home, answers):
+def test_what_another_version_stored_is_measured_again(service: Service, home: Path, answers: Json) -> None:
     headers = list(home.glob("references/*/header.json"))
     assert headers
     for header in headers:

@@ -16,14 +16,14 @@ WITHOUT_VLLM = COMMANDS[0]
 SKIPPED = {"a processor has no batch-invariant mode"}
 
 
-def test_each_test_for_a_gpu_is_run_once():
+def test_each_test_for_a_gpu_is_run_once() -> None:
     files = [word for command in COMMANDS for word in command.split() if word.startswith("tests/")]
     assert sorted(files) == sorted(str(file.relative_to(ROOT)) for file in (ROOT / "tests/gpu").glob("test_*.py"))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.timeout(1800)
-def test_the_tests_for_a_gpu_pass_on_a_processor(command, tmp_path):
+def test_the_tests_for_a_gpu_pass_on_a_processor(command: str, tmp_path: Path) -> None:
     environment = os.environ | {
         "HEMOSTAT_TEST_DEVICE": "cpu",
         "HEMOSTAT_TEST_DURATIONS": str(tmp_path / "durations.json"),

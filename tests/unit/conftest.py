@@ -17,7 +17,7 @@ typer.testing._get_command = cache(typer.testing._get_command)
 
 
 @pytest.fixture(autouse=True)
-def kernels_for_four_bits(monkeypatch):
+def kernels_for_four_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is run on them here: what would be refused without AVX-512 is looked at as with it."""
     for module in ("app.models.packing", "app.models.steps.quantize"):
         monkeypatch.setattr(f"{module}.has_avx512", lambda: True)

@@ -6,13 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
 from redis import Redis as SyncRedis
+from redis.asyncio import Redis
 
 from app.deployments.keys import DISK
 from app.jobs.connection import connect
@@ -25,7 +28,7 @@ from tests.integration.conftest import RedisServer
 from tests.support.ports import free_port
 
 
-def compare(**changes):
+def compare(**changes: Any) -> dict[str, Any]:
     """A valid request for the model `tiny`."""
     return {
         "kind": "compare",
@@ -39,7 +42,7 @@ def compare(**changes):
 class SharedServer(RedisServer):
     """One server for all tests of a module, emptied before each; the home is each test's own."""
 
-    def renew(self, home):
+    def renew(self, home: Path) -> None:
         self.start()
         with SyncRedis(unix_socket_path=str(self.socket)) as client:
             client.flushall()
@@ -48,20 +51,20 @@ class SharedServer(RedisServer):
 
 
 @pytest.fixture(scope="module")
-def shared_server(tmp_path_factory):
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedServer]:
     made = SharedServer(tmp_path_factory.mktemp("valkey"))
     yield made
     made.stop()
 
 
 @pytest.fixture
-def redis_server(shared_server, tmp_path):
+def redis_server(shared_server: SharedServer, tmp_path: Path) -> RedisServer:
     shared_server.renew(tmp_path / "home")
     return shared_server
 
 
 @pytest.fixture
-def settings(redis_server, tiny):
+def settings(redis_server: RedisServer, tiny: Callable[..., Path]) -> Settings:
     """Settings of a service with one model and quick streams."""
     base = redis_server.settings
     base.models_file.write_text(f'[models.tiny]\npath = "{tiny("llama")}"\n')
@@ -71,14 +74,14 @@ def settings(redis_server, tiny):
 
 
 @pytest.fixture
-async def client(redis_server):
+async def client(redis_server: RedisServer) -> AsyncIterator[Redis]:
     redis = connect(redis_server.settings)
     yield redis
     await redis.aclose()
 
 
 @pytest.fixture
-async def store(client, redis_server):
+async def store(client: Redis, redis_server: RedisServer) -> JobStore:
     return JobStore(client, redis_server.settings)
 
 
@@ -90,17 +93,17 @@ class Api:
     state: State
     http: httpx.AsyncClient
 
-    async def submit(self, **changes):
+    async def submit(self, **changes: Any) -> str:
         answer = await self.http.post("/v1/diagnosis/jobs", json=compare(**changes))
         assert answer.status_code == 202, answer.text
         return str(answer.json()["id"])
 
 
 @pytest.fixture
-async def api(settings):
+async def api(settings: Settings) -> AsyncIterator[Api]:
     app = create_app(settings)
 
-    async def noted():
+    async def noted() -> bool:
         return bool(await app.state.hemostat.redis.exists(DISK))
 
     async with (
@@ -114,14 +117,14 @@ async def api(settings):
 class Server:
     """The API as a process, on a port of its own. It may be killed and started again on the same port."""
 
-    def __init__(self, settings):
+    def __init__(self, settings: Settings) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.settings = settings
         self.log = settings.home / "api.log"
-        self._process = None
+        self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, **environment):
+    def start(self, **environment: str) -> None:
         names = ("home", "redis_url", "sse_heartbeat_s", "sse_poll_s", "requests_per_minute", "drain_s")
         given = {f"HEMOSTAT_{name.upper()}": str(getattr(self.settings, name)) for name in names}
         with self.log.open("ab") as log:
@@ -142,11 +145,11 @@ class Server:
             time.sleep(0.05)
 
     @property
-    def pid(self):
+    def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
 
-    def end(self, number, timeout=60):
+    def end(self, number: signal.Signals, timeout: float = 60) -> int:
         """Sends a signal; the exit status."""
         assert self._process is not None
         self._process.send_signal(number)
@@ -154,13 +157,13 @@ class Server:
         self._process = None
         return status
 
-    def stop(self):
+    def stop(self) -> None:
         if self._process is not None:
             self.end(signal.SIGKILL)
 
 
 @pytest.fixture
-def server(settings):
+def server(settings: Settings) -> Iterator[Server]:
     made = Server(settings)
     yield made
     made.stop()

@@ -2,8 +2,10 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
+import httpx
 import pytest
 
 from app.contracts.deployment import Deployment, DeploymentState, Replica
@@ -25,7 +27,7 @@ MARGIN = 0.1
 
 
 @pytest.fixture
-async def small(api):
+async def small(api: Api) -> AsyncIterator[Api]:
     """A Redis of 64 MB, most of which others use."""
     await api.state.redis.config_set("maxmemory", MEMORY)
     await fill(api, 0.72)
@@ -33,7 +35,7 @@ async def small(api):
     await api.state.redis.config_set("maxmemory", 0)
 
 
-async def fill(api, share):
+async def fill(api: Api, share: float) -> None:
     """Others use so much of Redis."""
     number = 0
     while await ratio(api) < share:
@@ -41,7 +43,7 @@ async def fill(api, share):
         number += 1
 
 
-async def ratio(api):
+async def ratio(api: Api) -> float:
     told = await api.state.redis.info("memory")
     return float(told["used_memory"]) / MEMORY
 
@@ -57,7 +59,7 @@ class Life:
     jobs: list[str] = field(default_factory=list)
     over: bool = False
 
-    async def live(self):
+    async def live(self) -> None:
         while not self.over:
             await self.api.state.deployments.renew(
                 self.deployment.id, Replica(id="serve-0", state=DeploymentState.READY)
@@ -75,13 +77,13 @@ class Life:
             self.rounds += 1
             await asyncio.sleep(0.05)
 
-    async def ended(self):
+    async def ended(self) -> bool:
         """Whether the jobs that were there before have ended."""
         return self.jobs == []
 
 
 @pytest.fixture
-async def life(small):
+async def life(small: Api) -> AsyncIterator[Life]:
     before = [await small.submit() for _ in range(20)]
     made = Life(small, await small.state.deployments.create(request(calibration="off")), jobs=before)
     living = asyncio.create_task(made.live())
@@ -96,7 +98,7 @@ async def life(small):
     assert replica.state is DeploymentState.READY
 
 
-def check(answer):
+def check(answer: httpx.Response) -> str:
     """The id of an accepted job, or ''; a refusal must say what it is."""
     if answer.status_code == 202:
         return str(answer.json()["id"])
@@ -108,12 +110,12 @@ def check(answer):
     return ""
 
 
-async def flood(send, *, most, enough):
+async def flood(send: Callable[[], Awaitable[str]], *, most: int, enough: Callable[[Counter[bool]], bool]) -> list[str]:
     """Sends, eight at a time, until it is enough. The jobs that were accepted."""
-    seen = Counter()
-    accepted = []
+    seen: Counter[bool] = Counter()
+    accepted: list[str] = []
 
-    async def client():
+    async def client() -> None:
         while seen.total() < most and not enough(seen):
             job_id = await send()
             seen[bool(job_id)] += 1
@@ -125,23 +127,23 @@ async def flood(send, *, most, enough):
     return accepted
 
 
-async def run_all(api, job_ids):
+async def run_all(api: Api, job_ids: list[str]) -> None:
     for job_id in job_ids:
         claim = await claimed(api.state.store, job_id, "w2")
         assert await api.state.store.finish(job_id, claim.attempt, report="attempt-1/report.json", severity="none")
 
 
-async def tidied(api):
+async def tidied(api: Api) -> None:
     settings = api.state.settings
     for _ in range(4):
         await sweep(api.state.store, api.state.docket, settings, lambda job_id: files.remove(settings, job_id))
         await asyncio.sleep(1.1)  # the memory is read once a second
 
 
-async def test_small_bodies_fill_no_redis_and_whatever_was_accepted_ends(life):
+async def test_small_bodies_fill_no_redis_and_whatever_was_accepted_ends(life: Life) -> None:
     api = life.api
 
-    async def send():
+    async def send() -> str:
         return check(await api.http.post(JOBS, json=compare(metadata={"note": "m" * 500})))
 
     accepted = await flood(send, most=3000, enough=lambda seen: seen[False] >= 20)
@@ -165,11 +167,11 @@ async def test_small_bodies_fill_no_redis_and_whatever_was_accepted_ends(life):
     assert (await api.http.get("/readyz")).json()["status"] == "ready"
 
 
-async def test_large_bodies_are_no_load_of_redis(life):
+async def test_large_bodies_are_no_load_of_redis(life: Life) -> None:
     api = life.api
     document = {"id": "d1", "text": "The quick brown fox. " * 50_000}
 
-    async def send():
+    async def send() -> str:
         return check(await api.http.post(JOBS, json=compare(text={"source": "inline", "documents": [document]})))
 
     before = await ratio(api)
@@ -181,14 +183,14 @@ async def test_large_bodies_are_no_load_of_redis(life):
     assert list(files.requests(api.state.settings)) == []
 
 
-async def test_jobs_that_are_submitted_and_cancelled_leave_room_for_others(life):
+async def test_jobs_that_are_submitted_and_cancelled_leave_room_for_others(life: Life) -> None:
     api = life.api
     await fill(api, 0.78)
     kept = [await api.submit() for _ in range(3)]
     await run_all(api, kept)
     refusals = 0
 
-    async def send():
+    async def send() -> str:
         nonlocal refusals
         job_id = check(await api.http.post(JOBS, json=compare(metadata=dict.fromkeys("abc", "m" * 450))))
         refusals += not job_id
@@ -203,7 +205,7 @@ async def test_jobs_that_are_submitted_and_cancelled_leave_room_for_others(life)
         assert (await api.http.get(f"{JOBS}/{job_id}")).status_code == 200, "what has a result is kept"
 
 
-async def test_beyond_the_high_water_mark_no_deployment_is_made_but_one_can_be_changed(small):
+async def test_beyond_the_high_water_mark_no_deployment_is_made_but_one_can_be_changed(small: Api) -> None:
     await small.state.deployments.create(request(name="before"))
     await fill(small, HIGH_WATER + 0.01)
     refused = await small.http.post("/v1/deployments", json=request(name="new").model_dump(mode="json"))

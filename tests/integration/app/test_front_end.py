@@ -3,17 +3,21 @@
 import asyncio
 import json
 import subprocess
+from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import jsonschema
 import pytest
+from fastapi import FastAPI
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.contracts.errors import CATALOGUE, ErrorCode
 from app.jobs.workers import WorkerInfo, announce
 from app.main import create_app
-from tests.integration.app.conftest import compare
+from app.settings import Settings
+from tests.integration.app.conftest import Api, Server, compare
 from tests.integration.app.jobs.stored import claimed
 from tests.support.keys import bearer, key_line, write_keys
 from tests.support.tools import tool
@@ -23,7 +27,7 @@ METHODS = {"get", "post", "put", "patch", "delete", "head", "options"}
 
 
 @pytest.fixture
-async def guarded(settings):
+async def guarded(settings: Settings) -> AsyncIterator[tuple[FastAPI, httpx.AsyncClient]]:
     """A service with keys, and a client without one."""
     keys = write_keys(settings.home / "keys", key_line("ci", "admin"))
     app = create_app(settings.model_copy(update={"api_keys_file": keys}))
@@ -34,7 +38,7 @@ async def guarded(settings):
         yield app, http
 
 
-def operations(app):
+def operations(app: FastAPI) -> list[tuple[str, str]]:
     """Every method of every route, the page itself included."""
     found = [
         (method, route.path)
@@ -47,7 +51,7 @@ def operations(app):
     return found
 
 
-async def test_with_keys_every_route_is_closed_but_the_probes(guarded):
+async def test_with_keys_every_route_is_closed_but_the_probes(guarded: tuple[FastAPI, httpx.AsyncClient]) -> None:
     app, http = guarded
     for method, path in [*operations(app), ("GET", "/nowhere"), ("OPTIONS", JOBS)]:
         for headers in ({}, {"authorization": "Bearer wrong"}):
@@ -63,7 +67,7 @@ async def test_with_keys_every_route_is_closed_but_the_probes(guarded):
         assert (await http.request(method, path, headers=bearer("ci"))).status_code != 401, (method, path)
 
 
-async def test_a_line_that_cannot_be_read_opens_nothing(guarded):
+async def test_a_line_that_cannot_be_read_opens_nothing(guarded: tuple[FastAPI, httpx.AsyncClient]) -> None:
     app, http = guarded
     file = app.state.hemostat.settings.api_keys_file
     write_keys(file, key_line("op", "admin"), "ci by hand\n")
@@ -77,7 +81,7 @@ async def test_a_line_that_cannot_be_read_opens_nothing(guarded):
         assert path in {"/livez", "/readyz"} or answer.status_code == 401, path
 
 
-async def test_readiness_shows_a_stranger_what_fails_alone(guarded):
+async def test_readiness_shows_a_stranger_what_fails_alone(guarded: tuple[FastAPI, httpx.AsyncClient]) -> None:
     app, http = guarded
     await announce(app.state.hemostat.redis, WorkerInfo(id="w1", host="inner-name"))
     stranger = await http.get("/readyz")
@@ -95,7 +99,7 @@ async def test_readiness_shows_a_stranger_what_fails_alone(guarded):
     assert str(app.state.hemostat.settings.home) not in broken.text
 
 
-def test_a_client_does_not_choose_the_address_that_it_is_counted_by(server):
+def test_a_client_does_not_choose_the_address_that_it_is_counted_by(server: Server) -> None:
     server.start(HEMOSTAT_REQUESTS_PER_MINUTE="4")
     answers = [
         httpx.get(f"{server.url}/errors/internal", headers={"x-forwarded-for": f"203.0.113.{number}"}).status_code
@@ -104,7 +108,7 @@ def test_a_client_does_not_choose_the_address_that_it_is_counted_by(server):
     assert answers[-1] == 429, answers
 
 
-async def test_every_error_type_leads_somewhere(api):
+async def test_every_error_type_leads_somewhere(api: Api) -> None:
     for code in ErrorCode:
         answer = await api.http.get(f"/errors/{code.value}")
         assert answer.json()["title"] == CATALOGUE[code].title
@@ -124,7 +128,9 @@ async def test_every_error_type_leads_somewhere(api):
         ("[models.tiny]\npath = 3\n", "models_file_invalid", ""),
     ],
 )
-async def test_a_bad_models_file_is_named_and_mended_at_once(api, content, code, cure):
+async def test_a_bad_models_file_is_named_and_mended_at_once(
+    api: Api, content: str | None, code: str, cure: str
+) -> None:
     file = api.state.settings.models_file
     good = file.read_text()
     file.unlink() if content is None else file.write_text(content)
@@ -139,7 +145,7 @@ async def test_a_bad_models_file_is_named_and_mended_at_once(api, content, code,
     assert (await api.http.get("/readyz")).status_code == 200
 
 
-async def test_metrics_of_a_busy_service_please_promtool_and_quote_nobody(api):
+async def test_metrics_of_a_busy_service_please_promtool_and_quote_nobody(api: Api) -> None:
     job_id = await api.submit(metadata={"who": "my-secret"})
     await api.http.post(JOBS, json=compare(kind="my-secret"))
     await api.http.get(f"/my-secret/{job_id}?q=my-secret")
@@ -169,11 +175,12 @@ async def test_metrics_of_a_busy_service_please_promtool_and_quote_nobody(api):
 
 
 @pytest.fixture
-def page(settings):
-    return json.loads(json.dumps(create_app(settings).openapi()))
+def page(settings: Settings) -> dict[str, Any]:
+    made: dict[str, Any] = json.loads(json.dumps(create_app(settings).openapi()))
+    return made
 
 
-def test_the_page_is_valid_and_covers_every_route(page, settings):
+def test_the_page_is_valid_and_covers_every_route(page: dict[str, Any], settings: Settings) -> None:
     OpenAPIV31SpecValidator(page).validate()
     listed = {(method.upper(), path) for path, item in page["paths"].items() for method in item if method in METHODS}
     ours = {(method, path) for method, path in operations(create_app(settings)) if path != "/openapi.json"}
@@ -182,7 +189,7 @@ def test_the_page_is_valid_and_covers_every_route(page, settings):
     assert len(set(identifiers)) == len(identifiers)
 
 
-def test_every_status_of_every_operation_has_an_example_that_fits_its_schema(page):
+def test_every_status_of_every_operation_has_an_example_that_fits_its_schema(page: dict[str, Any]) -> None:
     seen = 0
     for path, item in page["paths"].items():
         for method, operation in item.items():

@@ -8,13 +8,14 @@ import threading
 import pytest
 
 from app.bodies import SMALL
+from tests.integration.app.conftest import Server
 from tests.support.bodies import HOSTILE, honest
 from tests.support.keys import bearer, key_line, write_keys
 
 LIMITS = {"/v1/diagnosis/jobs": 32 * 1024 * 1024, "/v1/deployments": 32 * 1024 * 1024, "/v1/chat/completions": 1 << 22}
 
 
-def status(server, path, body):
+def status(server: Server, path: str, body: bytes) -> int:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
     connection.request("POST" if body else "GET", path, body, {"content-type": "application/json"})
     answer = connection.getresponse()
@@ -23,7 +24,7 @@ def status(server, path, body):
     return answer.status
 
 
-def test_hostile_bodies_of_the_full_size_are_refused(server):
+def test_hostile_bodies_of_the_full_size_are_refused(server: Server) -> None:
     server.start()
     for path, size in LIMITS.items():
         found = {name: status(server, path, make(size)) for name, make in HOSTILE.items()}
@@ -31,13 +32,13 @@ def test_hostile_bodies_of_the_full_size_are_refused(server):
         assert status(server, "/livez", b"") == 200
 
 
-def test_a_job_of_31_mib_of_text_is_taken(server):
+def test_a_job_of_31_mib_of_text_is_taken(server: Server) -> None:
     server.start()
     assert status(server, "/v1/diagnosis/jobs", honest(31 * 1024 * 1024)) == 202
 
 
 @pytest.mark.parametrize("path", list(LIMITS)[::2])
-def test_owners_who_dawdle_together_give_their_places_back(server, path):
+def test_owners_who_dawdle_together_give_their_places_back(server: Server, path: str) -> None:
     """As many as there are places; each goes on sending, a little at a time."""
     names = [f"dawdler-{number}" for number in range(32)]
     keys = write_keys(
@@ -65,7 +66,7 @@ def test_owners_who_dawdle_together_give_their_places_back(server, path):
             one.close()
 
 
-def _dawdler(server, path, owner):
+def _dawdler(server: Server, path: str, owner: str) -> socket.socket:
     made = socket.create_connection(("127.0.0.1", server.port), 60)
     head = {"host": "x", "content-type": "application/json", "content-length": str(1 << 20)} | bearer(owner)
     lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in head.items()), "", ""]
@@ -73,7 +74,7 @@ def _dawdler(server, path, owner):
     return made
 
 
-def _drip(dawdlers, over):
+def _drip(dawdlers: list[socket.socket], over: threading.Event) -> None:
     while not over.wait(0.5):
         for one in dawdlers:
             with contextlib.suppress(OSError):

@@ -18,21 +18,23 @@ from app.jobs.ids import new_job_id
 from app.jobs.store import JobStore
 from app.kinds.compare.request import CompareRequest
 from app.main import create_app
-from tests.integration.app.conftest import compare
+from app.settings import Settings
+from tests.integration.app.conftest import Api, Server, compare
 from tests.integration.app.jobs.stored import got
+from tests.integration.conftest import RedisServer
 from tests.support.worker import halt, wait_for
 
 KEEP_ALIVE_S = 5.0  # after which uvicorn closes an idle connection
 JOBS = "/v1/diagnosis/jobs"
 
 
-def test_no_accepted_job_is_lost_when_redis_is_killed_under_load(server, redis_server):
+def test_no_accepted_job_is_lost_when_redis_is_killed_under_load(server: Server, redis_server: RedisServer) -> None:
     server.start(HEMOSTAT_REQUESTS_PER_MINUTE="1000000", HEMOSTAT_MAX_QUEUED_JOBS="1000000")
-    accepted = []
-    answers = []  # when it was asked, by whom, and the status
+    accepted: list[str] = []
+    answers: list[tuple[float, int, int]] = []  # when it was asked, by whom, and the status
     stop = threading.Event()
 
-    def client(number):
+    def client(number: int) -> None:
         with httpx.Client(base_url=server.url, timeout=90) as http:
             count = 0
             while not stop.is_set():
@@ -52,10 +54,10 @@ def test_no_accepted_job_is_lost_when_redis_is_killed_under_load(server, redis_s
     for thread in clients:
         thread.start()
 
-    def all_have(status, after, count=1):
+    def all_have(status: int, after: float, count: int = 1) -> None:
         """Waits until each client was answered so, so many times, to what it asked after that moment."""
 
-        def seen():
+        def seen() -> bool:
             found = [number for asked, number, told in tuple(answers) if asked > after and told == status]
             return all(found.count(number) >= count for number in range(len(clients)))
 
@@ -75,7 +77,7 @@ def test_no_accepted_job_is_lost_when_redis_is_killed_under_load(server, redis_s
         for thread in clients:
             thread.join()
     assert [status for asked, _, status in answers if asked > back and status == 503] == [], "for good"
-    listed = []
+    listed: list[str] = []
     page = {"last_id": None, "has_more": True}
     while page["has_more"]:
         after = {"after": page["last_id"]} if page["last_id"] else {}
@@ -87,12 +89,12 @@ def test_no_accepted_job_is_lost_when_redis_is_killed_under_load(server, redis_s
     assert asyncio.run(_run_all(redis_server, set(listed))) == sorted(listed)
 
 
-async def _run_all(redis_server, expected):
+async def _run_all(redis_server: RedisServer, expected: set[str]) -> list[str]:
     client = connect(redis_server.settings)
     store = JobStore(client, redis_server.settings)
-    ran = []
+    ran: list[str] = []
 
-    async def run_job(job_id):
+    async def run_job(job_id: str) -> None:
         claim = await store.claim(job_id, "w1")
         if claim is not None:
             ran.append(job_id)
@@ -112,7 +114,7 @@ async def _run_all(redis_server, expected):
     return sorted(ran)
 
 
-def test_the_api_starts_and_says_so_while_redis_is_away(server, redis_server):
+def test_the_api_starts_and_says_so_while_redis_is_away(server: Server, redis_server: RedisServer) -> None:
     redis_server.kill()
     server.start(HEMOSTAT_DRAIN_S="3600")
     assert httpx.get(f"{server.url}/livez", timeout=30).status_code == 200
@@ -133,14 +135,14 @@ def test_the_api_starts_and_says_so_while_redis_is_away(server, redis_server):
     assert server.end(signal.SIGTERM) == -signal.SIGTERM  # by itself, long before the drain's end
 
 
-def test_the_process_goes_when_told_to_also_while_redis_is_away(server, redis_server):
+def test_the_process_goes_when_told_to_also_while_redis_is_away(server: Server, redis_server: RedisServer) -> None:
     server.start(HEMOSTAT_DRAIN_S="3600")
     redis_server.kill()
     assert httpx.get(f"{server.url}{JOBS}", timeout=30).status_code == 503
     assert server.end(signal.SIGTERM) == -signal.SIGTERM  # by itself, long before the drain's end
 
 
-def test_a_server_that_hangs_is_a_503_and_not_a_hanging_request(server, redis_server):
+def test_a_server_that_hangs_is_a_503_and_not_a_hanging_request(server: Server, redis_server: RedisServer) -> None:
     server.start()
     assert httpx.get(f"{server.url}{JOBS}", timeout=30).status_code == 200
     assert redis_server.pid is not None
@@ -155,7 +157,7 @@ def test_a_server_that_hangs_is_a_503_and_not_a_hanging_request(server, redis_se
     assert httpx.get(f"{server.url}{JOBS}", timeout=30).status_code == 200
 
 
-async def test_a_full_redis_takes_no_job_and_says_so(api):
+async def test_a_full_redis_takes_no_job_and_says_so(api: Api) -> None:
     kept = await api.submit()
     await api.state.redis.config_set("maxmemory", "1")
     try:
@@ -169,7 +171,9 @@ async def test_a_full_redis_takes_no_job_and_says_so(api):
     await api.submit()
 
 
-async def test_a_job_whose_record_was_written_before_the_process_died_is_queued_at_the_next_start(settings, store):
+async def test_a_job_whose_record_was_written_before_the_process_died_is_queued_at_the_next_start(
+    settings: Settings, store: JobStore
+) -> None:
     """The moment between the two writes: the record is there and docket never heard of it."""
     job_id = new_job_id()
     await store.create(job_id, CompareRequest.model_validate(compare()))
@@ -185,7 +189,7 @@ async def test_a_job_whose_record_was_written_before_the_process_died_is_queued_
     assert record.job.status is JobStatus.QUEUED
 
 
-def test_what_came_while_the_process_stood_still_is_answered(server):
+def test_what_came_while_the_process_stood_still_is_answered(server: Server) -> None:
     server.start()
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)) as connection:
         connection.request("GET", "/livez")

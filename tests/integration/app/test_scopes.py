@@ -3,6 +3,8 @@
 import asyncio
 import json
 import logging
+from collections.abc import AsyncIterator
+from typing import Any, Final
 
 import httpx
 import pytest
@@ -14,6 +16,7 @@ from app.main import create_app
 from app.models import looking
 from app.security.audit import audit_file
 from app.security.scopes import Needs, Scope, check_routes
+from app.settings import Settings
 from tests.integration.app.conftest import compare
 from tests.integration.app.deployments.asking import FIRST
 from tests.support.keys import bearer, key_line, write_keys
@@ -29,7 +32,7 @@ STORED = "/v1/responses/{response_id}"
 ANY_KEY = "any key"
 NO_KEY = "no key"
 
-TABLE = {
+TABLE: Final = {
     NO_KEY: {("GET", "/livez"), ("HEAD", "/livez"), ("GET", "/readyz"), ("HEAD", "/readyz")},
     ANY_KEY: {("GET", "/openapi.json"), ("HEAD", "/openapi.json"), ("GET", "/errors/{code}")},
     Scope.INFERENCE: {
@@ -57,7 +60,7 @@ TABLE = {
 
 
 @pytest.fixture
-def keyed(settings):
+def keyed(settings: Settings) -> FastAPI:
     """A service with one key for each scope, and three owners with several."""
     lines = [key_line(scope, scope) for scope in Scope]
     lines += [key_line(owner, "diagnose,read") for owner in ("ann", "bob")]
@@ -67,7 +70,7 @@ def keyed(settings):
 
 
 @pytest.fixture
-async def http(keyed):
+async def http(keyed: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     async with (
         keyed.router.lifespan_context(keyed),
         httpx.AsyncClient(transport=httpx.ASGITransport(keyed), base_url="http://service.example") as client,
@@ -75,23 +78,23 @@ async def http(keyed):
         yield client
 
 
-def operations(app):
+def operations(app: FastAPI) -> set[tuple[str, str]]:
     return {(method, route.path) for route in app.routes if isinstance(route, Route) for method in route.methods or ()}
 
 
-def test_the_table_names_every_route_once(keyed):
+def test_the_table_names_every_route_once(keyed: FastAPI) -> None:
     named = [one for routes in TABLE.values() for one in routes]
     assert len(set(named)) == len(named)
     assert set(named) == operations(keyed)
 
 
 @pytest.mark.parametrize("scope", Scope)
-async def test_a_key_may_do_what_its_scope_says_alone(scope, keyed, http):
+async def test_a_key_may_do_what_its_scope_says_alone(scope: Scope, keyed: FastAPI, http: httpx.AsyncClient) -> None:
     allowed = TABLE[NO_KEY] | TABLE[ANY_KEY] | (operations(keyed) if scope is Scope.ADMIN else TABLE[scope])
     for method, path in sorted(operations(keyed)):
-        read = []
+        read: list[int] = []
 
-        async def body(read=read):
+        async def body(read: list[int] = read) -> AsyncIterator[bytes]:
             read.append(1)
             yield b"{"
 
@@ -107,18 +110,18 @@ async def test_a_key_may_do_what_its_scope_says_alone(scope, keyed, http):
 
 
 @pytest.mark.parametrize(("scope", "told"), [*((scope, scope in {"read", "admin"}) for scope in Scope)])
-async def test_readiness_shows_its_details_to_readers(scope, told, http):
+async def test_readiness_shows_its_details_to_readers(scope: Scope, told: bool, http: httpx.AsyncClient) -> None:
     answer = (await http.get("/readyz", headers=bearer(scope))).json()
     assert bool(answer["checks"]["models"]["detail"]) is told
 
 
-async def test_a_job_that_changes_a_deployment_needs_the_scope_of_deployments(http):
+async def test_a_job_that_changes_a_deployment_needs_the_scope_of_deployments(http: httpx.AsyncClient) -> None:
     asked = compare(kind="calibrate", deployment="none") | {"text": {"source": "shipped"}}
     codes = [(await http.post(JOBS, json=asked, headers=bearer(owner))).json()["code"] for owner in ("ann", "both")]
     assert codes == ["not_permitted", "deployment_not_found"]
 
 
-def test_a_route_without_a_scope_does_not_start():
+def test_a_route_without_a_scope_does_not_start() -> None:
     app = FastAPI()
 
     @app.get("/open", dependencies=[Depends(Needs(None))])
@@ -136,18 +139,18 @@ def test_a_route_without_a_scope_does_not_start():
 # --- whose jobs
 
 
-async def submit(http, key, **changes):
+async def submit(http: httpx.AsyncClient, key: str, **changes: Any) -> str:
     answer = await http.post(JOBS, json=compare(**changes), headers=bearer(key))
     assert answer.status_code == 202, answer.text
     return str(answer.json()["id"])
 
 
-async def listed(http, key, query=""):
+async def listed(http: httpx.AsyncClient, key: str, query: str = "") -> list[str]:
     answer = await http.get(f"{JOBS}?{query}", headers=bearer(key))
     return [job["id"] for job in answer.json()["data"]]
 
 
-async def test_a_job_is_its_owners_whichever_of_their_keys_asks(http):
+async def test_a_job_is_its_owners_whichever_of_their_keys_asks(http: httpx.AsyncClient) -> None:
     mine = await submit(http, "ann")
     for key, status in (("ann", 200), ("ann-next", 200), ("bob", 404), ("admin", 200)):
         for tail in ("", "/queue"):
@@ -166,7 +169,7 @@ async def test_a_job_is_its_owners_whichever_of_their_keys_asks(http):
     assert (await http.delete(f"{JOBS}/{mine}", headers=bearer("ann"))).status_code == 204
 
 
-async def test_lists_hold_ones_own_jobs_and_an_administrators_all(http):
+async def test_lists_hold_ones_own_jobs_and_an_administrators_all(http: httpx.AsyncClient) -> None:
     first, other, second = [await submit(http, owner) for owner in ("ann", "bob", "ann")]
     await http.post(f"{JOBS}/{first}/cancel", headers=bearer("ann"))
     assert await listed(http, "ann") == [second, first]
@@ -185,7 +188,7 @@ async def test_lists_hold_ones_own_jobs_and_an_administrators_all(http):
     assert await listed(http, "ann") == [second]
 
 
-async def test_who_waits_sees_how_many_are_before_it_and_no_job_of_others(http):
+async def test_who_waits_sees_how_many_are_before_it_and_no_job_of_others(http: httpx.AsyncClient) -> None:
     await submit(http, "bob", metadata={"whose": "bob"})
     mine = await submit(http, "ann")
     queue = await http.get(f"{JOBS}/{mine}/queue", headers=bearer("ann"))
@@ -193,7 +196,7 @@ async def test_who_waits_sees_how_many_are_before_it_and_no_job_of_others(http):
     assert "bob" not in (await http.get(f"{JOBS}/{mine}?format=html", headers=bearer("ann"))).text
 
 
-async def test_a_profile_is_its_jobs_owners_unless_deployed(http, settings):
+async def test_a_profile_is_its_jobs_owners_unless_deployed(http: httpx.AsyncClient, settings: Settings) -> None:
     mine = await submit(http, "ann")
     store = ProfileStore(settings)
     own = store.put(low_rank(), record(job=mine)).version
@@ -210,7 +213,7 @@ async def test_a_profile_is_its_jobs_owners_unless_deployed(http, settings):
     assert (await http.get(f"{PROFILES}/{own}", headers=bearer("both"))).status_code == 200
 
 
-async def test_an_idempotency_key_belongs_to_its_owner(http):
+async def test_an_idempotency_key_belongs_to_its_owner(http: httpx.AsyncClient) -> None:
     made = []
     for key in ("ann", "bob", "ann-next"):
         headers = bearer(key) | {"idempotency-key": "k"}
@@ -218,7 +221,7 @@ async def test_an_idempotency_key_belongs_to_its_owner(http):
     assert made[0] == made[2] != made[1]
 
 
-async def test_an_owner_at_the_limit_of_waiting_jobs_is_refused_and_others_are_not(settings):
+async def test_an_owner_at_the_limit_of_waiting_jobs_is_refused_and_others_are_not(settings: Settings) -> None:
     keys = write_keys(settings.home / "keys", *(key_line(owner, "diagnose") for owner in ("ann", "bob")))
     app = create_app(settings.model_copy(update={"api_keys_file": keys, "owner_max_queued_jobs": 2}))
     async with (
@@ -242,7 +245,7 @@ async def test_an_owner_at_the_limit_of_waiting_jobs_is_refused_and_others_are_n
         assert waiting == {"ann": 2, "bob": 1}
 
 
-async def test_an_owner_whose_models_are_looked_into_delays_no_other(http):
+async def test_an_owner_whose_models_are_looked_into_delays_no_other(http: httpx.AsyncClient) -> None:
     async with looking._line.place("ann"):
         mine = [
             asyncio.create_task(http.post(JOBS, json=compare(dry_run=dry), headers=bearer("ann")))
@@ -256,7 +259,9 @@ async def test_an_owner_whose_models_are_looked_into_delays_no_other(http):
 # --- who did what
 
 
-async def test_each_change_is_recorded_with_who_what_and_which(http, keyed, caplog):
+async def test_each_change_is_recorded_with_who_what_and_which(
+    http: httpx.AsyncClient, keyed: FastAPI, caplog: pytest.LogCaptureFixture
+) -> None:
     settings = keyed.state.hemostat.settings
     with caplog.at_level(logging.INFO, logger="hemostat.http"):
         asked, once = compare(metadata={"note": "my-secret"}), {"idempotency-key": "k"}
@@ -309,7 +314,7 @@ async def test_each_change_is_recorded_with_who_what_and_which(http, keyed, capl
     assert 'hemostat_owner_requests_total{owner="ann",status="403"} 1.0' in metrics
 
 
-async def test_an_unreadable_job_of_another_owner_is_not_there_either(http, keyed):
+async def test_an_unreadable_job_of_another_owner_is_not_there_either(http: httpx.AsyncClient, keyed: FastAPI) -> None:
     mine = await submit(http, "ann")
     await keyed.state.hemostat.redis.hset(f"hemostat-jobs:job:{mine}", "metadata", "of another version")
     assert (await http.get(f"{JOBS}/{mine}", headers=bearer("ann"))).json()["code"] == "job_unreadable"
@@ -321,7 +326,7 @@ async def test_an_unreadable_job_of_another_owner_is_not_there_either(http, keye
     assert (await http.delete(f"{JOBS}/{mine}", headers=bearer("ann"))).status_code == 204
 
 
-async def test_a_list_reads_no_job_of_others(http, keyed):
+async def test_a_list_reads_no_job_of_others(http: httpx.AsyncClient, keyed: FastAPI) -> None:
     for _ in range(30):
         await submit(http, "bob", metadata={"team": "red"})
     mine = await submit(http, "ann", metadata={"team": "red"})

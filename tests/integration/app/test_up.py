@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -26,7 +28,7 @@ HANDLERS = ("--handlers", "tests.support.handlers:HANDLERS")
 class Up:
     """A running `hemostat up` over a home with an empty models.toml."""
 
-    def __init__(self, home, *, deployment="", **settings):
+    def __init__(self, home: Path, *, deployment: str = "", **settings: object) -> None:
         home.mkdir(exist_ok=True)
         (home / "models.toml").touch()
         made = {"HEMOSTAT_TEST_DEPLOYMENT": deployment} if deployment else {}
@@ -50,38 +52,38 @@ class Up:
                 stdout=out,
                 stderr=errors,
             )
-        self.family = []
+        self.family: list[psutil.Process] = []
 
-    def wait(self):
+    def wait(self) -> None:
         wait_for(lambda: self.out.read_text() or self.process.poll() is not None, what="readiness", timeout_s=150)
         assert self.process.poll() is None, self.text()
         _, self.url, self.metrics_url = self.out.read_text().split()
         self.look()
 
-    def look(self):
+    def look(self) -> None:
         self.family = psutil.Process(self.process.pid).children(recursive=True)
 
-    def kill(self, *parts):
+    def kill(self, *parts: str) -> None:
         """kill -9 of the processes whose command lines hold these words."""
         self.look()
         for process in [found for part in parts for found in self.family if part in " ".join(found.cmdline())]:
             process.kill()
 
-    def text(self):
+    def text(self) -> str:
         return self.said.read_text()
 
-    def end(self, *signals):
+    def end(self, *signals: signal.Signals) -> int:
         for number in signals or (signal.SIGINT,):
             self.process.send_signal(number)
             time.sleep(0.3)
         return self.process.wait(150)
 
-    def all_gone(self):
+    def all_gone(self) -> bool:
         return all(gone(process.pid) for process in self.family)
 
 
 @pytest.fixture
-def up(tmp_path):
+def up(tmp_path: Path) -> Iterator[Up]:
     running_up = Up(tmp_path / "home")
     running_up.wait()
     yield running_up
@@ -91,12 +93,12 @@ def up(tmp_path):
         wait_for(running_up.all_gone, what="end of the service")
 
 
-def fetch(url):
+def fetch(url: str) -> tuple[int, str]:
     with urllib.request.urlopen(url, timeout=60) as answer:
         return answer.status, answer.read().decode()
 
 
-def test_it_serves_it_restarts_what_crashes_and_it_leaves_nothing(up):
+def test_it_serves_it_restarts_what_crashes_and_it_leaves_nothing(up: Up) -> None:
     owner = Owner(up.settings)
     assert fetch(f"{up.url}/readyz")[0] == 200
     assert "hemostat_worker_jobs_total" in fetch(up.metrics_url)[1]
@@ -104,7 +106,7 @@ def test_it_serves_it_restarts_what_crashes_and_it_leaves_nothing(up):
 
     up.kill(" app.main", " workers.main", "valkey-server")
 
-    def restarted():
+    def restarted() -> bool:
         text = up.text()
         return all(f"the {name} is started again" in text for name in ("API", "worker")) and "Valkey had ended" in text
 
@@ -114,7 +116,7 @@ def test_it_serves_it_restarts_what_crashes_and_it_leaves_nothing(up):
     assert owner.wait(owner.submit(do="count", steps="1")).job.status is JobStatus.SUCCEEDED
     wait_for(lambda: reachable(f"{up.url}/readyz"), what="the new API")
 
-    def whole():
+    def whole() -> bool:
         up.look()
         return len(up.family) == 5  # Valkey, API, worker, its child, the agent
 
@@ -128,7 +130,7 @@ def test_it_serves_it_restarts_what_crashes_and_it_leaves_nothing(up):
     assert sorted(path.name for path in (up.settings.home / "logs").iterdir()) == ["agent.log", "api.log", "worker.log"]
 
 
-def test_an_up_that_was_frozen_itself_blames_nobody_and_an_api_that_hangs_is_started_again(tmp_path):
+def test_an_up_that_was_frozen_itself_blames_nobody_and_an_api_that_hangs_is_started_again(tmp_path: Path) -> None:
     hung = Up(tmp_path / "home", api_silence_s=4.0)
     hung.wait()
     try:
@@ -148,7 +150,7 @@ def test_an_up_that_was_frozen_itself_blames_nobody_and_an_api_that_hangs_is_sta
     assert hung.all_gone()
 
 
-def test_a_second_service_of_a_home_says_that_it_is_not_alone_and_a_killed_one_takes_everything_along(up):
+def test_a_second_service_of_a_home_says_that_it_is_not_alone_and_a_killed_one_takes_everything_along(up: Up) -> None:
     assert "another service" not in up.text()
     second = Up(up.settings.home)
     try:
@@ -168,14 +170,14 @@ def test_a_second_service_of_a_home_says_that_it_is_not_alone_and_a_killed_one_t
     wait_for(up.all_gone, what="end of everything")
 
 
-def reachable(url):
+def reachable(url: str) -> bool:
     try:
         return fetch(url)[0] == 200
     except OSError:
         return False
 
 
-def test_ctrl_c_lets_a_job_finish_and_twice_gives_it_back(tmp_path):
+def test_ctrl_c_lets_a_job_finish_and_twice_gives_it_back(tmp_path: Path) -> None:
     first = Up(tmp_path / "home", drain_s=120.0)
     first.wait()
     owner = Owner(first.settings)
@@ -204,7 +206,7 @@ def test_ctrl_c_lets_a_job_finish_and_twice_gives_it_back(tmp_path):
     assert third.all_gone()
 
 
-def test_it_serves_one_deployment_and_finds_it_and_its_fit_again(tmp_path, tiny):
+def test_it_serves_one_deployment_and_finds_it_and_its_fit_again(tmp_path: Path, tiny: Callable[..., Path]) -> None:
     home = tmp_path / "home"
     home.mkdir()
     (home / "models.toml").write_text(f'[models.tiny]\npath = "{tiny("llama")}"\n')
@@ -231,7 +233,7 @@ def test_it_serves_one_deployment_and_finds_it_and_its_fit_again(tmp_path, tiny)
     second.wait()
     wait_for(lambda: "identity (The calibrate job failed" in second.text(), what="its word")
 
-    def ready():
+    def ready() -> bool:
         return bool(json.loads(fetch(f"{second.url}/v1/deployments/tiny-rtn4")[1])["state"] == "ready")
 
     wait_for(ready, what="ready again")
@@ -240,7 +242,7 @@ def test_it_serves_one_deployment_and_finds_it_and_its_fit_again(tmp_path, tiny)
     assert second.all_gone()
 
 
-def test_a_taken_port_is_named_with_what_to_set(tmp_path):
+def test_a_taken_port_is_named_with_what_to_set(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -254,12 +256,12 @@ def test_a_taken_port_is_named_with_what_to_set(tmp_path):
     assert not (tmp_path / "valkey").exists()
 
 
-def test_an_open_address_without_keys_is_refused(tmp_path):
+def test_an_open_address_without_keys_is_refused(tmp_path: Path) -> None:
     with pytest.raises(HemostatError, match="HEMOSTAT_API_KEYS_FILE"), running(Settings(home=tmp_path, host="0.0.0.0")):
         pass
 
 
-def test_a_service_for_the_time_of_a_block(tmp_path):
+def test_a_service_for_the_time_of_a_block(tmp_path: Path) -> None:
     (tmp_path / "models.toml").touch()
     before = set(psutil.Process().children(recursive=True))
     # The dying worker may still be handed the job; it is delivered again after `redelivery_s`.
@@ -273,7 +275,7 @@ def test_a_service_for_the_time_of_a_block(tmp_path):
     assert set(psutil.Process().children(recursive=True)) <= before
 
 
-def test_a_service_that_is_not_ready_says_why(tmp_path):
+def test_a_service_that_is_not_ready_says_why(tmp_path: Path) -> None:
     before = set(psutil.Process().children(recursive=True))
     with (
         pytest.raises(HemostatError, match=r"models\.toml"),
@@ -283,7 +285,7 @@ def test_a_service_that_is_not_ready_says_why(tmp_path):
     assert set(psutil.Process().children(recursive=True)) <= before
 
 
-def test_a_worker_that_cannot_start_is_told_with_the_end_of_its_log(tmp_path):
+def test_a_worker_that_cannot_start_is_told_with_the_end_of_its_log(tmp_path: Path) -> None:
     with (
         pytest.raises(HemostatError, match="the worker ended while it started") as caught,
         running(Settings(home=tmp_path), worker_arguments=("--no-such-option",)),

@@ -1,5 +1,8 @@
 """One stack for every test of this folder."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from tests.integration.deploy.stack import Stack
@@ -7,7 +10,7 @@ from tests.support.tools import tool
 
 
 @pytest.fixture(scope="package")
-def stack(tmp_path_factory, smollm2):
+def stack(tmp_path_factory: pytest.TempPathFactory, smollm2: Path) -> Iterator[Stack]:
     """Redis, the models' one-shot, API, worker, Prometheus and the proxy, all healthy by their own health checks."""
     for name in ("prometheus", "promtool", "valkey-cli", "nginx"):  # its servers, and what its health checks call
         tool(name)

@@ -10,28 +10,30 @@ import asyncio
 import contextlib
 import threading
 import time
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Final, TypeVar
 
 from prometheus_client import CollectorRegistry, start_http_server
 from redis.exceptions import RedisError
 
-from app.contracts.deployment import CalibrationMode, DeploymentRequest, DeploymentState, Replica
+from app.contracts.deployment import CalibrationMode, Deployment, DeploymentRequest, DeploymentState, Replica
 from app.contracts.request import CandidateModel, ReferenceModel
 from app.deployments.store import DeploymentStore
+from app.settings import Settings
 from app.telemetry.gateway import GatewayMetrics
 from tests.support.patient import connect_patiently
 from workers.engine.serving.counters import Counters
 from workers.telemetry_shadow import ShadowTelemetry
 
 T = TypeVar("T")
-ALIAS = "smollm2-135m"
-RENEW_S = 1.0
+ALIAS: Final = "smollm2-135m"
+RENEW_S: Final = 1.0
 
 
 class Exporters:
     """A deployment in the store with a serving and a shadow process that say they are ready, renewed by a thread."""
 
-    def __init__(self, settings, name):
+    def __init__(self, settings: Settings, name: str) -> None:
         self.settings = settings
         self.name = name
         self.shadow = ShadowTelemetry(name)
@@ -53,19 +55,19 @@ class Exporters:
         )
         frozen = CalibrationMode.FROZEN  # nothing is fitted for it in the background
         request = DeploymentRequest(name=name, model=model, reference=ReferenceModel(model=ALIAS), calibration=frozen)
-        self.deployment = self.ask(lambda store: store.create(request))
+        self.deployment: Deployment = self.ask(lambda store: store.create(request))
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._live)
         self._thread.start()
 
     @property
-    def id(self):
+    def id(self) -> str:
         return self.deployment.id
 
-    def ask(self, question):
+    def ask(self, question: Callable[[DeploymentStore], Awaitable[T]]) -> T:
         """One question to the store, on a connection of its own."""
 
-        async def run():
+        async def run() -> T:
             client = connect_patiently(self.settings)
             try:
                 return await question(DeploymentStore(client, self.settings))
@@ -74,7 +76,7 @@ class Exporters:
 
         return asyncio.run(run())
 
-    def bleed(self, *, raw, calibrated, threshold):
+    def bleed(self, *, raw: float, calibrated: float, threshold: float) -> None:
         """Served traffic with these mean divergences, in nats a token."""
         now = time.time()
         for stage, mean in {"raw": raw, "calibrated": calibrated, "engine": 1e-4}.items():
@@ -100,7 +102,7 @@ class Exporters:
         self.shadow.set("drift_alarm_active", float(calibrated > threshold), limit="drift")
         self.shadow.set("drift_alarm_active", 0.0, limit="quiet")
 
-    def serve(self):
+    def serve(self) -> None:
         """A little traffic: counted as the gateway, the engine and the shadow process count it."""
         self.gateway.requests.labels(self.name, "/v1/chat/completions", "200").inc()
         self.gateway.first_token.labels(self.name).observe(0.2)
@@ -112,8 +114,8 @@ class Exporters:
         self.shadow.add("shadow_scored_requests")
         self.shadow.add("shadow_scored_tokens", 40)
 
-    def _live(self):
-        async def renew(store):
+    def _live(self) -> None:
+        async def renew(store: DeploymentStore) -> None:
             for replica in self._replicas:
                 await store.renew(self.id, replica)
             await store.settle(self.id)
@@ -124,7 +126,7 @@ class Exporters:
             self.serve()
             self._ended.wait(RENEW_S)
 
-    def stop(self):
+    def stop(self) -> None:
         self._ended.set()
         self._thread.join()
         self.ask(lambda store: store.delete(self.id))
@@ -135,7 +137,7 @@ class Exporters:
 
 
 @contextlib.contextmanager
-def exporters(settings, name):
+def exporters(settings: Settings, name: str) -> Iterator[Exporters]:
     made = Exporters(settings, name)
     try:
         yield made

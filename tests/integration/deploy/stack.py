@@ -13,19 +13,21 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any, Final
 
 from app.jobs.embedded import valkey_binary
 from tests.support.ports import free_port
 from tests.support.tools import tool
 
-ROOT = Path(__file__).resolve().parents[3]
-PORTS = ("6379", "8080", "8321", "8322", "8443", "9090")
-HOSTS = ("redis", "api", "worker", "serve", "prometheus")
-START_S = 120.0
-_DNS = r"dns_sd_configs:\s+- names: \[(\w+)\]\s+type: A\s+port: (\d+)"  # Docker's names of containers
+Json = dict[str, Any]
+ROOT: Final = Path(__file__).resolve().parents[3]
+PORTS: Final = ("6379", "8080", "8321", "8322", "8443", "9090")
+HOSTS: Final = ("redis", "api", "worker", "serve", "prometheus")
+START_S: Final = 120.0
+_DNS: Final = r"dns_sd_configs:\s+- names: \[(\w+)\]\s+type: A\s+port: (\d+)"  # Docker's names of containers
 
 
-def resolved(*profiles):
+def resolved(*profiles: str) -> Json:
     """The compose file as compose reads it."""
     options = [part for profile in profiles for part in ("--profile", profile)]
     done = subprocess.run(
@@ -42,12 +44,12 @@ def resolved(*profiles):
 class Stack:
     """Services are started one by one, in the order that the compose file asks for; `stop` ends all of them."""
 
-    def __init__(self, folder):
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.project = resolved("cpu", "demo", "tls")
-        self.services = self.project["services"]
+        self.services: Json = self.project["services"]
         self.ports = dict(zip(PORTS, (str(free_port()) for _ in PORTS), strict=True))
-        self._running = {}
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
         done = subprocess.run([ROOT / "deploy" / "secrets.sh", folder], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         key, certificate = (str(folder / "secrets" / name) for name in ("tls.key", "tls.crt"))
@@ -56,22 +58,22 @@ class Stack:
         subprocess.run(make, capture_output=True, check=True)
         self.bin = self._programs()
 
-    def secret(self, name):
+    def secret(self, name: str) -> str:
         return (self.folder / "secrets" / name).read_text()
 
-    def url(self, port):
+    def url(self, port: str) -> str:
         return f"http://127.0.0.1:{self.ports[port]}"
 
     @property
-    def redis_url(self):
+    def redis_url(self) -> str:
         return self.mapped(self.secret("redis_url"), {})
 
-    def volume(self, name):
+    def volume(self, name: str) -> Path:
         made = self.folder / "volumes" / name
         made.mkdir(parents=True, exist_ok=True)
         return made
 
-    def start(self, name):
+    def start(self, name: str) -> None:
         """Starts a service and waits until its own health check passes, or for a one-shot, until it has ended well."""
         service = self.services[name]
         for other, condition in service.get("depends_on", {}).items():
@@ -104,7 +106,7 @@ class Stack:
             assert time.monotonic() < deadline, self.log(name)
             time.sleep(0.2)
 
-    def healthy(self, name):
+    def healthy(self, name: str) -> bool:
         """Whether the service's own health check passes."""
         service = self.services[name]
         mounts = self._mounts(service)
@@ -115,7 +117,7 @@ class Stack:
         assert found, f"{command[0]} is not in the PATH of {name}"
         return subprocess.run([found, *command[1:]], env=environment, capture_output=True, check=False).returncode == 0
 
-    def run(self, name, *command, **environment):
+    def run(self, name: str, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """A command in a service, as `docker compose exec --env NAME=VALUE`."""
         service = self.services[name]
         environment = self._environment(service, self._mounts(service)) | environment
@@ -123,7 +125,7 @@ class Stack:
         command = (program, *command[1:])
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=self.folder)
 
-    def end(self, name):
+    def end(self, name: str) -> int:
         """SIGTERM, as `docker compose stop`; the exit status."""
         process = self._running.pop(name)
         process.terminate()
@@ -133,14 +135,14 @@ class Stack:
             process.kill()
         return process.wait()
 
-    def stop(self):
+    def stop(self) -> None:
         for name in reversed(list(self._running)):
             self.end(name)
 
-    def log(self, name):
+    def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text(errors="replace")[-4000:]
 
-    def mapped(self, text, mounts):
+    def mapped(self, text: str, mounts: dict[str, Path]) -> str:
         """Paths, hosts and ports of a container as those of this machine."""
         inside = "|".join(re.escape(path) for path in sorted(mounts, key=len, reverse=True))
         if inside:
@@ -148,7 +150,7 @@ class Stack:
         text = re.sub(rf"(?<![\w./-])({'|'.join(HOSTS)})(?=:\d)|(?<=//)({'|'.join(HOSTS)})(?=:\d)", "127.0.0.1", text)
         return re.sub(rf"(?<![\w.])({'|'.join(PORTS)})(?![\w.])", lambda found: self.ports[found[1]], text)
 
-    def _environment(self, service, mounts):
+    def _environment(self, service: Json, mounts: dict[str, Path]) -> dict[str, str]:
         given = {name: self.mapped(value, mounts) for name, value in service.get("environment", {}).items()}
         return {
             "PATH": f"{self.bin}:/usr/bin:/bin",
@@ -157,7 +159,7 @@ class Stack:
             "HF_HUB_OFFLINE": "1",
         } | given
 
-    def _mounts(self, service):
+    def _mounts(self, service: Json) -> dict[str, Path]:
         """Path inside -> path here."""
         found = {path.partition(":")[0]: self.volume("tmp") for path in service.get("tmpfs", [])}
         for volume in service.get("volumes", []):
@@ -174,7 +176,7 @@ class Stack:
             found[secret["target"]] = mapped
         return found
 
-    def _copied(self, source):
+    def _copied(self, source: Path) -> Path:
         """A copy of what is mounted, in which hosts, ports and secrets are mapped; of secrets/ what was made here."""
         if source.is_relative_to(ROOT / "secrets"):
             return self.folder / source.relative_to(ROOT)
@@ -193,7 +195,7 @@ class Stack:
             file.write_text(re.sub(r"\b1[05]s\b", "1s", text) if file.name == "prometheus.yml" else text)
         return target
 
-    def _programs(self):
+    def _programs(self) -> Path:
         """What the images have on their path, by the same names."""
         folder = self.folder / "bin"
         folder.mkdir()

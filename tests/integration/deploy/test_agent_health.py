@@ -4,18 +4,22 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 from app.contracts.deployment import DeploymentRequest
 from app.deployments.report import AgentReport
 from app.deployments.store import DeploymentStore
 from app.jobs.connection import connect
+from app.settings import Settings
+from tests.integration.conftest import RedisServer
 
 ROOT = Path(__file__).resolve().parents[3]
 REQUEST = DeploymentRequest.model_validate({"name": "bot", "model": {"model": "a"}, "reference": {"model": "a"}})
 
 
-def check(settings):
+def check(settings: Settings) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HEMOSTAT_")}
     return subprocess.run(
         [sys.executable, ROOT / "deploy" / "agent_healthy.py"],
@@ -27,8 +31,8 @@ def check(settings):
     )
 
 
-def ask(settings, question):
-    async def run():
+def ask(settings: Settings, question: Callable[[DeploymentStore], Awaitable[Any]]) -> Any:
+    async def run() -> Any:
         client = connect(settings)
         try:
             return await question(DeploymentStore(client, settings))
@@ -38,7 +42,7 @@ def ask(settings, question):
     return asyncio.run(run())
 
 
-def test_a_deployment_that_nobody_tends_is_no_health(redis_server):
+def test_a_deployment_that_nobody_tends_is_no_health(redis_server: RedisServer) -> None:
     settings = redis_server.settings
     assert check(settings).returncode == 0
     made = ask(settings, lambda store: store.create(REQUEST))

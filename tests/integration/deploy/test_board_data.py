@@ -6,15 +6,19 @@ deployment are found by service discovery.
 
 import json
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from app.settings import Settings
 from deploy.grafana import board, preview
-from deploy.grafana.queries import queries
-from tests.integration.deploy.exporters import exporters
+from deploy.grafana.queries import Asked, queries
+from tests.integration.deploy.exporters import Exporters, exporters
+from tests.integration.deploy.stack import Stack
 from tests.support.prometheus import Watch
 
+Json = dict[str, Any]
 NAME = "bot"
 VERSION = "cal-0123456789abcdef"
 ALERTS = {
@@ -30,13 +34,13 @@ QUERIES = list(queries(json.loads(board.FILE.read_text(encoding="utf-8")), VARIA
 class Watched(Watch):
     """A deployment, and the Prometheus that watches it."""
 
-    def __init__(self, url, deployment):
+    def __init__(self, url: str, deployment: Exporters) -> None:
         super().__init__(url)
         self.deployment = deployment
 
 
 @pytest.fixture(scope="module")
-def watched(stack):
+def watched(stack: Stack) -> Iterator[Watched]:
     """It is served, promoted, drifts, raises an alarm and is rolled back."""
     settings = Settings(home=stack.volume("home"), redis_url=stack.redis_url)
     with exporters(settings, NAME) as deployment:
@@ -55,7 +59,7 @@ def watched(stack):
 
 
 @pytest.mark.parametrize("asked", QUERIES, ids=lambda asked: asked.place)
-def test_every_query_returns_data(watched, asked):
+def test_every_query_returns_data(watched: Watched, asked: Asked) -> None:
     assert "$" not in asked.expr
     deadline = time.monotonic() + 90
     while not watched.values(asked):
@@ -63,7 +67,7 @@ def test_every_query_returns_data(watched, asked):
         time.sleep(0.3)
 
 
-def test_what_the_stats_show_is_what_is_so(watched):
+def test_what_the_stats_show_is_what_is_so(watched: Watched) -> None:
     deadline = time.monotonic() + 90
     while True:
         shown = {asked.place.partition(" / ")[0]: watched.values(asked) for asked in QUERIES if asked.instant}
@@ -82,7 +86,7 @@ def test_what_the_stats_show_is_what_is_so(watched):
     assert [(one["version"], one["mode"]) for one in labels] == [("identity", "frozen")]
 
 
-def test_processes_are_found_with_the_names_of_deployment_and_role(watched):
+def test_processes_are_found_with_the_names_of_deployment_and_role(watched: Watched) -> None:
     watched.until('count(up{job="hemostat-deployments"} == 1) == 3')
     found = watched.ask("query", query='up{job="hemostat-deployments"}')
     assert {(one["metric"]["deployment"], one["metric"]["role"]) for one in found} == {
@@ -93,7 +97,7 @@ def test_processes_are_found_with_the_names_of_deployment_and_role(watched):
     assert all("exported_deployment" not in one["metric"] for one in kept)
 
 
-def test_alerts_of_what_happened_are_on_their_way_and_no_others(watched):
+def test_alerts_of_what_happened_are_on_their_way_and_no_others(watched: Watched) -> None:
     for alert in ALERTS:
         watched.until(f'ALERTS{{alertname="{alert}",deployment="{NAME}"}}')
     deadline = time.monotonic() + 90
@@ -105,7 +109,7 @@ def test_alerts_of_what_happened_are_on_their_way_and_no_others(watched):
         time.sleep(0.3)
 
 
-def test_the_preview_draws_every_panel_and_mark(watched):
+def test_the_preview_draws_every_panel_and_mark(watched: Watched) -> None:
     page = preview.page(watched.url, watched.began, time.time())
     panels = json.loads(board.FILE.read_text(encoding="utf-8"))["panels"]
     for panel in panels:

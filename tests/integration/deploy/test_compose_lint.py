@@ -12,7 +12,7 @@ SOURCE = ROOT / "deploy" / "lint"
 CACHE = ROOT / ".cache" / "dclint"
 
 
-def dclint():
+def dclint() -> Path:
     """The program, installed as it is locked: again only when the lock has changed."""
     lock = (SOURCE / "package-lock.json").read_bytes()
     program = CACHE / "node_modules" / ".bin" / "dclint"
@@ -27,14 +27,14 @@ def dclint():
     return program
 
 
-def test_the_compose_file_is_clean():
+def test_the_compose_file_is_clean() -> None:
     done = subprocess.run(
         [dclint(), "--max-warnings", "0", "docker-compose.yml"], capture_output=True, text=True, check=False, cwd=ROOT
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_it_would_find_something(tmp_path):
+def test_it_would_find_something(tmp_path: Path) -> None:
     text = (ROOT / "docker-compose.yml").read_text()
     broken = tmp_path / "docker-compose.yml"
     broken.write_text(re.sub(r"prom/prometheus:v[\d.]+", "prom/prometheus", text))
@@ -42,5 +42,5 @@ def test_it_would_find_something(tmp_path):
     assert done.returncode != 0
 
 
-def test_the_lock_names_no_registry():
+def test_the_lock_names_no_registry() -> None:
     assert "resolved" not in (SOURCE / "package-lock.json").read_text()

@@ -7,7 +7,10 @@ import json
 import os
 import shlex
 import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,6 +25,7 @@ from app.settings import Settings
 from deploy import documentation, documented_commands
 from tests.support.ports import free_port
 
+Json = dict[str, Any]
 HUB_ID = "meta-llama/Llama-3.1-8B-Instruct"
 TINY = {  # and their seeds
     "llama-8b": 0,
@@ -48,7 +52,7 @@ ROWS = 500  # of a task: what a page asks for
 WHERE = "/srv/models/"  # of the reader's checkpoints
 
 
-def lines():
+def lines() -> Iterator[str]:
     """What follows `hemostat` where a page asks for a job."""
     for page in documentation.pages():
         blocks = [line for _, block in page.blocks for line in documented_commands.in_block(block)]
@@ -58,7 +62,7 @@ def lines():
                 yield line
 
 
-def submissions():
+def submissions() -> Iterator[str]:
     """Bodies of requests for a job."""
     for page in documentation.pages():
         for body in documentation.bodies(page):
@@ -67,7 +71,7 @@ def submissions():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, tiny, smollm2):
+def folder(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., Path], smollm2: Path) -> Path:
     """Where a reader works: a home, checkpoints, a hub cache, an adapter, a recipe, a text and tasks."""
     made = tmp_path_factory.mktemp("reader")
     for name, seed in TINY.items():
@@ -91,7 +95,7 @@ def folder(tmp_path_factory, tiny, smollm2):
     return made
 
 
-def write_adapter(folder):
+def write_adapter(folder: Path) -> None:
     """A LoRA of rank 1 on one weight of the demo model, which is 576 wide."""
     folder.mkdir(parents=True)
     weight = "base_model.model.model.layers.0.self_attn.q_proj"
@@ -102,7 +106,7 @@ def write_adapter(folder):
 
 
 @pytest.fixture
-def settings(folder, monkeypatch):
+def settings(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.chdir(folder)
     monkeypatch.setenv("HEMOSTAT_HOME", str(folder / "home"))
     monkeypatch.setenv("HEMOSTAT_ADAPTER_ROOT", str(folder / "adapters"))
@@ -112,26 +116,27 @@ def settings(folder, monkeypatch):
     return Settings()
 
 
-def estimate(settings, body):
+def estimate(settings: Settings, body: bytes) -> Json:
     """What a service answers to a dry run while no worker lives."""
-    return looking.ask_about("estimate", parse_submission(body), settings, pace=None)
+    found: Json = looking.ask_about("estimate", parse_submission(body), settings, pace=None)
+    return found
 
 
 class Service:
     """A service without HTTP."""
 
-    def __init__(self, settings):
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
-    def submit(self, request):
+    def submit(self, request: Json) -> Json:
         assert request["dry_run"]
         return estimate(self.settings, json.dumps(request).encode())
 
 
 @pytest.mark.parametrize("line", dict.fromkeys(lines()))
-def test_a_command_is_taken(line, settings, folder, monkeypatch):
+def test_a_command_is_taken(line: str, settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
-    def connected(*_):
+    def connected(*_: object) -> Iterator[Service]:
         yield Service(settings)
 
     monkeypatch.setattr(measuring, "connect_or_start", connected)
@@ -143,5 +148,5 @@ def test_a_command_is_taken(line, settings, folder, monkeypatch):
 
 
 @pytest.mark.parametrize("body", dict.fromkeys(submissions()))
-def test_a_body_is_taken(body, settings):
+def test_a_body_is_taken(body: str, settings: Settings) -> None:
     assert estimate(settings, body.encode())["seconds"] > 0

@@ -3,6 +3,8 @@
 import json
 import subprocess
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -10,7 +12,7 @@ import yaml
 from prometheus_client import start_http_server
 
 from deploy.grafana import mitigation
-from deploy.grafana.queries import queries
+from deploy.grafana.queries import Asked, queries
 from tests.support.ports import free_port
 from tests.support.prometheus import Prometheus
 from tests.support.tools import tool
@@ -23,7 +25,7 @@ GAUGES = {"best_saved": 0.31, "saved": 0.27, "saved_low": 0.21, "saved_high": 0.
 
 
 @pytest.fixture(scope="module")
-def watched(tmp_path_factory):
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Prometheus, Telemetry]]:
     """A worker in the middle of a trial, whose job before this one is done."""
     telemetry = Telemetry()
     server, thread = start_http_server(0, addr="127.0.0.1", registry=telemetry.registry)
@@ -47,7 +49,7 @@ def watched(tmp_path_factory):
         thread.join()
 
 
-def ready(url):
+def ready(url: str) -> bool:
     """Whether it answers queries: while it starts it refuses them."""
     try:
         return httpx.get(f"{url}/-/ready", timeout=10).status_code == 200
@@ -56,7 +58,7 @@ def ready(url):
 
 
 @pytest.mark.parametrize("asked", QUERIES, ids=lambda asked: asked.place)
-def test_every_query_returns_data(watched, asked):
+def test_every_query_returns_data(watched: tuple[Prometheus, Telemetry], asked: Asked) -> None:
     prometheus, telemetry = watched
     assert "$" not in asked.expr
     deadline = time.monotonic() + 90
@@ -68,7 +70,7 @@ def test_every_query_returns_data(watched, asked):
         time.sleep(0.3)
 
 
-def test_what_the_stats_show_is_what_is_so(watched):
+def test_what_the_stats_show_is_what_is_so(watched: tuple[Prometheus, Telemetry]) -> None:
     prometheus, _ = watched
     stats = [asked for asked in QUERIES if asked.instant and not asked.place.startswith("variable")]
     deadline = time.monotonic() + 90
@@ -81,18 +83,18 @@ def test_what_the_stats_show_is_what_is_so(watched):
     assert shown == {"Trials running": [1.0], "Saved on the test": [0.27], "Helped for sure": [1.0]}
 
 
-def test_of_several_workers_the_number_of_the_last_job_is_shown(tmp_path):
+def test_of_several_workers_the_number_of_the_last_job_is_shown(tmp_path: Path) -> None:
     """Two workers treat one candidate: one saves much, then the other less, then the first something in between."""
     asked = next(one for one in QUERIES if one.place == "Saved on the test / A")
 
-    def series(instance, model, saved, ended):
+    def series(instance: str, model: str, saved: str, ended: str) -> list[dict[str, str]]:
         labels = f'{{instance="{instance}",job="worker",reference="a",model="{model}",recipe="r"}}'
         return [
             {"series": f"hemostat_mitigate_saved_nats{labels}", "values": saved},
             {"series": f"hemostat_mitigate_finished_timestamp_seconds{labels}", "values": ended},
         ]
 
-    def case(at, *values):
+    def case(at: str, *values: tuple[str, float]) -> dict[str, object]:
         samples = [{"labels": f'{{model="{model}", recipe="r"}}', "value": value} for model, value in values]
         return {"expr": asked.expr, "eval_time": at, "exp_samples": samples}
 

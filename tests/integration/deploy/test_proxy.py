@@ -2,13 +2,15 @@
 
 import socket
 import ssl
+from collections.abc import Iterator
 
 import httpx
 import pytest
+from playwright.sync_api import Browser
 
 from app.settings import Settings
 from tests.e2e.conftest import browser
-from tests.integration.deploy.stack import ROOT
+from tests.integration.deploy.stack import ROOT, Stack
 
 __all__ = ["browser"]
 
@@ -21,7 +23,7 @@ JOB = {
 
 
 @pytest.fixture
-def client(stack):
+def client(stack: Stack) -> Iterator[httpx.Client]:
     """A client that trusts the installation's certificate and no other."""
     trusted = ssl.create_default_context(cafile=str(stack.folder / "secrets" / "tls.crt"))
     key = {"authorization": f"Bearer {stack.secret('api_key')}"}
@@ -30,18 +32,18 @@ def client(stack):
         yield made
 
 
-def test_the_api_is_reached_by_https_with_a_key_and_not_without(client):
+def test_the_api_is_reached_by_https_with_a_key_and_not_without(client: httpx.Client) -> None:
     assert client.get("/v1/diagnosis/jobs").status_code == 200
     assert client.get("/v1/diagnosis/jobs", headers={"authorization": ""}).status_code == 401
 
 
-def test_without_tls_nothing_is_answered(stack):
+def test_without_tls_nothing_is_answered(stack: Stack) -> None:
     answer = httpx.get(f"http://localhost:{stack.ports['8443']}/livez", timeout=60)
     assert answer.status_code == 400
     assert "HTTPS port" in answer.text
 
 
-def test_an_event_of_an_open_stream_arrives_at_once(stack, client):
+def test_an_event_of_an_open_stream_arrives_at_once(stack: Stack, client: httpx.Client) -> None:
     stack.end("worker")  # the job waits, and its stream stays open
     try:
         job = client.post("/v1/diagnosis/jobs", json=JOB).json()
@@ -54,7 +56,7 @@ def test_an_event_of_an_open_stream_arrives_at_once(stack, client):
         stack.start("worker")
 
 
-def test_the_largest_body_passes_and_a_larger_one_does_not(client):
+def test_the_largest_body_passes_and_a_larger_one_does_not(client: httpx.Client) -> None:
     limit = int(Settings.model_fields["max_body_bytes"].default)
     assert f"client_max_body_size {limit // 2**20}m;" in (ROOT / "deploy" / "proxy" / "nginx.conf").read_text()
     json = {"content-type": "application/json"}
@@ -64,7 +66,7 @@ def test_the_largest_body_passes_and_a_larger_one_does_not(client):
     assert client.post("/v1/diagnosis/jobs", content=b"a" * (limit + 1), headers=json).status_code == 413
 
 
-def test_a_body_without_a_key_is_refused_before_it_is_there(stack, client):
+def test_a_body_without_a_key_is_refused_before_it_is_there(stack: Stack, client: httpx.Client) -> None:
     """The proxy keeps no body: its /tmp is memory, and it does not know the keys."""
     trusted = ssl.create_default_context(cafile=str(stack.folder / "secrets" / "tls.crt"))
     head = f"POST /v1/diagnosis/jobs HTTP/1.1\r\nhost: localhost\r\ncontent-length: {31 * 2**20}\r\n"
@@ -78,7 +80,9 @@ def test_a_body_without_a_key_is_refused_before_it_is_there(stack, client):
     assert client.post("/v1/diagnosis/jobs", content=b"a" * 31 * 2**20, headers=whole).status_code == 401
 
 
-def test_a_person_opens_pages_with_the_key_as_password_and_a_foreign_page_changes_nothing(stack, client, browser):
+def test_a_person_opens_pages_with_the_key_as_password_and_a_foreign_page_changes_nothing(
+    stack: Stack, client: httpx.Client, browser: Browser
+) -> None:
     jobs = f"{client.base_url}/v1/diagnosis/jobs"
     signed_in = {"username": "", "password": stack.secret("api_key")}
     context = browser.new_context(http_credentials=signed_in, ignore_https_errors=True)

@@ -25,7 +25,7 @@ async def settle():
 
 async def test_places_are_given_in_the_order_of_asking():
     queue = line(per_replica=1, most_queued=10)
-    order = []
+    order: list[int] = []
     release = [asyncio.Event() for _ in range(4)]
 
     async def one(number):
@@ -110,7 +110,7 @@ async def test_who_leaves_at_the_moment_that_its_place_is_given_gives_it_on():
 
 async def test_a_newcomer_waits_behind_who_waits():
     queue = line(per_replica=1, most_queued=5)
-    order = []
+    order: list[str] = []
 
     async def one(name):
         async with queue.place():
@@ -159,7 +159,7 @@ async def hold(queue, owner, order, stop):
 
 async def test_owners_have_their_turns_in_a_circle():
     queue = line(per_replica=1, most_queued=20)
-    order = []
+    order: list[str] = []
     stop = asyncio.Event()
     stop.set()  # each ends at once and lets the next one in
     async with queue.place("first"):
@@ -173,7 +173,7 @@ async def test_owners_have_their_turns_in_a_circle():
 
 async def test_an_owner_holds_a_share_of_the_places_and_of_the_queue():
     queue = Line(per_replica=8, most_queued=4, timeout_s=60, owner_share=0.75)
-    order = []
+    order: list[str] = []
     stop = asyncio.Event()
     tasks = [asyncio.create_task(hold(queue, "greedy", order, stop)) for _ in range(9)]
     await settle()
@@ -193,7 +193,7 @@ async def test_an_owner_holds_a_share_of_the_places_and_of_the_queue():
 
 async def test_who_leaves_the_queue_takes_no_turn_of_the_others():
     queue = line(per_replica=1, most_queued=20)
-    order = []
+    order: list[str] = []
     stop = asyncio.Event()
     stop.set()
     async with queue.place("first"):

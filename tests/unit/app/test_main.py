@@ -2,6 +2,7 @@
 
 import httpx
 import pytest
+from starlette.types import Message
 
 from app.main import create_app
 from app.settings import Settings
@@ -57,8 +58,8 @@ async def test_probes_may_ask_for_the_head_alone(http):
 @pytest.mark.parametrize("path", [JOBS, "/v1/deployments", "/v1/completions"])
 async def test_who_leaves_in_the_middle_of_a_body_is_no_failure_of_the_service(tmp_path, caplog, path):
     app = create_app(Settings(home=tmp_path))
-    coming = [{"type": "http.request", "body": b'{"na', "more_body": True}, {"type": "http.disconnect"}]
-    sent = []
+    coming: list[Message] = [{"type": "http.request", "body": b'{"na', "more_body": True}, {"type": "http.disconnect"}]
+    sent: list[Message] = []
 
     async def receive():
         return coming.pop(0) if len(coming) > 1 else coming[0]

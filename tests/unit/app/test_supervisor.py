@@ -38,7 +38,7 @@ def test_settings_reach_another_process_whole(monkeypatch, tmp_path):
 
 def test_what_ends_is_started_again_after_a_growing_pause(tmp_path, monkeypatch):
     monkeypatch.setattr("app.supervisor.FIRST_PAUSE_S", 0.05)
-    said = []
+    said: list[str] = []
     subject = program(tmp_path, "raise SystemExit(3)")
     supervisor = Supervisor([subject], said.append)
     supervisor.start()
@@ -54,7 +54,7 @@ def test_what_ends_is_started_again_after_a_growing_pause(tmp_path, monkeypatch)
 
 
 def test_a_deaf_program_is_killed_when_time_is_up(tmp_path):
-    said = []
+    said: list[str] = []
     subject = program(
         tmp_path, "import signal, time\nsignal.signal(15, signal.SIG_IGN)\nprint('up', flush=True)\ntime.sleep(600)"
     )

@@ -18,12 +18,12 @@ from deploy.grafana.axes import runs, shown, ticks
         (-0.42, 3.67, [0, 1, 2, 3]),
     ],
 )
-def test_ticks_are_round(low, high, expected):
+def test_ticks_are_round(low: float, high: float, expected: list[float]) -> None:
     assert ticks(low, high) == pytest.approx(expected)
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
-def test_ticks_lie_within_the_axis_and_are_few_and_more_than_one(low, width):
+def test_ticks_lie_within_the_axis_and_are_few_and_more_than_one(low: float, width: float) -> None:
     high = low + width
     found = ticks(low, high)
     assert 2 <= len(found) <= 5
@@ -34,7 +34,7 @@ def test_ticks_lie_within_the_axis_and_are_few_and_more_than_one(low, width):
     assert min(abs(digits - each) for each in (1, 2, 5, 10)) < 1e-3
 
 
-def test_a_line_is_cut_where_nothing_was_known():
+def test_a_line_is_cut_where_nothing_was_known() -> None:
     points = [(0.0, 1.0), (1.0, 2.0), (4.0, 3.0), (9.0, 4.0)]
     assert runs(points, 1.0) == [points[:3], points[3:]]
     assert runs([], 1.0) == []
@@ -44,5 +44,5 @@ def test_a_line_is_cut_where_nothing_was_known():
     ("value", "unit", "expected"),
     [(0.4567, "percentunit", "46 %"), (0.25, "s", "250 ms"), (0.0375, "suffix: nats", "0.0375 nats")],
 )
-def test_values_are_written_as_grafana_writes_them(value, unit, expected):
+def test_values_are_written_as_grafana_writes_them(value: float, unit: str, expected: str) -> None:
     assert shown(value, unit, None) == expected

@@ -4,6 +4,8 @@ import itertools
 import json
 import re
 import subprocess
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -15,17 +17,18 @@ from deploy.grafana import board, mitigation
 from deploy.grafana.queries import queries
 from tests.support.tools import tool
 
-BOARD = json.loads(board.FILE.read_text(encoding="utf-8"))
-PANELS = BOARD["panels"]
+Json = dict[str, Any]
+BOARD: Json = json.loads(board.FILE.read_text(encoding="utf-8"))
+PANELS: list[Json] = BOARD["panels"]
 BOARDS = [board, mitigation]
 # What Grafana's Prometheus source reads of an annotation, and the typed model does not know.
 BEYOND_THE_MODEL = {"step", "titleFormat", "textFormat", "tagKeys"}
 
 
 @pytest.mark.parametrize("made", BOARDS)
-def test_the_file_is_what_the_generator_makes_and_fills_the_grid(made):
+def test_the_file_is_what_the_generator_makes_and_fills_the_grid(made: Any) -> None:
     assert made.FILE.read_text(encoding="utf-8") == made.render(), "run: make board"
-    cells = []
+    cells: list[tuple[int, int]] = []
     for panel in json.loads(made.FILE.read_text(encoding="utf-8"))["panels"]:
         at = panel["gridPos"]
         cells += itertools.product(range(at["x"], at["x"] + at["w"]), range(at["y"], at["y"] + at["h"]))
@@ -34,7 +37,7 @@ def test_the_file_is_what_the_generator_makes_and_fills_the_grid(made):
 
 
 @pytest.mark.parametrize("made", BOARDS)
-def test_grafanas_own_model_reads_every_field(made):
+def test_grafanas_own_model_reads_every_field(made: Any) -> None:
     register_default_plugins()
     written = json.loads(made.FILE.read_text(encoding="utf-8"))
     read = json.loads(json.dumps(models.Dashboard.from_json(written), cls=JSONEncoder))
@@ -44,7 +47,7 @@ def test_grafanas_own_model_reads_every_field(made):
 
 
 @pytest.mark.parametrize("made", BOARDS)
-def test_a_panel_has_a_unit_a_word_for_no_data_and_thresholds_that_are_meant(made):
+def test_a_panel_has_a_unit_a_word_for_no_data_and_thresholds_that_are_meant(made: Any) -> None:
     for panel in json.loads(made.FILE.read_text(encoding="utf-8"))["panels"]:
         defaults, title = panel["fieldConfig"]["defaults"], panel["title"]
         assert panel["description"] and defaults["unit"] and panel["targets"], title
@@ -59,7 +62,7 @@ def test_a_panel_has_a_unit_a_word_for_no_data_and_thresholds_that_are_meant(mad
             assert "by (model" not in target["expr"] or 'model=~"$model"' in target["expr"], title
 
 
-def test_queries_follow_the_selected_source_and_deployment():
+def test_queries_follow_the_selected_source_and_deployment() -> None:
     for panel in PANELS:
         assert panel["datasource"]["uid"] == "${datasource}"
         for target in panel["targets"]:
@@ -69,7 +72,7 @@ def test_queries_follow_the_selected_source_and_deployment():
             assert "$__range" not in target["expr"]
 
 
-def test_overrides_name_series_that_there_are():
+def test_overrides_name_series_that_there_are() -> None:
     for panel in PANELS:
         legends = [re.sub(r"\{\{(\w+)\}\}", r"\1", target["legendFormat"]) for target in panel["targets"]]
         for override in panel["fieldConfig"]["overrides"]:
@@ -85,7 +88,7 @@ def test_overrides_name_series_that_there_are():
                     assert changed["value"] in legends
 
 
-def test_severity_and_drift_have_words_for_every_number():
+def test_severity_and_drift_have_words_for_every_number() -> None:
     from app.contracts.deployment import DriftState
     from app.contracts.report import SEVERITIES
 
@@ -94,11 +97,11 @@ def test_severity_and_drift_have_words_for_every_number():
     assert {text.casefold() for text, _ in board.DRIFT.values()} == {state.value for state in DriftState}
 
 
-def test_a_version_is_told_with_one_mode_also_where_two_processes_differ_or_none_tells_it(tmp_path):
+def test_a_version_is_told_with_one_mode_also_where_two_processes_differ_or_none_tells_it(tmp_path: Path) -> None:
     """Of `two` one API process knows of a change that the other has not seen; that of `old` tells no mode at all."""
     (asked,) = (one for one in queries(BOARD, {"deployment": ".+"}) if one.place == "Calibration version / A")
 
-    def told(instance, deployment, mode):
+    def told(instance: str, deployment: str, mode: str | None) -> list[dict[str, str]]:
         labels = f'instance="{instance}",deployment="{deployment}"'
         of = {
             f'hemostat_calibration_info{{{labels},version="identity"}}': "1 1",

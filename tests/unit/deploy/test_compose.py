@@ -5,6 +5,7 @@ import re
 import subprocess
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -12,6 +13,7 @@ import yaml
 from app.settings import Settings
 from tests.support.tools import tool
 
+Json = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[3]
 PROFILES = ("cpu", "gpu", "demo", "tls")
 EVERYWHERE = {"redis", "prometheus", "grafana", "api"}
@@ -45,7 +47,7 @@ SECRETS = {
 
 
 @cache
-def project(*profiles, override=""):
+def project(*profiles: str, override: str = "") -> Json:
     """The file with these profiles; `override` is laid over it."""
     files = ["docker-compose.yml", *([override] if override else [])]
     options = [part for name in files for part in ("--file", name)]
@@ -61,25 +63,25 @@ def project(*profiles, override=""):
     return dict(json.loads(done.stdout))
 
 
-def services(*profiles, override=""):
+def services(*profiles: str, override: str = "") -> dict[str, Json]:
     return dict(project(*(profiles or PROFILES), override=override)["services"])
 
 
-def volumes(service):
+def volumes(service: Json) -> dict[str, Json]:
     return {volume["target"]: volume for volume in service.get("volumes", [])}
 
 
-def networks(service):
+def networks(service: Json) -> set[str]:
     return set(service.get("networks") or {})
 
 
-def names(name, service, network):
+def names(name: str, service: Json, network: str) -> set[str]:
     """By which names a service is found in a network."""
     return {name, *((service["networks"][network] or {}).get("aliases") or [])}
 
 
 @pytest.mark.parametrize("kind", ["cpu", "gpu"])
-def test_a_profile_brings_up_everything_for_its_kind_of_machine(kind):
+def test_a_profile_brings_up_everything_for_its_kind_of_machine(kind: str) -> None:
     suffix = "" if kind == "cpu" else "-gpu"
     more = {f"worker{suffix}", f"serve{suffix}"}
     found = services(kind)
@@ -94,7 +96,7 @@ def test_a_profile_brings_up_everything_for_its_kind_of_machine(kind):
     assert set(services(kind, "tls")) - set(found) == {"proxy"}
 
 
-def test_a_service_is_limited_restarted_and_stripped_of_privileges():
+def test_a_service_is_limited_restarted_and_stripped_of_privileges() -> None:
     for name, service in services().items():
         limits = service["deploy"]["resources"]["limits"]
         assert int(limits["memory"]) > 0, name
@@ -107,13 +109,13 @@ def test_a_service_is_limited_restarted_and_stripped_of_privileges():
         assert not service.get("privileged"), name
 
 
-def test_a_service_says_whether_it_is_healthy():
+def test_a_service_says_whether_it_is_healthy() -> None:
     for name, service in services().items():
         if name != "models":
             assert service["healthcheck"]["test"][0] in {"CMD", "CMD-SHELL"}, name
 
 
-def test_what_is_published_is_published_to_this_machine_only_but_for_the_proxy():
+def test_what_is_published_is_published_to_this_machine_only_but_for_the_proxy() -> None:
     published = {name: service["ports"] for name, service in services().items() if service.get("ports")}
     assert set(published) == {"api", "prometheus", "grafana", "proxy"}
     proxy = published.pop("proxy")
@@ -121,7 +123,7 @@ def test_what_is_published_is_published_to_this_machine_only_but_for_the_proxy()
     assert {port["host_ip"] for ports in published.values() for port in ports} == {"127.0.0.1"}
 
 
-def test_each_service_mounts_what_it_uses_and_writes_its_own_data_alone():
+def test_each_service_mounts_what_it_uses_and_writes_its_own_data_alone() -> None:
     for name, service in services().items():
         mounted = volumes(service)
         assert set(mounted) == MOUNTS[name], name
@@ -133,17 +135,17 @@ def test_each_service_mounts_what_it_uses_and_writes_its_own_data_alone():
     assert volumes(services()["api"])["/srv/keys"]["source"] == str(ROOT / "secrets" / "keys")  # by deploy/secrets.sh
 
 
-def test_each_service_gets_the_secrets_that_it_reads():
+def test_each_service_gets_the_secrets_that_it_reads() -> None:
     for name, service in services().items():
         assert {secret["source"] for secret in service.get("secrets", [])} == SECRETS[name], name
 
 
-def test_the_api_alone_reads_keys():
+def test_the_api_alone_reads_keys() -> None:
     for name, service in services().items():
         assert ("HEMOSTAT_API_KEYS_FILE" in service.get("environment", {})) is (name == "api"), name
 
 
-def test_every_path_that_a_service_is_told_of_is_mounted_or_a_secret_of_it():
+def test_every_path_that_a_service_is_told_of_is_mounted_or_a_secret_of_it() -> None:
     for name, service in services().items():
         there = {Path(target) for target in volumes(service)}
         there |= {Path(secret["target"]) for secret in service.get("secrets", [])}
@@ -152,7 +154,7 @@ def test_every_path_that_a_service_is_told_of_is_mounted_or_a_secret_of_it():
             assert there & {path, *path.parents}, (name, path)
 
 
-def test_texts_adapters_models_and_the_hub_cache_are_read_by_all_that_run_jobs():
+def test_texts_adapters_models_and_the_hub_cache_are_read_by_all_that_run_jobs() -> None:
     wanted = {"HEMOSTAT_TEXT_ROOT", "HEMOSTAT_ADAPTER_ROOT", "HEMOSTAT_MODELS", "HF_HUB_CACHE", "HEMOSTAT_HOME"}
     for name, mounts in MOUNTS.items():
         if mounts >= RUNTIME:
@@ -169,8 +171,8 @@ def test_texts_adapters_models_and_the_hub_cache_are_read_by_all_that_run_jobs()
     ],
 )
 def test_a_folder_of_ones_own_takes_the_place_of_the_volume_and_is_never_written(
-    variable, target, tmp_path, monkeypatch
-):
+    variable: str, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(variable, str(tmp_path))
     project.cache_clear()
     found = services()
@@ -186,8 +188,10 @@ def test_a_folder_of_ones_own_takes_the_place_of_the_volume_and_is_never_written
     ("name", "variable", "gib"),
     [("worker-gpu", "HEMOSTAT_GPU_WORKER_MEMORY", 32), ("serve-gpu", "HEMOSTAT_GPU_SERVE_MEMORY", 64)],
 )
-def test_memory_of_what_runs_on_gpus_is_a_variable(name, variable, gib, monkeypatch):
-    def limits():
+def test_memory_of_what_runs_on_gpus_is_a_variable(
+    name: str, variable: str, gib: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def limits() -> dict[str, int]:
         project.cache_clear()
         return {one: int(found["deploy"]["resources"]["limits"]["memory"]) for one, found in services().items()}
 
@@ -199,20 +203,20 @@ def test_memory_of_what_runs_on_gpus_is_a_variable(name, variable, gib, monkeypa
     project.cache_clear()
 
 
-def test_no_secret_stands_in_the_file():
+def test_no_secret_stands_in_the_file() -> None:
     text = (ROOT / "docker-compose.yml").read_text()
     assert not re.search(r"(?i)password: *[^/\s]|redis://[^$]*:[^$]*@", text)
     files = {Path(secret["file"]).parent.name for secret in project(*PROFILES)["secrets"].values()}
     assert files == {"secrets"}
 
 
-def test_every_variable_is_a_setting():
+def test_every_variable_is_a_setting() -> None:
     known = {f"HEMOSTAT_{name.upper()}" for name in Settings.model_fields} | {"HEMOSTAT_REDIS_URL_FILE"}
     for service in [*services().values(), *services(override="docker-compose.hub.yml").values()]:
         assert {name for name in service.get("environment", {}) if name.startswith("HEMOSTAT_")} <= known
 
 
-def test_images_of_others_have_a_version():
+def test_images_of_others_have_a_version() -> None:
     images = [service["image"] for service in services().values() if "image" in service and "build" not in service]
     assert len(images) == 3
     assert all(re.search(r":v?\d+\.\d+", image) for image in images)
@@ -221,11 +225,11 @@ def test_images_of_others_have_a_version():
 # ---- who reaches whom
 
 
-def outside(found):
+def outside(found: Json) -> set[str]:
     return {name for name, network in found["networks"].items() if not network.get("internal")}
 
 
-def test_redis_and_whatever_runs_engines_reach_nothing_outside():
+def test_redis_and_whatever_runs_engines_reach_nothing_outside() -> None:
     found = project(*PROFILES)
     assert outside(found) == {"front"}
     reach = {name for name, service in found["services"].items() if networks(service) & outside(found)}
@@ -233,7 +237,7 @@ def test_redis_and_whatever_runs_engines_reach_nothing_outside():
     assert found["services"]["models"]["network_mode"] == "none"
 
 
-def test_redis_is_reached_by_those_who_use_it_alone():
+def test_redis_is_reached_by_those_who_use_it_alone() -> None:
     found = services()
     assert networks(found["redis"]) == {"back"}
     assert {name for name, service in found.items() if "back" in networks(service)} == {
@@ -241,7 +245,7 @@ def test_redis_is_reached_by_those_who_use_it_alone():
     }
 
 
-def test_the_hub_is_reached_by_workers_alone_and_only_where_that_is_asked_for():
+def test_the_hub_is_reached_by_workers_alone_and_only_where_that_is_asked_for() -> None:
     found = project(*PROFILES, override="docker-compose.hub.yml")
     assert outside(found) == {"front", "hub"}
     assert {name for name, one in found["services"].items() if "hub" in networks(one)} == {"worker", "worker-gpu"}
@@ -256,7 +260,7 @@ def test_the_hub_is_reached_by_workers_alone_and_only_where_that_is_asked_for():
 
 
 @pytest.mark.parametrize("kind", ["cpu", "gpu"])
-def test_prometheus_reaches_whatever_exports_metrics_and_every_worker_of_it(kind):
+def test_prometheus_reaches_whatever_exports_metrics_and_every_worker_of_it(kind: str) -> None:
     found = services(kind)
     jobs = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
     by_name = {job["job_name"]: job for job in jobs}
@@ -285,7 +289,7 @@ def test_prometheus_reaches_whatever_exports_metrics_and_every_worker_of_it(kind
         assert any(agent["environment"]["HEMOSTAT_ADVERTISE_HOST"] in names(name, agent, each) for each in shared)
 
 
-def test_grafana_reads_the_prometheus_that_shares_a_network_with_it():
+def test_grafana_reads_the_prometheus_that_shares_a_network_with_it() -> None:
     source = yaml.safe_load((ROOT / "deploy/grafana/provisioning/datasources/prometheus.yml").read_text())
     found = services()
     assert source["datasources"][0]["url"] == "http://prometheus:9090"

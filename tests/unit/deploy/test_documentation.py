@@ -1,5 +1,7 @@
 """One test of all pages, and tests that each check finds what it is for."""
 
+from pathlib import Path
+
 import pytest
 
 from deploy import documentation, documented_commands
@@ -22,12 +24,14 @@ WRONG = {
 }
 
 
-def test_nothing_is_wrong_with_the_pages():
+def test_nothing_is_wrong_with_the_pages() -> None:
     assert documentation.report(documentation.faults()) == ""
 
 
 @pytest.mark.parametrize("check", documentation.CHECKS, ids=lambda check: check.__name__)
-def test_a_check_finds_what_is_wrong(check, tmp_path, monkeypatch):
+def test_a_check_finds_what_is_wrong(
+    check: documentation.Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(documentation, "ROOT", tmp_path)
     monkeypatch.setattr(documentation, "GLOSSARY", "page.md")
     (tmp_path / "Makefile").write_text("demo: setup\n", encoding="utf-8")
@@ -48,7 +52,7 @@ def test_a_check_finds_what_is_wrong(check, tmp_path, monkeypatch):
         "compare a --recipe quantize.rtn:bits",
     ],
 )
-def test_a_command_that_hemostat_refuses_is_found(line, tmp_path, monkeypatch):
+def test_a_command_that_hemostat_refuses_is_found(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(documentation, "ROOT", tmp_path)
     (tmp_path / "page.md").write_text(f"```\nhemostat {line}\n```", encoding="utf-8")
     assert list(documentation.commands(Page("page.md")))
@@ -66,7 +70,7 @@ def test_a_command_that_hemostat_refuses_is_found(line, tmp_path, monkeypatch):
         "compare -r a --recipe quantize.rtn:bits",
     ],
 )
-def test_inline_code_that_hemostat_refuses_is_found(line):
+def test_inline_code_that_hemostat_refuses_is_found(line: str) -> None:
     (written,) = documented_commands.inline(f"Run `hemostat {line}` first.")
     assert list(documented_commands.refused(written, whole=False))
 
@@ -82,7 +86,7 @@ def test_inline_code_that_hemostat_refuses_is_found(line):
         "deploy create … --version cal-…",
     ],
 )
-def test_inline_code_may_be_a_name_or_leave_values_out(line):
+def test_inline_code_may_be_a_name_or_leave_values_out(line: str) -> None:
     (written,) = documented_commands.inline(f"Run `hemostat {line}` first.")
     assert not list(documented_commands.refused(written, whole=False))
 
@@ -98,11 +102,11 @@ def test_inline_code_may_be_a_name_or_leave_values_out(line):
         ("models list", False),
     ],
 )
-def test_a_line_asks_for_a_job_if_nothing_is_to_be_filled_in(line, asks):
+def test_a_line_asks_for_a_job_if_nothing_is_to_be_filled_in(line: str, asks: bool) -> None:
     assert documented_commands.submits(line) is asks
 
 
-def test_the_readme_has_fewer_words_than_other_pages(tmp_path, monkeypatch):
+def test_the_readme_has_fewer_words_than_other_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(documentation, "ROOT", tmp_path)
     for name in ("README.md", "page.md"):
         (tmp_path / name).write_text("word\n\tword " * 450 + "word", encoding="utf-8")  # 901 of them
@@ -121,7 +125,7 @@ def test_the_readme_has_fewer_words_than_other_pages(tmp_path, monkeypatch):
         '{"something": 1}',
     ],
 )
-def test_a_body_of_another_model_is_checked_by_it(body, tmp_path, monkeypatch):
+def test_a_body_of_another_model_is_checked_by_it(body: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(documentation, "ROOT", tmp_path)
     (tmp_path / "page.md").write_text(f"```\ncurl -d '{body}'\n```", encoding="utf-8")
     assert list(documentation.examples(Page("page.md")))
@@ -138,13 +142,15 @@ def test_a_body_of_another_model_is_checked_by_it(body, tmp_path, monkeypatch):
         ("docs/page.md", "The demo model loses <!-- made: loss-4-bits -->0.37<!-- end --> nats.", False),
     ],
 )
-def test_a_measured_number_must_not_be_typed(path, text, typed, tmp_path, monkeypatch):
+def test_a_measured_number_must_not_be_typed(
+    path: str, text: str, typed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(documentation, "ROOT", tmp_path)
     (tmp_path / path).parent.mkdir(parents=True)
     (tmp_path / path).write_text(text, encoding="utf-8")
     assert bool(list(documentation.measured(Page(path)))) is typed
 
 
-def test_what_no_page_names_is_found(monkeypatch):
+def test_what_no_page_names_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(documentation, "pages", tuple)
     assert {"HEMOSTAT_HOME", "hemostat_jobs", "job_not_found"} <= set(documentation.unnamed())

@@ -11,12 +11,12 @@ import pytest
 INSTALL = Path(__file__).parents[3] / "deploy" / "install.py"
 
 
-def entry(wheel):
+def entry(wheel: Path) -> str:
     return f"{wheel.name[:3]}==1.0 \\\n    --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n"
 
 
 @pytest.fixture
-def wheels(tmp_path):
+def wheels(tmp_path: Path) -> Path:
     """Two packages of nothing, and a lock that pins them."""
     for name in ("one", "two"):
         info = f"{name}-1.0.dist-info"
@@ -32,7 +32,7 @@ def wheels(tmp_path):
     return tmp_path
 
 
-def install(wheels, lock):
+def install(wheels: Path, lock: str) -> subprocess.CompletedProcess[str]:
     locked = ["--no-deps", "--require-hashes", "-r", str(wheels / lock)]
     target = ["--target", str(wheels / "there"), "--no-index", "--find-links", str(wheels), "--no-cache-dir"]
     return subprocess.run(
@@ -44,7 +44,7 @@ def install(wheels, lock):
     )
 
 
-def test_what_is_pinned_is_installed_and_said_in_few_lines(wheels):
+def test_what_is_pinned_is_installed_and_said_in_few_lines(wheels: Path) -> None:
     done = install(wheels, "good.lock")
     assert done.returncode == 0, done.stdout + done.stderr
     assert sorted(path.name for path in (wheels / "there").glob("*.py")) == ["one.py", "two.py"]
@@ -53,13 +53,13 @@ def test_what_is_pinned_is_installed_and_said_in_few_lines(wheels):
     assert done.stderr == ""
 
 
-def test_a_package_that_is_not_there_fails_with_pips_own_words(wheels):
+def test_a_package_that_is_not_there_fails_with_pips_own_words(wheels: Path) -> None:
     done = install(wheels, "bad.lock")
     assert done.returncode != 0
     assert "No matching distribution found for three==1.0" in done.stderr
 
 
-def test_a_file_that_is_another_than_the_locked_one_is_not_installed(wheels):
+def test_a_file_that_is_another_than_the_locked_one_is_not_installed(wheels: Path) -> None:
     done = install(wheels, "changed.lock")
     assert done.returncode != 0
     assert "THESE PACKAGES DO NOT MATCH THE HASHES" in done.stderr

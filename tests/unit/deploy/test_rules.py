@@ -3,20 +3,22 @@
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from tests.support.tools import tool
 
+Json = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[3]
 FOLDER = ROOT / "deploy" / "prometheus"
-RULES = [
+RULES: list[Json] = [
     rule
     for file in sorted((FOLDER / "rules").glob("*.yml"))
     for group in yaml.safe_load(file.read_text())["groups"]
     for rule in group["rules"]
 ]
-CASES = [
+CASES: list[Json] = [
     case
     for file in sorted((FOLDER / "tests").glob("*.yml"))
     for test in yaml.safe_load(file.read_text())["tests"]
@@ -24,25 +26,25 @@ CASES = [
 ]
 
 
-def named(rule):
+def named(rule: Json) -> str:
     return str(rule["alert"])
 
 
-def promtool(*arguments):
+def promtool(*arguments: str) -> None:
     done = subprocess.run(
         [tool("promtool"), *arguments], capture_output=True, text=True, check=False, cwd=FOLDER / "tests"
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_an_alert_waits_and_says_how_bad_it_is_and_what_to_do():
+def test_an_alert_waits_and_says_how_bad_it_is_and_what_to_do() -> None:
     for rule in RULES:
         assert re.fullmatch(r"[1-9]\d*[sm]", rule["for"]), named(rule)
         assert rule["labels"]["severity"] in {"warning", "critical"}, named(rule)
         assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}, named(rule)
 
 
-def test_its_runbook_has_a_section_with_summary_impact_diagnosis_and_steps():
+def test_its_runbook_has_a_section_with_summary_impact_diagnosis_and_steps() -> None:
     for rule in RULES:
         file, _, anchor = rule["annotations"]["runbook_url"].partition("#")
         assert anchor == named(rule).lower(), "the anchor of the heading"
@@ -52,7 +54,7 @@ def test_its_runbook_has_a_section_with_summary_impact_diagnosis_and_steps():
             assert f"**{part}.**" in found, named(rule)
 
 
-def test_runbooks_have_no_section_without_an_alert():
+def test_runbooks_have_no_section_without_an_alert() -> None:
     headings = {
         heading
         for file in (ROOT / "deploy" / "runbooks").glob("*.md")
@@ -61,16 +63,16 @@ def test_runbooks_have_no_section_without_an_alert():
     assert headings == {named(rule) for rule in RULES}
 
 
-def test_there_is_a_case_where_it_fires_and_one_where_it_is_quiet():
+def test_there_is_a_case_where_it_fires_and_one_where_it_is_quiet() -> None:
     cases = {(case["alertname"], bool(case["exp_alerts"])) for case in CASES}
     assert cases == {(named(rule), fires) for rule in RULES for fires in (True, False)}
 
 
-def test_the_cases_hold():
+def test_the_cases_hold() -> None:
     promtool("test", "rules", *(str(file) for file in sorted((FOLDER / "tests").glob("*.yml"))))
 
 
-def test_rules_and_configuration_are_valid(tmp_path):
+def test_rules_and_configuration_are_valid(tmp_path: Path) -> None:
     promtool("check", "rules", *(str(file) for file in sorted((FOLDER / "rules").glob("*.yml"))))
     key = tmp_path / "key"
     key.write_text("secret")
@@ -79,7 +81,7 @@ def test_rules_and_configuration_are_valid(tmp_path):
     promtool("check", "config", str(tmp_path / "prometheus.yml"))
 
 
-def test_the_configuration_for_make_up_is_the_same_but_for_hosts_and_keys():
+def test_the_configuration_for_make_up_is_the_same_but_for_hosts_and_keys() -> None:
     promtool("check", "config", str(FOLDER / "local.yml"))
     compose = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
     local = yaml.safe_load((FOLDER / "local.yml").read_text())

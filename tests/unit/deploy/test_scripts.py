@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from app.security.scopes import Scope
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def run(*arguments, **environment):
+def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(argument) for argument in arguments],
         capture_output=True,
@@ -30,7 +31,7 @@ def run(*arguments, **environment):
 
 
 @pytest.fixture(scope="module")
-def secrets(tmp_path_factory):
+def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     done = run(ROOT / "deploy" / "secrets.sh", folder)
     assert done.returncode == 0, done.stderr
@@ -38,7 +39,7 @@ def secrets(tmp_path_factory):
     return folder / "secrets"
 
 
-def test_the_keys_that_are_made_open_the_service(secrets):
+def test_the_keys_that_are_made_open_the_service(secrets: Path) -> None:
     ring = KeyFile(secrets / "keys" / "api_keys")
     owner, scraper = (ring.find((secrets / name).read_text()) for name in ("api_key", "scrape_key"))
     assert owner is not None
@@ -47,7 +48,7 @@ def test_the_keys_that_are_made_open_the_service(secrets):
     assert (scraper.owner, scraper.scopes) == ("prometheus", {Scope.METRICS})
 
 
-def test_redis_knows_the_password_by_its_digest_only(secrets):
+def test_redis_knows_the_password_by_its_digest_only(secrets: Path) -> None:
     password = (secrets / "redis_url").read_text().split(":")[2].partition("@")[0]
     acl = (secrets / "redis_acl").read_text()
     assert hashlib.sha256(password.encode()).hexdigest() in acl
@@ -57,21 +58,21 @@ def test_redis_knows_the_password_by_its_digest_only(secrets):
     assert service.endswith(" -@admin -@dangerous +info +bgrewriteaof")  # app/deployments/disk_side.py
 
 
-def test_the_folder_is_its_owners_and_every_secret_is_another(secrets):
+def test_the_folder_is_its_owners_and_every_secret_is_another(secrets: Path) -> None:
     assert stat.S_IMODE(secrets.stat().st_mode) == 0o700
     values = [(secrets / name).read_text() for name in ("api_key", "scrape_key", "grafana_password", "redis_url")]
     assert len(set(values)) == 4
     assert all(len(value) >= 40 for value in values)
 
 
-def test_a_second_run_keeps_what_there_is(secrets):
+def test_a_second_run_keeps_what_there_is(secrets: Path) -> None:
     before = {file: file.read_text() for file in secrets.rglob("*") if file.is_file()}
     done = run(ROOT / "deploy" / "secrets.sh", secrets.parent)
     assert done.returncode == 0
     assert {file: file.read_text() for file in secrets.rglob("*") if file.is_file()} == before
 
 
-def test_what_a_file_holds_becomes_a_variable(tmp_path):
+def test_what_a_file_holds_becomes_a_variable(tmp_path: Path) -> None:
     (tmp_path / "url").write_text("redis://u:p@redis:6379/0")
     done = run(
         ROOT / "deploy" / "entrypoint.sh",
@@ -85,18 +86,18 @@ def test_what_a_file_holds_becomes_a_variable(tmp_path):
     assert done.stdout == "redis://u:p@redis:6379/0 unset an argument\n"
 
 
-def test_a_secret_that_is_missing_is_named(tmp_path):
+def test_a_secret_that_is_missing_is_named(tmp_path: Path) -> None:
     done = run(ROOT / "deploy" / "entrypoint.sh", "true", HEMOSTAT_REDIS_URL_FILE=str(tmp_path / "none"))
     assert done.returncode == 1
     assert "deploy/secrets.sh" in done.stderr
 
 
-def test_the_command_takes_the_place_of_the_shell_so_that_signals_reach_it():
+def test_the_command_takes_the_place_of_the_shell_so_that_signals_reach_it() -> None:
     done = run(ROOT / "deploy" / "entrypoint.sh", "sh", "-c", "kill -TERM $$")
     assert done.returncode == -15
 
 
-def test_without_docker_no_digest_is_written(tmp_path):
+def test_without_docker_no_digest_is_written(tmp_path: Path) -> None:
     for name in ("docker-compose.yml", "Dockerfile"):
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / "bin").mkdir()
@@ -110,17 +111,17 @@ def test_without_docker_no_digest_is_written(tmp_path):
 
 
 class _Service(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
+    def do_GET(self) -> None:
         self.send_response(503 if self.path == "/readyz" else 200)
         self.end_headers()
         self.wfile.write(b"a 1.0\nup 0.0\n")
 
-    def log_message(self, *_):
+    def log_message(self, *_: object) -> None:
         """Says nothing."""
 
 
 @pytest.fixture(scope="module")
-def url():
+def url() -> Iterator[str]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Service) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -133,13 +134,13 @@ def url():
     ("arguments", "status"),
     [(["/livez"], 0), (["/metrics", "a 1.0"], 0), (["/metrics", "up 1.0"], 1), (["/readyz"], 1)],
 )
-def test_the_health_check_asks_for_200_and_for_a_line(url, arguments, status):
+def test_the_health_check_asks_for_200_and_for_a_line(url: str, arguments: list[str], status: int) -> None:
     done = run(sys.executable, ROOT / "deploy" / "healthy.py", url + arguments[0], *arguments[1:])
     assert done.returncode == status
     assert bool(done.stderr) == bool(status)
 
 
-def test_the_health_check_says_when_nobody_answers():
+def test_the_health_check_says_when_nobody_answers() -> None:
     done = run(sys.executable, ROOT / "deploy" / "healthy.py", "http://127.0.0.1:9/livez")
     assert done.returncode == 1
     assert "127.0.0.1:9" in done.stderr
@@ -155,7 +156,9 @@ def test_the_health_check_says_when_nobody_answers():
         ("cpu", "exit 127", True),
     ],
 )
-def test_setup_of_the_gpu_build_needs_a_driver_for_its_cuda(tmp_path, worker, answer, good):
+def test_setup_of_the_gpu_build_needs_a_driver_for_its_cuda(
+    tmp_path: Path, worker: str, answer: str, good: bool
+) -> None:
     smi = tmp_path / "nvidia-smi"
     smi.write_text(f"#!/bin/sh\n{answer}\n")
     smi.chmod(0o755)

@@ -16,7 +16,7 @@ ENDS = {"failed": "sys.exit(1)\n", "interrupted": "os.killpg(os.getpgrp(), signa
 
 
 @pytest.fixture
-def checkout(tmp_path):
+def checkout(tmp_path: Path) -> Path:
     shutil.copy(ROOT / "Makefile", tmp_path)
     for file in (*(f"requirements/{name}.lock" for name in LOCKS), "requirements/torch.in", "pyproject.toml"):
         (tmp_path / file).parent.mkdir(exist_ok=True)
@@ -27,12 +27,12 @@ def checkout(tmp_path):
     return tmp_path
 
 
-def executable(file, script):
+def executable(file: Path, script: str) -> None:
     file.write_text(f"#!/bin/sh\n{script}\n")
     file.chmod(0o755)
 
 
-def begin(checkout, worker, end):
+def begin(checkout: Path, worker: str, end: str) -> None:
     """A setup that ends after its first package."""
     (checkout / "deploy/install.py").write_text(BEGUN + ENDS[end])
     command = ["make", "setup", f"WORKER={worker}", f"PYTHON={checkout / 'python'}"]
@@ -44,7 +44,9 @@ def begin(checkout, worker, end):
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_the_packages_of_a_setup_that_did_not_end_are_not_mixed_with_those_of_another_worker(checkout, end):
+def test_the_packages_of_a_setup_that_did_not_end_are_not_mixed_with_those_of_another_worker(
+    checkout: Path, end: str
+) -> None:
     begin(checkout, "cpu", end)
     (checkout / ".venv/of-cpu").touch()
     begin(checkout, "cpu", end)

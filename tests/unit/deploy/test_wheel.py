@@ -13,7 +13,7 @@ PACKAGES = ("app", "hemostat", "workers")
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dist")
     command = ["make", "-o", "setup", "wheel", f"BIN={Path(sys.executable).parent}", f"DIST={folder}"]
     subprocess.run(command, cwd=ROOT, check=True, timeout=120)
@@ -21,13 +21,13 @@ def wheel(tmp_path_factory):
     return made
 
 
-def test_every_file_of_the_packages_is_in_it(wheel):
+def test_every_file_of_the_packages_is_in_it(wheel: Path) -> None:
     packages = (file for package in PACKAGES for file in (ROOT / package).rglob("*") if file.is_file())
     files = {str(file.relative_to(ROOT)) for file in packages if file.suffix != ".pyc"}
     assert files - set(zipfile.ZipFile(wheel).namelist()) == set()
 
 
-def test_its_command_runs_without_the_checkout(wheel, tmp_path):
+def test_its_command_runs_without_the_checkout(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     program = (
         "import app, hemostat, workers; from app.cli.entry import main; "

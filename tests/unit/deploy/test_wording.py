@@ -11,7 +11,7 @@ RULES = tomllib.loads(wording.KEPT.read_text(encoding="utf-8"))
 LONG = "A sentence " + "of far too many words " * 7 + "ends here."
 
 
-def test_no_room_has_more_faults_than_it_may_have():
+def test_no_room_has_more_faults_than_it_may_have() -> None:
     assert wording.over(wording.faults(RULES.get("allowed", [])), RULES["most"]) == []
 
 
@@ -25,16 +25,16 @@ def test_no_room_has_more_faults_than_it_may_have():
         ("sentences", f'help = "{LONG[:60]}" "{LONG[60:]}"\n'),
     ],
 )
-def test_a_check_finds_what_is_wrong(check, source):
+def test_a_check_finds_what_is_wrong(check: str, source: str) -> None:
     assert check in {fault.check for fault in wording.faults_of("app/some.py", source)}
 
 
 @pytest.mark.parametrize("source", ['"""One `tells` another."""\n', 'kind = "tells"\n', "# it tells\n"])
-def test_code_keys_and_comments_are_not_read(source):
+def test_code_keys_and_comments_are_not_read(source: str) -> None:
     assert list(wording.faults_of("app/some.py", source)) == []
 
 
-def test_a_room_may_hold_its_old_faults_and_no_new_one():
+def test_a_room_may_hold_its_old_faults_and_no_new_one() -> None:
     old = Fault("workers/text/one.py", 1, "phrases", "'tells'")
     assert old.room == "workers/text"
     assert wording.over([old], {"phrases": {"workers/text": 1}}) == []
@@ -42,7 +42,7 @@ def test_a_room_may_hold_its_old_faults_and_no_new_one():
     assert wording.over([old], {"sentences": {"workers/text": 1}})
 
 
-def test_counts_fall_and_never_rise():
+def test_counts_fall_and_never_rise() -> None:
     text = '# Why.\n\n[most.phrases]\n"app/cli" = 1\n"workers/text" = 3\n'
     fault = Fault("workers/text/one.py", 1, "phrases", "'tells'")
     most = tomllib.loads(text)["most"]

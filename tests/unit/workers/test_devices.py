@@ -8,7 +8,7 @@ import workers
 ROOT = Path(workers.__file__).parent
 
 
-def defaults(file):
+def defaults(file: Path) -> list[str]:
     """The lines of parameters called `device` that have a default."""
     found = []
     for node in ast.walk(ast.parse(file.read_text())):
@@ -20,13 +20,13 @@ def defaults(file):
     return found
 
 
-def test_a_default_is_found(tmp_path):
+def test_a_default_is_found(tmp_path: Path) -> None:
     file = tmp_path / "made.py"
     file.write_text('def f(device, *, dtype=None): ...\ndef g(x, device="cpu"): ...\ndef h(*, device=None): ...\n')
     assert defaults(file) == ["made.py:2", "made.py:3"]
 
 
-def test_no_device_has_a_default():
+def test_no_device_has_a_default() -> None:
     files = list(ROOT.rglob("*.py"))
     assert ROOT / "surgery" / "recipe.py" in files
     assert [line for file in files for line in defaults(file)] == []

@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import pytest
 
@@ -19,7 +20,9 @@ cuda = SimpleNamespace(is_available=lambda: {usable}, get_device_name=lambda: "N
 
 
 @pytest.mark.parametrize("host", ["plain", "a.b-c.example", "odd name_with/slashes", "ümlaut", "---", "x" * 300])
-def test_a_worker_is_named_after_its_machine_whatever_that_is_called(host, monkeypatch, tmp_path):
+def test_a_worker_is_named_after_its_machine_whatever_that_is_called(
+    host: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: host)
     settings = Settings(home=tmp_path)
     first, second = (describe(settings, 8322, "cpu", ("cpu",)) for _ in range(2))
@@ -29,7 +32,7 @@ def test_a_worker_is_named_after_its_machine_whatever_that_is_called(host, monke
 
 
 @pytest.fixture
-def driver(monkeypatch, tmp_path):
+def driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The program of an old driver, the only one on the path."""
     program = tmp_path / "nvidia-smi"
     program.write_text("#!/bin/sh\necho 570.133.20\n")
@@ -39,7 +42,7 @@ def driver(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(("answer", "card"), [("echo NVIDIA L4", "NVIDIA L4"), ("exit 9", "GPU")])
-def test_a_worker_names_its_gpu_as_the_driver_does(answer, card, driver):
+def test_a_worker_names_its_gpu_as_the_driver_does(answer: str, card: str, driver: Path) -> None:
     driver.write_text(f"#!/bin/sh\n{answer}\n")
     settings = Settings(home=driver.parent)
     assert describe(settings, 1, "cuda", ("1",)).card == card
@@ -53,7 +56,9 @@ def test_a_worker_names_its_gpu_as_the_driver_does(answer, card, driver):
         ("raise OSError", "torch does not start"),
     ],
 )
-async def test_a_worker_of_the_cuda_build_without_a_usable_gpu_takes_no_job(torch, told, driver, monkeypatch):
+async def test_a_worker_of_the_cuda_build_without_a_usable_gpu_takes_no_job(
+    torch: str, told: str, driver: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """There is no Redis here, and the worker does not come so far as to ask for it."""
     (driver.parent / "torch.py").write_text(torch)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(driver.parent), os.environ.get("PYTHONPATH", "")]))
@@ -64,7 +69,7 @@ async def test_a_worker_of_the_cuda_build_without_a_usable_gpu_takes_no_job(torc
 
 
 @pytest.fixture
-def blind(driver, monkeypatch):
+def blind(driver: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The CUDA build on a machine with one GPU, of which torch sees none. The folder of both programs."""
     driver.write_text('#!/bin/sh\necho "0, GPU-aa, 81559"\n')
     (driver.parent / "torch.py").write_text(TORCH.format(usable=False))
@@ -75,7 +80,9 @@ def blind(driver, monkeypatch):
 
 
 @pytest.mark.parametrize("visible", ["7", "GPU-bb", ""])
-async def test_a_worker_whose_variable_hides_every_gpu_names_it_and_not_the_driver(visible, blind, monkeypatch):
+async def test_a_worker_whose_variable_hides_every_gpu_names_it_and_not_the_driver(
+    visible: str, blind: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     with refused(ErrorCode.ENGINE_FAILED, match=rf"CUDA_VISIBLE_DEVICES={visible} names no GPU") as caught:
         await serve(Settings(home=blind), DEFAULT_HANDLERS)
@@ -85,12 +92,12 @@ async def test_a_worker_whose_variable_hides_every_gpu_names_it_and_not_the_driv
         await serve(Settings(home=blind), DEFAULT_HANDLERS)
 
 
-async def test_a_worker_of_the_other_build_than_the_settings_ask_for_takes_no_job(tmp_path):
+async def test_a_worker_of_the_other_build_than_the_settings_ask_for_takes_no_job(tmp_path: Path) -> None:
     with refused(ErrorCode.ENGINE_FAILED, match="runs on cpu only"):
         await serve(Settings(home=tmp_path, engine_device="cuda"), DEFAULT_HANDLERS)
 
 
-def test_a_usable_gpu_is_found_without_torch_in_this_process(driver, monkeypatch):
+def test_a_usable_gpu_is_found_without_torch_in_this_process(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (driver.parent / "torch.py").write_text(TORCH.format(usable=True))
     monkeypatch.setenv("PYTHONPATH", str(driver.parent))
     monkeypatch.setattr(device, "distribution", lambda: ("vllm", "0.32.0"))

@@ -4,6 +4,7 @@ import copy
 import gc
 import platform
 import weakref
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -17,20 +18,20 @@ HALVES = [torch.bfloat16, torch.float16]
 
 
 @pytest.fixture
-def without(monkeypatch):
+def without(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "lacking", lambda dtype: dtype in HALVES)
 
 
-def drawn(*shape, dtype, seed=0):
+def drawn(*shape: int, dtype: torch.dtype, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
-def rounded_once(exact, dtype):
+def rounded_once(exact: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return exact.to(torch.float32).to(dtype)
 
 
 @pytest.fixture
-def anew():
+def anew() -> Iterator[None]:
     """This machine's processor is asked again, before and after."""
     for one in (lacking, made_up):
         one.cache_clear()
@@ -40,7 +41,7 @@ def anew():
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="features are those of x86")
-def test_of_this_machine_it_says_what_the_system_does(anew):
+def test_of_this_machine_it_says_what_the_system_does(anew: None) -> None:
     assert not lacking(torch.float32)
     assert not lacking(torch.float64)
     able = torch.cpu.get_capabilities()
@@ -59,8 +60,8 @@ def test_of_this_machine_it_says_what_the_system_does(anew):
     ],
 )
 def test_products_of_bf16_lack_where_the_processor_has_no_instructions_for_them(
-    anew, monkeypatch, flags, made_by_onednn, lacks
-):
+    anew: None, monkeypatch: pytest.MonkeyPatch, flags: set[str], made_by_onednn: bool, lacks: bool
+) -> None:
     monkeypatch.setattr(products.platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(flags, True))
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: made_by_onednn)
@@ -69,7 +70,7 @@ def test_products_of_bf16_lack_where_the_processor_has_no_instructions_for_them(
     assert not made_up(torch.float32)
 
 
-def test_other_processors_than_x86_are_left_alone(anew, monkeypatch):
+def test_other_processors_than_x86_are_left_alone(anew: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products.platform, "machine", lambda: "aarch64")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True})
     assert not lacking(torch.bfloat16)
@@ -77,7 +78,7 @@ def test_other_processors_than_x86_are_left_alone(anew, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-def test_a_product_is_the_exact_one_rounded_once(without, dtype):
+def test_a_product_is_the_exact_one_rounded_once(without: None, dtype: torch.dtype) -> None:
     """Of float64, but for the few that lie next to the middle of two 16-bit numbers."""
     left, right = drawn(40, 96, dtype=dtype), drawn(96, 64, dtype=dtype, seed=1)
     exact = left.double() @ right.double()
@@ -89,7 +90,7 @@ def test_a_product_is_the_exact_one_rounded_once(without, dtype):
     assert ((made.float() - wanted.float()).abs() <= step + 1e-6).all()
 
 
-def test_where_the_processor_can_nothing_changes(monkeypatch):
+def test_where_the_processor_can_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "lacking", lambda _: False)
     left, right = drawn(8, 16, dtype=torch.bfloat16), drawn(16, 4, dtype=torch.bfloat16, seed=1)
     assert torch.equal(product(left, right), left @ right)
@@ -99,7 +100,7 @@ def test_where_the_processor_can_nothing_changes(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-def test_what_is_projected_and_its_gradients_are_exact_and_rounded(without, dtype):
+def test_what_is_projected_and_its_gradients_are_exact_and_rounded(without: None, dtype: torch.dtype) -> None:
     x, weight = drawn(2, 5, 48, dtype=dtype), drawn(24, 48, dtype=dtype, seed=1)
     given = [one.clone().requires_grad_() for one in (x, weight)]
     exact = [one.double().requires_grad_() for one in (x, weight)]
@@ -117,7 +118,7 @@ def test_what_is_projected_and_its_gradients_are_exact_and_rounded(without, dtyp
 
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_widened_layer_gives_the_exact_result_rounded_once(without, dtype, bias):
+def test_a_widened_layer_gives_the_exact_result_rounded_once(without: None, dtype: torch.dtype, bias: bool) -> None:
     torch.manual_seed(0)
     layer = nn.Linear(48, 24, bias=bias, dtype=dtype)
     widen(model := nn.Sequential(layer))
@@ -129,7 +130,7 @@ def test_a_widened_layer_gives_the_exact_result_rounded_once(without, dtype, bia
     assert (made == rounded_once(exact, dtype)).float().mean() > 0.99
 
 
-def test_a_copy_has_weights_of_its_own_and_a_model_that_is_dropped_goes_at_once(without):
+def test_a_copy_has_weights_of_its_own_and_a_model_that_is_dropped_goes_at_once(without: None) -> None:
     model = nn.Sequential(nn.Linear(4, 4, bias=False, dtype=torch.bfloat16))
     widen(model)
     twin = copy.deepcopy(model)

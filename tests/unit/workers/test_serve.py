@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import cast
 
-from app.contracts.deployment import DeploymentState
+import pytest
+
+from app.contracts.deployment import Deployment, DeploymentState, Replica
 from app.deployments.store import DeploymentStore
 from app.settings import Settings
 from tests.unit.workers.calibration.online.making import deployment
@@ -17,13 +20,13 @@ from workers.serve import Serving
 class Store:
     """Keeps what the lease said."""
 
-    def __init__(self):
-        self.said = []
+    def __init__(self) -> None:
+        self.said: list[DeploymentState] = []
 
-    async def get(self, name_or_id):
+    async def get(self, name_or_id: str) -> Deployment:
         return deployment()
 
-    async def renew(self, id_, replica):
+    async def renew(self, id_: str, replica: Replica) -> None:
         self.said.append(replica.state)
 
 
@@ -32,24 +35,26 @@ class Server:
 
     url = "http://127.0.0.1:1"
 
-    def __init__(self, store):
+    def __init__(self, store: Store) -> None:
         self.store = store
 
-    async def until_ended(self):
+    async def until_ended(self) -> str:
         await asyncio.Event().wait()
         return ""
 
-    async def unhealthy(self):
+    async def unhealthy(self) -> bool:
         return False
 
-    async def requests(self):
+    async def requests(self) -> int:
         return int(self.store.said.count(DeploymentState.DRAINING) < 3)
 
-    async def get_json(self, url):
+    async def get_json(self, url: str) -> dict[str, object]:
         return {"loaded": ["identity"], "refused": {}} if url.endswith("/versions") else {"since": None}
 
 
-async def test_a_replica_that_drains_never_says_again_that_it_is_ready(tmp_path, monkeypatch):
+async def test_a_replica_that_drains_never_says_again_that_it_is_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(serve, "POLL_S", 0.01)
     monkeypatch.setattr(serve, "QUIET_POLL_S", 0.01)
     settings = Settings(home=tmp_path, drain_s=600.0, replica_renew_s=0.02)

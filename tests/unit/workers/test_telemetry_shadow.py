@@ -1,16 +1,17 @@
 import pytest
 from prometheus_client import generate_latest
 
+from app.contracts.metric import Metric
 from workers.telemetry import UnknownMetricError
 from workers.telemetry_shadow import DEPLOYMENT, SHADOW_CATALOGUE, ShadowTelemetry
 
 
-def labels_of(metric):
+def labels_of(metric: Metric) -> dict[str, str]:
     return {label: values[0] for label, values in (metric.values or {}).items()}
 
 
 @pytest.mark.parametrize("metric", SHADOW_CATALOGUE, ids=lambda metric: metric.name)
-def test_every_metric_can_be_written_and_names_its_deployment(metric):
+def test_every_metric_can_be_written_and_names_its_deployment(metric: Metric) -> None:
     telemetry, labels = ShadowTelemetry("demo"), labels_of(metric)
     if metric.kind == "counter":
         assert telemetry.value(metric.name, **labels) == 0
@@ -30,7 +31,7 @@ def test_every_metric_can_be_written_and_names_its_deployment(metric):
     assert metric.labels[0] == DEPLOYMENT
 
 
-def test_a_wrong_name_kind_or_label_is_an_error():
+def test_a_wrong_name_kind_or_label_is_an_error() -> None:
     telemetry = ShadowTelemetry("demo")
     for wrong in (
         lambda: telemetry.set("no_such", 1),

@@ -5,13 +5,13 @@ import pytest
 from workers.telemetry_verify import VerifyTelemetry
 
 
-def value(telemetry, name):
+def value(telemetry: VerifyTelemetry, name: str) -> float:
     found = telemetry.registry.get_sample_value(name, {"deployment": "demo"})
     assert found is not None
     return found
 
 
-def test_ratios_are_unknown_at_first_and_then_over_all_answers():
+def test_ratios_are_unknown_at_first_and_then_over_all_answers() -> None:
     telemetry = VerifyTelemetry("demo")
     ratio, tokens = "hemostat_verify_acceptance_ratio", "hemostat_verify_tokens_per_reference_pass"
     assert math.isnan(value(telemetry, ratio))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
+import pytest
 
 from app.deployments.store import DeploymentStore
 from app.settings import Settings
@@ -19,11 +21,11 @@ from workers.verify import Verifying
 FAILED = SelfTest(False, "it does not fit", 1e-5, 0.5, 10, 10, 2000, 0.9, 0)
 
 
-async def test_each_start_draws_anew_and_keeps_by_which_seed(tmp_path, monkeypatch):
-    def models(*_, **__):
+async def test_each_start_draws_anew_and_keeps_by_which_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def models(*_: Any, **__: Any) -> SimpleNamespace:
         return SimpleNamespace(verifier=None, tokenizer_folder=tmp_path, stops=frozenset(), length=64)
 
-    def run(*_, seed=0, **__):
+    def run(*_: Any, seed: int = 0, **__: Any) -> SelfTest:
         return replace(FAILED, seed=seed)
 
     monkeypatch.setattr(verify, "VerifiedModels", models)

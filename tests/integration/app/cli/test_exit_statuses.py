@@ -2,12 +2,15 @@
 
 import shlex
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import typer.main
 
 from app.cli.main import app, main
 from app.cli.output import Exit
+from tests.integration.app.conftest import Server
 from tests.support.ports import free_port
 
 RECIPE = "--recipe quantize.rtn:bits=4"
@@ -59,7 +62,7 @@ ALONE = {
 OWN_SERVICE = {"up", "demo", "serve", "doctor", "version"}
 
 
-def _leaves(command, name=""):
+def _leaves(command: Any, name: str = "") -> Iterator[str]:
     if not hasattr(command, "commands"):
         yield name
         return
@@ -67,7 +70,7 @@ def _leaves(command, name=""):
         yield from _leaves(inner, f"{name} {part}".strip())
 
 
-def ended(monkeypatch, *words):
+def ended(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     """The status that the command ends with."""
     monkeypatch.setattr(sys, "argv", ["hemostat", *words])
     monkeypatch.setattr("app.cli.main.raise_on_sigterm", lambda: None)
@@ -76,11 +79,11 @@ def ended(monkeypatch, *words):
     return int(ending.value.code or 0)
 
 
-def test_every_command_is_looked_at():
+def test_every_command_is_looked_at() -> None:
     assert set(_leaves(typer.main.get_command(app))) == {*ASKING, *LISTING, *ALONE, *OWN_SERVICE}
 
 
-def test_what_the_service_refuses_is_two(server, monkeypatch):
+def test_what_the_service_refuses_is_two(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     server.start()
     monkeypatch.setenv("HEMOSTAT_HOME", str(server.settings.home))
     found = {
@@ -90,7 +93,7 @@ def test_what_the_service_refuses_is_two(server, monkeypatch):
     assert found == dict.fromkeys(ASKING, Exit.REFUSED)
 
 
-def test_a_service_that_does_not_answer_is_four(monkeypatch):
+def test_a_service_that_does_not_answer_is_four(monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     asking = ASKING | LISTING
     found = {
@@ -100,13 +103,13 @@ def test_a_service_that_does_not_answer_is_four(monkeypatch):
     assert found == dict.fromkeys(asking, Exit.FAILED)
 
 
-def test_wrong_usage_is_two(monkeypatch):
+def test_wrong_usage_is_two(monkeypatch: pytest.MonkeyPatch) -> None:
     names = (*ASKING, *LISTING, *ALONE, *OWN_SERVICE)
     found = {name: ended(monkeypatch, *name.split(), "--no-such-option") for name in names}
     assert found == dict.fromkeys(names, Exit.REFUSED)
 
 
-def test_what_a_command_without_a_service_cannot_use_is_two(server, monkeypatch):
+def test_what_a_command_without_a_service_cannot_use_is_two(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEMOSTAT_HOME", str(server.settings.home))
     monkeypatch.setenv("HEMOSTAT_MODELS", str(server.settings.models_file))
     found = {name: ended(monkeypatch, *name.split(), *shlex.split(words)) for name, words in ALONE.items()}
@@ -116,10 +119,10 @@ def test_what_a_command_without_a_service_cannot_use_is_two(server, monkeypatch)
 @pytest.mark.parametrize(
     "words", ["compare -r a --fail-on mild --self-check", "tasks -r a --fail-on worse --self-check"]
 )
-def test_a_self_check_satisfies_no_rule(monkeypatch, words):
+def test_a_self_check_satisfies_no_rule(monkeypatch: pytest.MonkeyPatch, words: str) -> None:
     assert ended(monkeypatch, *words.split()) == Exit.REFUSED
 
 
-def test_a_fault_of_the_command_itself_is_four_and_not_a_rule_that_fails(monkeypatch):
+def test_a_fault_of_the_command_itself_is_four_and_not_a_rule_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.cli.main.settings", lambda: 1 / 0)
     assert ended(monkeypatch, "doctor") == Exit.FAILED

@@ -9,25 +9,27 @@ import io
 import json
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 from rich.console import Console
 
 from app.cli.client import Client
-from app.cli.flips_sweep import Swept, steps_of, sweep
+from app.cli.flips_sweep import Step, Swept, steps_of, sweep
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import JobStatus, job_error
 from app.jobs.connection import connect
-from app.jobs.store import JobStore
+from app.jobs.store import Claim, JobStore
 from app.settings import Settings
-from tests.integration.app.conftest import Server
+from tests.integration.app.conftest import Server, SharedServer
 from tests.support.tasks_reports import task, tasks_report
 from workers.measuring.assemble import repeatable
 
+Json = dict[str, Any]
 End = Literal["broken", "away"]
 RECIPES = ("quantize.rtn:bits=8,group_size=64", "quantize.rtn:bits=4,group_size=64", "prune.magnitude:sparsity=0.3")
 
@@ -44,7 +46,7 @@ class Service:
     _leave: threading.Event = field(default_factory=threading.Event)
 
     @contextmanager
-    def at_work(self):
+    def at_work(self) -> Iterator[None]:
         """While it works."""
         worker = threading.Thread(target=lambda: asyncio.run(self._work()), daemon=True)
         worker.start()
@@ -55,7 +57,7 @@ class Service:
             worker.join(30)
             assert not worker.is_alive()
 
-    async def _work(self):
+    async def _work(self) -> None:
         redis = connect(self.settings)
         store = JobStore(redis, self.settings)
         while not self._leave.is_set():
@@ -67,7 +69,7 @@ class Service:
             await asyncio.sleep(0.02)
         await redis.aclose()
 
-    async def _end(self, store, claim, number):
+    async def _end(self, store: JobStore, claim: Claim, number: int) -> None:
         end = self.ends.get(number)
         if end == "broken":
             error = job_error(ErrorCode.ENGINE_FAILED, "the engine ended", "look at its log")
@@ -77,7 +79,7 @@ class Service:
         else:
             assert await self._finish(store, claim)
 
-    async def _finish(self, store, claim):
+    async def _finish(self, store: JobStore, claim: Claim) -> bool:
         report = copy.deepcopy(tasks_report(task("example", self.outcome, items=206)))
         report["request"] = repeatable(claim.request)
         folder = self.settings.job_dir(claim.job_id) / f"attempt-{claim.attempt}"
@@ -88,7 +90,9 @@ class Service:
 
 
 @pytest.fixture(scope="module")
-def shared(shared_server, tiny, tmp_path_factory):
+def shared(
+    shared_server: SharedServer, tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     """One API for all tests: each asks of a number of documents of its own, so that none finds another's jobs."""
     shared_server.renew(tmp_path_factory.mktemp("service") / "home")
     settings = shared_server.settings
@@ -102,18 +106,18 @@ def shared(shared_server, tiny, tmp_path_factory):
 
 
 @pytest.fixture
-def service(shared):
-    def made(**options):
+def service(shared: Server) -> Callable[..., Service]:
+    def made(**options: Any) -> Service:
         return Service(shared, shared.settings, **options)
 
     return made
 
 
-def steps(documents, *recipes):
+def steps(documents: int, *recipes: str) -> list[Step]:
     return steps_of("tiny", recipes or RECIPES, None, documents)
 
 
-def swept(of, asked):
+def swept(of: Service, asked: list[Step]) -> tuple[Swept | BaseException, str]:
     """What came of it, and what was said."""
     stream = io.StringIO()
     with of.at_work(), Client(of.server.url) as client:
@@ -123,7 +127,7 @@ def swept(of, asked):
             return error, stream.getvalue()
 
 
-def test_a_recipe_that_is_refused_is_named_before_any_is_run(service):
+def test_a_recipe_that_is_refused_is_named_before_any_is_run(service: Callable[..., Service]) -> None:
     of = service()
     wrong = "prune.magnitude:sparsity=1.5"
     error, _ = swept(of, steps(24, *RECIPES[:2], wrong))
@@ -134,7 +138,7 @@ def test_a_recipe_that_is_refused_is_named_before_any_is_run(service):
     assert of.claimed == 0
 
 
-def test_a_recipe_that_fails_is_passed_over_and_told(service):
+def test_a_recipe_that_fails_is_passed_over_and_told(service: Callable[..., Service]) -> None:
     found, said = swept(service(ends={1: "broken"}), steps(19))
     assert isinstance(found, Swept)
     assert list(found.jobs) == [RECIPES[0], RECIPES[2]]
@@ -146,7 +150,7 @@ def test_a_recipe_that_fails_is_passed_over_and_told(service):
     ]
 
 
-def test_where_all_fail_the_first_failure_is_the_commands(service):
+def test_where_all_fail_the_first_failure_is_the_commands(service: Callable[..., Service]) -> None:
     of = service(ends=dict.fromkeys(range(3), "broken"))
     error, _ = swept(of, steps(18))
     assert isinstance(error, HemostatError)
@@ -154,7 +158,7 @@ def test_where_all_fail_the_first_failure_is_the_commands(service):
     assert of.claimed == 3
 
 
-def test_where_the_reference_is_at_chance_the_other_recipes_are_not_run(service):
+def test_where_the_reference_is_at_chance_the_other_recipes_are_not_run(service: Callable[..., Service]) -> None:
     of = service(outcome="at_chance")
     error, _ = swept(of, steps(17))
     assert isinstance(error, HemostatError)
@@ -162,7 +166,9 @@ def test_where_the_reference_is_at_chance_the_other_recipes_are_not_run(service)
     assert of.claimed == 1
 
 
-def test_without_service_it_ends(service, shared, monkeypatch):
+def test_without_service_it_ends(
+    service: Callable[..., Service], shared: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However patient it is: here for a second."""
     monkeypatch.setattr("app.cli.client._PATIENCE_S", 1.0)
     of = service(ends={1: "away"})

@@ -5,19 +5,21 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import pytest
 
 from app.security.audit import audit_file
-from tests.integration.app.conftest import compare
+from tests.integration.app.conftest import Server, compare
 
 JOBS = "/v1/diagnosis/jobs"
 
 
 @pytest.fixture
-def keys(tmp_path):
-    def run(*arguments, file=tmp_path / "keys"):
+def keys(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    def run(*arguments: str, file: Path | None = tmp_path / "keys") -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "HEMOSTAT_HOME": str(tmp_path)}
         environment |= {"HEMOSTAT_API_KEYS_FILE": str(file)} if file else {}
         command = [sys.executable, "-m", "app.cli.main", "keys", *arguments]
@@ -26,11 +28,11 @@ def keys(tmp_path):
     return run
 
 
-def bearer(key):
+def bearer(key: str) -> dict[str, str]:
     return {"authorization": f"Bearer {key}"}
 
 
-def until_status(url, key, status):
+def until_status(url: str, key: str, status: int) -> None:
     deadline = time.monotonic() + 120
     while httpx.get(url, headers=bearer(key)).status_code != status:
         assert time.monotonic() < deadline, f"{url} does not answer {status}"
@@ -38,7 +40,9 @@ def until_status(url, key, status):
 
 
 @pytest.mark.timeout(600)  # several processes are started
-def test_keys_are_made_and_revoked_while_the_service_runs(server, tmp_path, keys):
+def test_keys_are_made_and_revoked_while_the_service_runs(
+    server: Server, tmp_path: Path, keys: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
     made = keys("add", "ann", "--scope", "read", "--scope", "diagnose")
     first = made.stdout.strip()
     assert first not in made.stderr
@@ -65,7 +69,7 @@ def test_keys_are_made_and_revoked_while_the_service_runs(server, tmp_path, keys
     assert not any(key in audit_file(tmp_path).read_text() for key in (first, second))
 
 
-def test_what_is_refused_changes_nothing(tmp_path, keys):
+def test_what_is_refused_changes_nothing(tmp_path: Path, keys: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     keys("add", "ann", "--scope", "read")
     before = (tmp_path / "keys").read_text()
     for arguments in (

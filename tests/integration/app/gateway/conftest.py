@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.contracts.deployment import DeploymentRequest, DeploymentState, Replica
+from app.contracts.deployment import Deployment, DeploymentRequest, DeploymentState, Replica
 from app.deployments.store import DeploymentStore
 from app.settings import Settings
 from tests.integration.conftest import RedisServer
@@ -39,7 +40,7 @@ QUIET_KEY = key_text("quiet")  # its traffic is never scored again
 CONTEXT = 4096
 
 
-def wait_for(url, process, log, seconds):
+def wait_for(url: str, process: subprocess.Popen[bytes], log: Path, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while True:
         with contextlib.suppress(httpx.TransportError):
@@ -50,7 +51,7 @@ def wait_for(url, process, log, seconds):
         time.sleep(0.1)
 
 
-def end(process):
+def end(process: subprocess.Popen[bytes]) -> None:
     """SIGTERM to the whole group, then SIGKILL: vLLM's engine is a child of its server."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
@@ -62,7 +63,7 @@ def end(process):
 
 
 @pytest.fixture(scope="session")
-def vllm_port(tmp_path_factory, tiny):
+def vllm_port(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., Path]) -> Iterator[int]:
     """vLLM's OpenAI server, its model called `served` there."""
     model = tiny("llama", max_position_embeddings=CONTEXT)
     port = free_port()
@@ -95,13 +96,13 @@ def vllm_port(tmp_path_factory, tiny):
 class StatusServer:
     """Stands for the engine's door. Plain vLLM has no such counter; the one of the serving process is tested there."""
 
-    def __init__(self):
-        self.asked = []
+    def __init__(self) -> None:
+        self.asked: list[str] = []
         self.broken = False
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
+            def do_GET(self) -> None:
                 outer.asked.append(self.path)
                 body = json.dumps({"nonfinite": outer.broken}).encode()
                 self.send_response(200)
@@ -109,14 +110,14 @@ class StatusServer:
                 self.end_headers()
                 self.wfile.write(body)
 
-            def log_message(self, *_):
+            def log_message(self, *_: object) -> None:
                 pass
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
-    def close(self):
+    def close(self) -> None:
         self.server.shutdown()
         self.server.server_close()
 
@@ -134,14 +135,14 @@ class Service:
     pid: int  # of the API
 
     @asynccontextmanager
-    async def store(self):
+    async def store(self) -> AsyncIterator[DeploymentStore]:
         client = connect_patiently(self.settings)
         try:
             yield DeploymentStore(client, self.settings)
         finally:
             await client.aclose()
 
-    async def deploy(self, name, *replicas, shadow_rate=0.0, **fields):
+    async def deploy(self, name: str, *replicas: Replica, shadow_rate: float = 0.0, **fields: object) -> Deployment:
         """A deployment with these replicas; one of vLLM where none are given."""
         async with self.store() as store:
             request = DeploymentRequest.model_validate(
@@ -159,7 +160,7 @@ class Service:
                 await store.register(made.id, replica)
             return await store.get(made.id)
 
-    def replica(self, name="serve-0", url=None):
+    def replica(self, name: str = "serve-0", url: str | None = None) -> Replica:
         return Replica(
             id=name,
             state=DeploymentState.READY,
@@ -168,13 +169,13 @@ class Service:
             versions=("identity", VERSION),
         )
 
-    def openai(self, key=KEY, **options):
+    def openai(self, key: str = KEY, **options: object) -> openai.AsyncOpenAI:
         return openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key=key, **options)  # type: ignore[arg-type]
 
-    def http(self):
+    def http(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(base_url=self.url, headers={"authorization": f"Bearer {KEY}"}, timeout=60)
 
-    def metric(self, name, **labels):
+    def metric(self, name: str, **labels: str) -> float:
         """A sample of the API's own metrics."""
         text = httpx.get(f"{self.url}/metrics", headers={"authorization": f"Bearer {KEY}"}, timeout=30).text
         for family in text_string_to_metric_families(text):
@@ -183,7 +184,7 @@ class Service:
                     return sample.value
         return 0.0
 
-    def vllm(self, name, **labels):
+    def vllm(self, name: str, **labels: str) -> float:
         """The sample of vLLM's own metrics that is called so and has these labels, of its one model and engine."""
         for family in text_string_to_metric_families(httpx.get(f"{self.vllm_url}/metrics", timeout=30).text):
             for sample in family.samples:
@@ -191,19 +192,19 @@ class Service:
                     return sample.value
         raise AssertionError("vLLM does not tell")
 
-    def generated(self):
+    def generated(self) -> float:
         """Tokens that vLLM has generated. A counter tells more surely than the gauge of running requests, which lags
         behind, and which a generation may pass between two looks."""
         return self.vllm("generation_tokens_total")
 
-    async def until_begun(self, before):
+    async def until_begun(self, before: float) -> None:
         """Waits until vLLM has generated more than these tokens; two minutes at most."""
         deadline = time.monotonic() + 120
         while self.generated() == before:
             assert time.monotonic() < deadline, "vLLM never begins"
             await asyncio.sleep(0.05)
 
-    async def until_still(self, before):
+    async def until_still(self, before: float) -> float:
         """Waits until vLLM has generated more than these tokens and generates no more; how many more."""
         found = [-1.0, before]
         while found[-1] != found[-2] or found[-1] == before:
@@ -212,7 +213,7 @@ class Service:
             found.append(self.generated())
         return found[-1] - before
 
-    async def until_idle(self):
+    async def until_idle(self) -> None:
         """Waits until vLLM generates nothing; two minutes at most."""
         before, deadline = -1.0, time.monotonic() + 120
         while (now := self.generated()) != before:
@@ -222,7 +223,7 @@ class Service:
 
 
 @contextlib.contextmanager
-def running_api(home, vllm_url):
+def running_api(home: Path, vllm_url: str) -> Iterator[Service]:
     """The API as a process, before a replica at `vllm_url`."""
     redis = RedisServer(home)
     redis.start()
@@ -269,13 +270,13 @@ def running_api(home, vllm_url):
 
 
 @pytest.fixture(scope="session")
-def api_process(tmp_path_factory, vllm_port):
+def api_process(tmp_path_factory: pytest.TempPathFactory, vllm_port: int) -> Iterator[Service]:
     with running_api(tmp_path_factory.mktemp("gateway") / "home", f"http://127.0.0.1:{vllm_port}") as made:
         yield made
 
 
 @pytest.fixture
-def service(api_process):
+def service(api_process: Service) -> Service:
     api_process.door.broken = False
     api_process.door.asked.clear()
     return api_process

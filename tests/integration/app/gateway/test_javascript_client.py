@@ -6,11 +6,13 @@ import json
 import os
 import shutil
 import subprocess
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import CACHE
-from tests.integration.app.gateway.conftest import KEY, ROOT
+from tests.integration.app.gateway.conftest import KEY, ROOT, Service
 from tests.support.ports import free_port
 from tests.support.tools import tool
 
@@ -18,7 +20,7 @@ CLIENT = ROOT / "tests" / "clients" / "js"
 
 
 @pytest.fixture(scope="session")
-def client():
+def client() -> Path:
     """A folder with the client in it, made once for each lock."""
     digest = hashlib.sha256((CLIENT / "package-lock.json").read_bytes()).hexdigest()[:16]
     folder = CACHE / f"js-{digest}"
@@ -32,7 +34,7 @@ def client():
     return folder
 
 
-def test_the_lock_names_no_registry():
+def test_the_lock_names_no_registry() -> None:
     lock = json.loads((CLIENT / "package-lock.json").read_text())
     pinned = json.loads((CLIENT / "package.json").read_text())["dependencies"]
     for name, version in pinned.items():
@@ -42,7 +44,7 @@ def test_the_lock_names_no_registry():
     assert not [name for name, entry in lock["packages"].items() if "resolved" in entry]
 
 
-async def test_the_client_does_all_that_it_is_for(service, client):
+async def test_the_client_does_all_that_it_is_for(service: Service, client: Path) -> None:
     await service.deploy("js")
     await service.deploy("js-busy")
     await service.deploy("js-lonely", service.replica("dead", f"http://127.0.0.1:{free_port()}"))
@@ -59,7 +61,7 @@ async def test_the_client_does_all_that_it_is_for(service, client):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(done.stdout)
     assert "js" in found["models"]
     assert found["chat"]["model"] == "js"
     assert found["chat"]["system_fingerprint"] == found["fingerprint"] == "hemostat-tiny-none-identity"

@@ -8,26 +8,26 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from tests.integration.app.gateway.conftest import KEY, QUIET_KEY, VERSION
+from tests.integration.app.gateway.conftest import KEY, QUIET_KEY, VERSION, Service
 
 MESSAGES = [{"role": "user", "content": "Say something."}]
 
 
 @pytest.fixture
-async def model(service, request):
+async def model(service: Service, request: pytest.FixtureRequest) -> str:
     name = "m" + str(abs(hash(request.node.nodeid)))[:12]
     await service.deploy(name)
     return name
 
 
-async def test_models_are_the_deployments(service, model):
+async def test_models_are_the_deployments(service: Service, model: str) -> None:
     async with service.openai() as client:
         listed = {found.id: found async for found in client.models.list()}
         assert listed[model].owned_by == "hemostat"
         assert (await client.models.retrieve(model)).id == model
 
 
-async def test_a_conversation_is_answered_and_says_what_answered_it(service, model):
+async def test_a_conversation_is_answered_and_says_what_answered_it(service: Service, model: str) -> None:
     async with service.openai() as client:
         raw = await client.chat.completions.with_raw_response.create(
             model=model, messages=MESSAGES, max_tokens=6, logprobs=True, top_logprobs=3, n=2, seed=7
@@ -47,10 +47,10 @@ async def test_a_conversation_is_answered_and_says_what_answered_it(service, mod
         ]
 
 
-async def test_owners_share_no_prefix_of_the_engine(service, model):
+async def test_owners_share_no_prefix_of_the_engine(service: Service, model: str) -> None:
     prompt = "a b c d " * 200  # some blocks of the cache
 
-    async def reused(key):
+    async def reused(key: str) -> float:
         before = service.vllm("prefix_cache_hits_total")
         async with service.openai(key=key) as client:
             await client.completions.create(model=model, prompt=prompt, max_tokens=1)
@@ -60,12 +60,12 @@ async def test_owners_share_no_prefix_of_the_engine(service, model):
     assert [tokens > 0 for tokens in found] == [False, True, False, True]
 
 
-async def test_the_deployments_sampling_holds_where_a_request_names_none(service, model):
+async def test_the_deployments_sampling_holds_where_a_request_names_none(service: Service, model: str) -> None:
     cold = f"{model}-cold"
     await service.deploy(cold, sampling={"temperature": 0.0})
     async with service.openai() as client:
 
-        async def text(model, **asked):
+        async def text(model: str, **asked: object) -> str:
             answer = await client.chat.completions.create(model=model, messages=MESSAGES, max_tokens=24, **asked)
             return str(answer.choices[0].message.content)
 
@@ -78,7 +78,7 @@ async def test_the_deployments_sampling_holds_where_a_request_names_none(service
         assert response.temperature == 0
 
 
-async def test_a_stream_says_the_same_as_the_whole_answer(service, model):
+async def test_a_stream_says_the_same_as_the_whole_answer(service: Service, model: str) -> None:
     asked = {"model": model, "messages": MESSAGES, "max_tokens": 40, "seed": 3, "temperature": 0.7}
     async with service.openai() as client:
         whole = await client.chat.completions.create(**asked)
@@ -96,7 +96,7 @@ async def test_a_stream_says_the_same_as_the_whole_answer(service, model):
         assert counted[-1].choices == []
 
 
-async def test_completions_with_vllms_own_fields(service, model):
+async def test_completions_with_vllms_own_fields(service: Service, model: str) -> None:
     async with service.openai() as client:
         answer = await client.completions.create(
             model=model,
@@ -115,7 +115,7 @@ async def test_completions_with_vllms_own_fields(service, model):
         assert text == answer.choices[0].text
 
 
-async def test_answers_follow_a_schema(service, model):
+async def test_answers_follow_a_schema(service: Service, model: str) -> None:
     class City(BaseModel):
         big: bool
 
@@ -126,7 +126,7 @@ async def test_answers_follow_a_schema(service, model):
         assert answer.choices[0].message.parsed in (City(big=True), City(big=False))
 
 
-async def test_tools_are_called(service, model):
+async def test_tools_are_called(service: Service, model: str) -> None:
     parameters = {
         "type": "object",
         "properties": {"yes": {"type": "boolean"}},
@@ -155,7 +155,7 @@ async def test_tools_are_called(service, model):
         assert set(json.loads(call.function.arguments)) == {"yes"}
 
 
-async def test_responses_without_state(service, model):
+async def test_responses_without_state(service: Service, model: str) -> None:
     async with service.openai() as client:
         raw = await client.responses.with_raw_response.create(model=model, input="Hello", max_output_tokens=5)
         answer = raw.parse()
@@ -180,7 +180,7 @@ async def test_responses_without_state(service, model):
             await client.responses.retrieve("resp_1")
 
 
-async def test_the_calibration_can_be_chosen_and_is_told(service, model):
+async def test_the_calibration_can_be_chosen_and_is_told(service: Service, model: str) -> None:
     async with service.openai() as client:
         for asked, used in (("auto", "identity"), ("off", "identity"), (VERSION, VERSION)):
             raw = await client.chat.completions.with_raw_response.create(
@@ -201,7 +201,7 @@ async def test_the_calibration_can_be_chosen_and_is_told(service, model):
                 )
 
 
-async def test_a_promoted_version_is_used_at_once(service, model):
+async def test_a_promoted_version_is_used_at_once(service: Service, model: str) -> None:
     async with service.store() as store:
         deployment = await store.get(model)
         await store.promote(deployment.id, VERSION, reason="test")
@@ -215,7 +215,7 @@ async def test_a_promoted_version_is_used_at_once(service, model):
             await asyncio.sleep(0.2)
 
 
-async def test_errors_are_the_clients_own_exceptions(service, model):
+async def test_errors_are_the_clients_own_exceptions(service: Service, model: str) -> None:
     async with service.openai(key="wrong") as client:
         with pytest.raises(openai.AuthenticationError) as denied:
             await client.models.list()
@@ -247,7 +247,7 @@ async def test_errors_are_the_clients_own_exceptions(service, model):
         assert (verify.value.status_code, verify.value.body["code"]) == (501, "verify_unavailable")
 
 
-async def test_nothing_is_generated_for_a_client_that_gave_up(service, model):
+async def test_nothing_is_generated_for_a_client_that_gave_up(service: Service, model: str) -> None:
     before = service.generated()
     to_the_end = service.vllm("request_success_total", finished_reason="length")
     async with service.openai(max_retries=0) as client:

@@ -5,12 +5,14 @@ import asyncio
 import json
 import socket
 import time
+from collections.abc import Iterator
 
+import httpx
 import psutil
 import pytest
 
-from tests.integration.app.gateway.conftest import KEY, running_api
-from tests.support.endless import endless
+from tests.integration.app.gateway.conftest import KEY, Service, running_api
+from tests.support.endless import Endless, endless
 
 MIB = 1 << 20
 DONE = b"[DONE]"
@@ -24,12 +26,12 @@ STANDSTILLS = 4
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory):
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     with running_api(tmp_path_factory.mktemp("slow") / "home", "http://127.0.0.1:9") as made:
         yield made
 
 
-async def sleeper(service, name, model="slow"):
+async def sleeper(service: Service, name: str, model: str = "slow") -> socket.socket:
     """A client that has asked for a stream without end and reads nothing."""
     body = json.dumps({"model": model, "prompt": "a", "user": name, "max_tokens": 0, "stream": True}).encode()
     head = (
@@ -45,10 +47,10 @@ async def sleeper(service, name, model="slow"):
     return made
 
 
-async def stand_still(replica, names):
+async def stand_still(replica: Endless, names: list[str]) -> int:
     """Waits until nothing more of these streams is taken from the replica; the bytes of the longest."""
     deadline = time.monotonic() + 120
-    before = []
+    before: list[int] = []
     still = 0
     while True:
         now = [replica.written.get(name, -1) for name in names]
@@ -61,14 +63,14 @@ async def stand_still(replica, names):
         await asyncio.sleep(STANDSTILL_S)
 
 
-async def test_slow_readers_stop_their_replica_and_hold_up_nobody(service):
+async def test_slow_readers_stop_their_replica_and_hold_up_nobody(service: Service) -> None:
     async with endless() as replica, service.http() as http:
         await service.deploy("slow", service.replica("serve-0", replica.url))
         for turn in range(2):  # what is made once, for so many readers at a time, is not a sleeper's
             await asyncio.gather(*(answered(http, f"warm-{turn}-{number}") for number in range(SLEEPERS)))
         api = psutil.Process(service.pid)
         names = [f"sleeper-{number}" for number in range(2 * SLEEPERS)]
-        sleepers = []
+        sleepers: list[socket.socket] = []
         held = []
         try:
             # What a sleeper holds of this process is its own buffers: a megabyte or two, not what the replica has. The
@@ -96,7 +98,7 @@ async def test_slow_readers_stop_their_replica_and_hold_up_nobody(service):
             await asyncio.sleep(0.1)
 
 
-async def answered(http, name, model="slow"):
+async def answered(http: httpx.AsyncClient, name: str, model: str = "slow") -> None:
     """A reader that reads at once gets every event, in order."""
     body = {"model": model, "prompt": "a", "user": name, "max_tokens": 500, "stream": True}
     async with http.stream("POST", "/v1/completions", json=body) as answer:
@@ -106,7 +108,7 @@ async def answered(http, name, model="slow"):
     assert lines[-1] == "data: [DONE]"
 
 
-async def reads_on(reader, size):
+async def reads_on(reader: socket.socket, size: int) -> None:
     """A sleeper that wakes up gets everything from the first event on, without a gap, also what was not written yet."""
     loop = asyncio.get_running_loop()
     got = bytearray()
@@ -120,7 +122,7 @@ async def reads_on(reader, size):
     assert sum(map(len, events)) > 0.99 * size, "between the events is only what frames them"
 
 
-async def test_a_reader_that_closes_its_own_half_has_left(service):
+async def test_a_reader_that_closes_its_own_half_has_left(service: Service) -> None:
     """It says that it sends nothing more, and reads on: its stream ends, its replica stops, others are answered."""
     async with endless() as replica, service.http() as http:
         await service.deploy("half", service.replica("serve-0", replica.url))

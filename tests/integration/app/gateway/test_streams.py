@@ -8,17 +8,20 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from typing import Any
 
+import httpx
 import openai
 import pytest
 
-from tests.integration.app.gateway.conftest import QUIET_KEY, ROOT, VERSION
+from tests.integration.app.gateway.conftest import QUIET_KEY, ROOT, VERSION, Service
 from tests.support.ports import free_port
 
-LONG = {"prompt": "The quick", "max_tokens": 3500, "stream": True, "ignore_eos": True}
+LONG: dict[str, Any] = {"prompt": "The quick", "max_tokens": 3500, "stream": True, "ignore_eos": True}
 
 
-async def until(condition, seconds=60, what="it never happened"):
+async def until(condition: object, seconds: float = 60, what: str = "it never happened") -> None:
     deadline = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline, what
@@ -26,7 +29,7 @@ async def until(condition, seconds=60, what="it never happened"):
 
 
 @contextlib.contextmanager
-def relaying(service, *more):
+def relaying(service: Service, *more: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     port = free_port()
     target = service.vllm_url.rpartition(":")[2]
     process = subprocess.Popen([sys.executable, "-m", "tests.support.relay", str(port), target, *more], cwd=ROOT)
@@ -48,20 +51,22 @@ def relaying(service, *more):
 
 
 @pytest.fixture
-def relay(service):
+def relay(service: Service) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """A replica that can be stopped: a process between the gateway and vLLM."""
     with relaying(service) as made:
         yield made
 
 
 @pytest.fixture
-def halting(service):
+def halting(service: Service) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """One that falls silent in the middle of each stream, and goes on at SIGUSR1."""
     with relaying(service, "4096") as made:
         yield made
 
 
-async def test_a_replica_killed_in_mid_stream_ends_it_with_an_error_and_the_next_request_works(service, halting):
+async def test_a_replica_killed_in_mid_stream_ends_it_with_an_error_and_the_next_request_works(
+    service: Service, halting: tuple[subprocess.Popen[bytes], str]
+) -> None:
     process, url = halting
     deployment = await service.deploy("killed", service.replica("a-dies", url))
     async with service.openai(max_retries=0) as client:
@@ -85,7 +90,7 @@ async def test_a_replica_killed_in_mid_stream_ends_it_with_an_error_and_the_next
         assert answer.usage.completion_tokens <= 2
 
 
-async def test_a_client_that_leaves_stops_its_generation_and_pays_its_prompt(service):
+async def test_a_client_that_leaves_stops_its_generation_and_pays_its_prompt(service: Service) -> None:
     await service.deploy("leaving")
     before, paid = service.generated(), service.metric("hemostat_owner_tokens_total", owner="app")
     asked = {"model": "leaving", **LONG, "prompt": "The quick " * 100}
@@ -106,12 +111,14 @@ async def test_a_client_that_leaves_stops_its_generation_and_pays_its_prompt(ser
     assert service.metric("hemostat_owner_tokens_total", owner="app") - paid > prompt > 100
 
 
-async def test_a_full_queue_is_429_and_answers_later(service, relay):
+async def test_a_full_queue_is_429_and_answers_later(
+    service: Service, relay: tuple[subprocess.Popen[bytes], str]
+) -> None:
     process, url = relay
     await service.deploy("busy", service.replica("a-halts", url))  # 8 at the replica, 2 wait
     async with service.http() as http:
 
-        async def one():
+        async def one() -> httpx.Response:
             return await http.post("/v1/completions", json={"model": "busy", "prompt": "a", "max_tokens": 2})
 
         assert (await one()).status_code == 200
@@ -133,11 +140,11 @@ async def test_a_full_queue_is_429_and_answers_later(service, relay):
     assert service.metric("hemostat_gateway_requests_total", **labels) == 1
 
 
-async def test_logits_that_are_not_finite_are_an_error_that_is_not_retried(service):
+async def test_logits_that_are_not_finite_are_an_error_that_is_not_retried(service: Service) -> None:
     await service.deploy("broken")
     service.door.broken = True
     first = {"1": 100}  # the end of sequence, at once, and as a stop token: so ends what an engine of ours has to end
-    asked = {
+    asked: Any = {
         "model": "broken",
         "messages": [{"role": "user", "content": "a"}],
         "logit_bias": first,
@@ -159,7 +166,7 @@ async def test_logits_that_are_not_finite_are_an_error_that_is_not_retried(servi
         assert answer.choices[0].finish_reason == "stop"
 
 
-async def test_a_sampled_answer_is_the_same_and_its_token_ids_are_queued(service):
+async def test_a_sampled_answer_is_the_same_and_its_token_ids_are_queued(service: Service) -> None:
     plain = await service.deploy("unwatched")
     watched = await service.deploy("watched", shadow_rate=1.0, shadow_tokens_per_second=1e6)
     sampled = service.metric("hemostat_shadow_sampled_total", deployment="watched")
@@ -179,9 +186,9 @@ async def test_a_sampled_answer_is_the_same_and_its_token_ids_are_queued(service
                     part.pop("usage", None)
                 texts.append(data)
             assert texts[0] == texts[1]
-        found = []
+        found: list[object] = []
 
-        async def both():
+        async def both() -> bool:
             found.extend(await store.pop_samples(watched.id, 8, 0.5))
             return len(found) >= 2
 
@@ -202,7 +209,7 @@ async def test_a_sampled_answer_is_the_same_and_its_token_ids_are_queued(service
     await until(lambda: service.metric("hemostat_shadow_sampled_total", deployment="watched") == sampled + 2)
 
 
-async def test_who_opted_out_is_not_sampled(service):
+async def test_who_opted_out_is_not_sampled(service: Service) -> None:
     deployment = await service.deploy("private", shadow_rate=1.0, shadow_tokens_per_second=1e6)
     asked = {"model": "private", "prompt": "a", "max_tokens": 3}
     async with service.openai(key=QUIET_KEY) as quiet, service.openai() as client, service.store() as store:
@@ -216,11 +223,11 @@ async def test_who_opted_out_is_not_sampled(service):
     assert service.metric("hemostat_shadow_sampled_total", deployment="private") == 1
 
 
-async def test_a_silent_replica_is_waited_for(service, halting):
+async def test_a_silent_replica_is_waited_for(service: Service, halting: tuple[subprocess.Popen[bytes], str]) -> None:
     process, url = halting
     await service.deploy("silent", service.replica("a-halts", url))
     asked = {"model": "silent", **LONG, "max_tokens": 300}
-    lines = []
+    lines: list[str] = []
     async with service.http() as http, http.stream("POST", "/v1/completions", json=asked) as answer:
         async for line in answer.aiter_lines():
             lines.append(line)
@@ -232,7 +239,7 @@ async def test_a_silent_replica_is_waited_for(service, halting):
     assert all(line.startswith(("data: ", ": keep-alive")) for line in lines if line)
 
 
-async def test_serving_goes_on_while_redis_is_away(service):
+async def test_serving_goes_on_while_redis_is_away(service: Service) -> None:
     await service.deploy("steady", shadow_rate=1.0, shadow_tokens_per_second=1e6)
     async with service.openai(max_retries=0) as client:
         await client.completions.create(model="steady", prompt="a", max_tokens=2)
@@ -256,7 +263,7 @@ async def test_serving_goes_on_while_redis_is_away(service):
         await until_answers(client, "afterwards")
 
 
-async def until_answers(client, model):
+async def until_answers(client: openai.AsyncOpenAI, model: str) -> None:
     deadline = time.monotonic() + 60
     while True:
         try:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,10 +13,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from app.contracts.deployment import DeploymentState
 from app.models.registry import register
-from tests.integration.app.gateway.conftest import CONTEXT
+from tests.integration.app.gateway.conftest import CONTEXT, Service
 from tests.support import verifying
 
-VERIFY = {"extra_body": {"hemostat": {"verify": True}}}
+Tiny = Callable[..., Path]
+VERIFY: dict[str, Any] = {"extra_body": {"hemostat": {"verify": True}}}
 MESSAGES = [{"role": "user", "content": "The quick brown fox jumps"}]
 PROMPT = "The quick brown fox"
 RECIPE = [{"type": "quantize.rtn", "bits": 2, "group_size": 32}]
@@ -21,17 +25,17 @@ LENGTH = 256
 
 
 @pytest.fixture(scope="module")
-def reference(tiny):
+def reference(tiny: Tiny) -> Path:
     return tiny("llama", max_position_embeddings=CONTEXT)
 
 
 @pytest.fixture(scope="module")
-def verified(api_process, reference, tmp_path_factory):
+def verified(api_process: Service, reference: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A deployment whose verify process is ready."""
     service, folder, name = api_process, tmp_path_factory.mktemp("verified"), "verified"
     models, log = folder / "models.toml", folder / "log"
     register(models, "tiny", reference)
-    fields = {"model": {"model": "tiny", "recipe": RECIPE}, "verify": True, "max_model_len": LENGTH}
+    fields: dict[str, Any] = {"model": {"model": "tiny", "recipe": RECIPE}, "verify": True, "max_model_len": LENGTH}
     asyncio.run(service.deploy(name, **fields))
     process = verifying.start(service.settings, name, log, HEMOSTAT_MODELS=str(models))
     try:
@@ -43,7 +47,7 @@ def verified(api_process, reference, tmp_path_factory):
         verifying.end(process)
 
 
-def greedy(checkpoint, prompt, answer):
+def greedy(checkpoint: Path, prompt: list[int], answer: list[int]) -> float:
     """The most nats by which a token of the answer is less probable than the best one, by transformers in float32."""
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
     with torch.inference_mode():
@@ -52,7 +56,7 @@ def greedy(checkpoint, prompt, answer):
     return float((logp_TV.amax(1) - taken_T).max())
 
 
-def own_greedy(checkpoint, prompt, tokens):
+def own_greedy(checkpoint: Path, prompt: list[int], tokens: int) -> list[int]:
     """What transformers generates in float32."""
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
     with torch.inference_mode():
@@ -60,7 +64,7 @@ def own_greedy(checkpoint, prompt, tokens):
     return [int(token) for token in out[0, len(prompt) :]]
 
 
-async def test_greedy_answers_are_the_references_own(service, verified, reference):
+async def test_greedy_answers_are_the_references_own(service: Service, verified: str, reference: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(reference)
     chat = tokenizer.apply_chat_template(MESSAGES, add_generation_prompt=True, return_dict=True)["input_ids"]
     async with service.openai() as client:
@@ -84,8 +88,8 @@ async def test_greedy_answers_are_the_references_own(service, verified, referenc
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_answers_say_how_well_the_draft_did(service, verified, *, stream):
-    asked = {"model": verified, "max_tokens": 24, "seed": 5, "temperature": 0.9, **VERIFY}
+async def test_answers_say_how_well_the_draft_did(service: Service, verified: str, *, stream: bool) -> None:
+    asked: dict[str, Any] = {"model": verified, "max_tokens": 24, "seed": 5, "temperature": 0.9, **VERIFY}
     async with service.openai() as client:
         raw = await client.chat.completions.with_raw_response.create(messages=MESSAGES, **asked)
         talk, text = raw.parse(), await client.completions.create(prompt=PROMPT, **asked)
@@ -113,8 +117,8 @@ async def test_answers_say_how_well_the_draft_did(service, verified, *, stream):
         assert parts[-1].model_extra["hemostat"] == text.model_extra["hemostat"]
 
 
-async def test_a_stop_string_ends_the_answer_before_it(service, verified):
-    asked = {"model": verified, "prompt": PROMPT, "max_tokens": 40, "seed": 5, **VERIFY}
+async def test_a_stop_string_ends_the_answer_before_it(service: Service, verified: str) -> None:
+    asked: dict[str, Any] = {"model": verified, "prompt": PROMPT, "max_tokens": 40, "seed": 5, **VERIFY}
     async with service.openai() as client:
         whole = await client.completions.create(**asked)
         middle = len(whole.choices[0].text) // 2

@@ -2,10 +2,11 @@
 
 from app.contracts.errors import ErrorCode
 from app.contracts.job import job_error
+from tests.integration.app.conftest import Api
 from tests.integration.app.jobs.stored import claimed
 
 
-async def finish(api, job_id, report=b'{"schema": "hemostat.report/1"}'):
+async def finish(api: Api, job_id: str, report: bytes = b'{"schema": "hemostat.report/1"}') -> None:
     """It succeeds, with a report and one artifact."""
     claim = await claimed(api.state.store, job_id)
     folder = api.state.settings.job_dir(job_id) / f"attempt-{claim.attempt}"
@@ -17,7 +18,7 @@ async def finish(api, job_id, report=b'{"schema": "hemostat.report/1"}'):
     )
 
 
-async def fail(api, job_id):
+async def fail(api: Api, job_id: str) -> None:
     """It fails for want of memory."""
     claim = await claimed(api.state.store, job_id)
     await api.state.store.fail(

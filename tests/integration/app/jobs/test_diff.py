@@ -5,6 +5,9 @@ import contextlib
 import json
 import shutil
 import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import httpx
 import jsonschema
@@ -19,6 +22,7 @@ from app.jobs.diff_examples import DIFF
 from app.jobs.differences import Differences
 from app.jobs.ids import new_job_id
 from app.main import create_app
+from app.settings import Settings
 from tests.integration.app.conftest import Api
 from tests.integration.app.jobs.stored import claimed
 from tests.support.keys import bearer, key_line, write_keys
@@ -30,7 +34,7 @@ RNG = np.random.default_rng(5)
 HARD = RNG.lognormal(-1, 0.8, DOCUMENTS).repeat(LENGTH) * RNG.lognormal(0, 0.4, DOCUMENTS * LENGTH)
 
 
-async def finished(api, scale, name, **provenance):
+async def finished(api: Api, scale: float, name: str, **provenance: Any) -> str:
     """A compare job that succeeded with these values by token."""
     job_id = await api.submit()
     claim = await claimed(api.state.store, job_id)
@@ -47,11 +51,11 @@ async def finished(api, scale, name, **provenance):
     return job_id
 
 
-async def ask(api, *jobs, headers=None, **query):
+async def ask(api: Api, *jobs: str, headers: dict[str, str] | None = None, **query: Any) -> Any:
     return await api.http.get(DIFF_PATH, params={"job": list(jobs)} | query, headers=headers)
 
 
-async def test_it_is_the_answer_of_the_command_line(api, tmp_path):
+async def test_it_is_the_answer_of_the_command_line(api: Api, tmp_path: Path) -> None:
     jobs = [await finished(api, scale, name) for scale, name in ((1.0, "one"), (0.8, "two"), (0.8001, "three"))]
     answer = await ask(api, *jobs)
     assert answer.status_code == 200
@@ -65,7 +69,7 @@ async def test_it_is_the_answer_of_the_command_line(api, tmp_path):
     assert [row["job"] for row in told["ranking"]] == [jobs[1], jobs[2], jobs[0]]
 
 
-async def test_an_answer_that_the_client_has_is_not_sent_again(api):
+async def test_an_answer_that_the_client_has_is_not_sent_again(api: Api) -> None:
     jobs = [await finished(api, 1.0, "one"), await finished(api, 0.8, "two")]
     first = await ask(api, *jobs)
     again = await ask(api, *jobs, headers={"if-none-match": first.headers["etag"]})
@@ -79,7 +83,7 @@ async def test_an_answer_that_the_client_has_is_not_sent_again(api):
     assert (again.status_code, again.headers["etag"]) == (304, first.headers["etag"]), "and not computed again"
 
 
-async def test_what_was_measured_otherwise_is_refused_unless_asked_for_and_labelled(api):
+async def test_what_was_measured_otherwise_is_refused_unless_asked_for_and_labelled(api: Api) -> None:
     jobs = [await finished(api, 1.0, "one"), await finished(api, 0.8, "two", dtype="float32", engine="other 1.0")]
     refused = await ask(api, *jobs)
     assert (refused.status_code, refused.json()["code"]) == (422, "reports_not_comparable")
@@ -91,7 +95,7 @@ async def test_what_was_measured_otherwise_is_refused_unless_asked_for_and_label
     assert "NOT COMPARABLE: dtype, engine differ" in page
 
 
-async def test_a_bad_query_is_a_422_that_names_the_parameter(api):
+async def test_a_bad_query_is_a_422_that_names_the_parameter(api: Api) -> None:
     for query, code, parameter in (
         ("", "invalid_request", "job"),
         ("job=diag_x&job=diag_x", "invalid_request", "job"),
@@ -107,7 +111,7 @@ async def test_a_bad_query_is_a_422_that_names_the_parameter(api):
         assert problem["errors"][0]["parameter"] == parameter
 
 
-async def test_jobs_that_cannot_be_compared_are_refused_by_their_own_codes(api):
+async def test_jobs_that_cannot_be_compared_are_refused_by_their_own_codes(api: Api) -> None:
     one, two, waiting = await finished(api, 1.0, "one"), await finished(api, 0.8, "two"), await api.submit()
     missing = new_job_id()
     for jobs, status, code in (
@@ -142,7 +146,7 @@ runpy.run_module("workers.diagnosis.diff", run_name="__main__")
 """
 
 
-async def test_a_job_that_is_deleted_while_it_is_compared_is_not_found(api, tmp_path):
+async def test_a_job_that_is_deleted_while_it_is_compared_is_not_found(api: Api, tmp_path: Path) -> None:
     one, two = await finished(api, 1.0, "one"), await finished(api, 0.8, "two")
     begun, folder = tmp_path / "begun", api.state.settings.job_dir(two)
     command = (sys.executable, "-c", AFTER_DELETION, str(begun), str(folder))
@@ -158,7 +162,7 @@ async def test_a_job_that_is_deleted_while_it_is_compared_is_not_found(api, tmp_
     assert problem["detail"] == f"There is no job {two}."
 
 
-async def test_a_job_of_another_kind_has_nothing_to_compare(api):
+async def test_a_job_of_another_kind_has_nothing_to_compare(api: Api) -> None:
     one, two = await finished(api, 1.0, "one"), await finished(api, 0.8, "two")
     await api.state.redis.hset(keys.job(two), "kind", "mitigate")
     answer = await ask(api, one, two)
@@ -166,7 +170,7 @@ async def test_a_job_of_another_kind_has_nothing_to_compare(api):
     assert "of kind mitigate" in answer.json()["detail"]
 
 
-async def test_the_example_of_the_page_fits_its_schema(api):
+async def test_the_example_of_the_page_fits_its_schema(api: Api) -> None:
     page = (await api.http.get("/openapi.json")).json()
     schema = {"$ref": "#/components/schemas/DiffReport", "components": page["components"]}
     jsonschema.validate(json.loads(json.dumps(DIFF)), schema)
@@ -178,7 +182,7 @@ async def test_the_example_of_the_page_fits_its_schema(api):
 
 
 @pytest.fixture
-async def owners(settings):
+async def owners(settings: Settings) -> AsyncIterator[dict[str, Api]]:
     """One service, as each owner of a key sees it."""
     lines = [key_line("ann", "diagnose,read"), key_line("bob", "diagnose,read"), key_line("all", "admin")]
     app = create_app(settings.model_copy(update={"api_keys_file": write_keys(settings.home / "keys", *lines)}))
@@ -192,7 +196,7 @@ async def owners(settings):
         yield made
 
 
-async def test_an_owner_whose_differences_are_computed_delays_no_other(owners):
+async def test_an_owner_whose_differences_are_computed_delays_no_other(owners: dict[str, Api]) -> None:
     ann, bob = owners["ann"], owners["bob"]
     anns, bobs = [[await finished(api, scale, "one") for scale in (1.0, 0.8)] for api in (ann, bob)]
     line = ann.state.differences._line
@@ -207,7 +211,9 @@ async def test_an_owner_whose_differences_are_computed_delays_no_other(owners):
 
 
 @pytest.mark.parametrize("headers", [None, HTML_ONLY], ids=["json", "page"])
-async def test_no_report_of_another_owner_is_read_through_a_difference(owners, headers):
+async def test_no_report_of_another_owner_is_read_through_a_difference(
+    owners: dict[str, Api], headers: dict[str, str] | None
+) -> None:
     ann, bob = owners["ann"], owners["bob"]
     mine, second = await finished(ann, 1.0, "ann-one"), await finished(ann, 0.9, "ann-two")
     other = await finished(bob, 0.8, "bob-one")
@@ -219,7 +225,7 @@ async def test_no_report_of_another_owner_is_read_through_a_difference(owners, h
         assert "bob-one" not in refused.text
 
 
-async def test_what_takes_too_long_is_ended_and_told(api):
+async def test_what_takes_too_long_is_ended_and_told(api: Api) -> None:
     one, two = await finished(api, 1.0, "one"), await finished(api, 0.8, "two")
     records = [await api.state.store.get(job) for job in (one, two)]
     slow = Differences(api.state.settings, (sys.executable, "-c", "import time; time.sleep(600)"), longest_s=0.3)

@@ -10,6 +10,7 @@ from docket.dependencies import AdmissionBlocked
 
 from app.jobs import queue
 from app.jobs.ids import new_job_id
+from tests.integration.conftest import RedisServer
 
 USED = {
     Docket: "name url heartbeat_interval missed_heartbeats execution_ttl",
@@ -24,7 +25,7 @@ USED = {
 }
 
 
-def test_docket_takes_what_we_give():
+def test_docket_takes_what_we_give() -> None:
     faults = {
         what.__qualname__: lacking
         for what, wanted in USED.items()
@@ -33,11 +34,11 @@ def test_docket_takes_what_we_give():
     assert not faults, f"docket {metadata.version('pydocket')} does not take {faults}: see app/jobs/queue.py"
 
 
-async def test_docket_keeps_state_and_message_of_a_task_where_we_read_them(redis_server):
+async def test_docket_keeps_state_and_message_of_a_task_where_we_read_them(redis_server: RedisServer) -> None:
     job_id, given = new_job_id(), asyncio.Event()
-    seen = []
+    seen: list[tuple[bool, bytes, int, int]] = []
 
-    async def run_job(job_id):
+    async def run_job(job_id: str) -> None:
         message = queue.message_id()
         known = (await queue.known(docket, [job_id]))[job_id]
         await asyncio.sleep(0.3)
@@ -47,7 +48,7 @@ async def test_docket_keeps_state_and_message_of_a_task_where_we_read_them(redis
         given.set()
         raise queue.left_open()
 
-    async def idle_ms(message):
+    async def idle_ms(message: bytes) -> int:
         async with docket.redis() as redis:
             (one,) = await redis.xpending_range(docket.stream_key, docket.worker_group_name, message, message, 1)
         return int(one["time_since_delivered"])

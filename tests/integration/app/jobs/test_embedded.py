@@ -36,13 +36,13 @@ v.start()
 """
 
 
-def ping(settings):
+def ping(settings: Settings) -> redis.Redis:
     client = redis.Redis(unix_socket_path=str(embedded_socket(settings)), decode_responses=True)
     assert client.ping()
     return client
 
 
-def started(valkey):
+def started(valkey: EmbeddedValkey) -> bool:
     try:
         valkey.start()
     except ValkeySilentError:
@@ -50,7 +50,7 @@ def started(valkey):
     return True
 
 
-def test_it_starts_answers_and_stops(tmp_path):
+def test_it_starts_answers_and_stops(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
     with EmbeddedValkey(settings) as valkey:
         with ping(settings) as client:
@@ -68,7 +68,7 @@ def test_it_starts_answers_and_stops(tmp_path):
     assert valkey.pid is None
 
 
-def test_a_second_one_uses_the_first_and_does_not_end_it(tmp_path):
+def test_a_second_one_uses_the_first_and_does_not_end_it(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
     with EmbeddedValkey(settings) as first:
         with EmbeddedValkey(settings) as second:
@@ -77,7 +77,7 @@ def test_a_second_one_uses_the_first_and_does_not_end_it(tmp_path):
         ping(settings).close()
 
 
-def test_of_several_processes_at_once_one_starts_the_server(tmp_path):
+def test_of_several_processes_at_once_one_starts_the_server(tmp_path: Path) -> None:
     program = PROGRAM + "print(v.owned, flush=True); sys.stdin.read(); v.stop()"
     starters = [
         subprocess.Popen(
@@ -98,7 +98,7 @@ def test_of_several_processes_at_once_one_starts_the_server(tmp_path):
 
 
 @pytest.mark.parametrize("how", ["kill", "stop"])
-def test_what_was_written_is_there_after_a_restart(tmp_path, how):
+def test_what_was_written_is_there_after_a_restart(tmp_path: Path, how: str) -> None:
     settings = Settings(home=tmp_path)
     valkey = EmbeddedValkey(settings)
     valkey.start()
@@ -116,7 +116,7 @@ def test_what_was_written_is_there_after_a_restart(tmp_path, how):
     valkey.stop()
 
 
-def test_it_goes_with_its_parent_however_that_goes(tmp_path):
+def test_it_goes_with_its_parent_however_that_goes(tmp_path: Path) -> None:
     program = PROGRAM + "print(v.pid, flush=True); time.sleep(60)"
     parent = subprocess.Popen(
         [sys.executable, "-c", program, str(tmp_path)],
@@ -134,7 +134,7 @@ def test_it_goes_with_its_parent_however_that_goes(tmp_path):
         assert valkey.owned, "the lock went with the server"
 
 
-def test_a_home_with_a_long_path_works(tmp_path):
+def test_a_home_with_a_long_path_works(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path / ("x" * 120))
     path = embedded_socket(settings)
     with EmbeddedValkey(settings):
@@ -144,7 +144,7 @@ def test_a_home_with_a_long_path_works(tmp_path):
     assert (settings.home / "valkey" / "appendonlydir").is_dir()
 
 
-def test_a_short_folder_that_somebody_else_put_there_is_refused(tmp_path):
+def test_a_short_folder_that_somebody_else_put_there_is_refused(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path / ("y" * 120))
     folder = embedded_socket(settings).parent
     folder.symlink_to(tmp_path)
@@ -155,7 +155,7 @@ def test_a_short_folder_that_somebody_else_put_there_is_refused(tmp_path):
         folder.unlink()
 
 
-def test_a_server_that_hangs_is_told_soon(tmp_path):
+def test_a_server_that_hangs_is_told_soon(tmp_path: Path) -> None:
     with EmbeddedValkey(Settings(home=tmp_path)) as valkey:
         assert valkey.pid is not None
         halt(valkey.pid)
@@ -175,7 +175,9 @@ def test_a_server_that_hangs_is_told_soon(tmp_path):
         ping(Settings(home=tmp_path)).close()
 
 
-def test_a_server_that_cannot_start_says_why_also_on_a_full_disk(tmp_path, monkeypatch):
+def test_a_server_that_cannot_start_says_why_also_on_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "valkey" / "appendonlydir"
     folder.mkdir(parents=True)
     (folder / "appendonly.aof.manifest").write_text("this is no manifest\n")

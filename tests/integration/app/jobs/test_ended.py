@@ -2,8 +2,12 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
+from docket import Docket
+from redis.asyncio import Redis
 
 from app.contracts.errors import ErrorCode
 from app.contracts.job import JobStatus, Progress, job_error
@@ -15,6 +19,7 @@ from app.jobs.states import note_state
 from app.jobs.store import Idempotency, JobStore
 from app.locks import try_lock
 from tests.integration.app.jobs.stored import REPORT, claimed, created, got, jumped, request, status
+from tests.integration.conftest import RedisServer
 
 DAY_S = 24 * 3600
 MOST_BYTES = 8 * 1024
@@ -22,22 +27,22 @@ STEP = {"type": "quantize.rtn", "bits": 4, "layers": [0] * 9_999}
 
 
 @pytest.fixture
-async def docket(redis_server):
+async def docket(redis_server: RedisServer) -> AsyncIterator[Docket]:
     async with queue.make_docket(redis_server.settings) as made:
         yield made
 
 
-async def swept(store, docket, **options):
+async def swept(store: JobStore, docket: Docket, **options: Any) -> Swept:
     """One pass of the sweep, which removes files as the service does."""
     return await sweep(store, docket, store.settings, lambda job_id: files.remove(store.settings, job_id), **options)
 
 
-def left_by_attempts(store, job_id):
+def left_by_attempts(store: JobStore, job_id: str) -> list[str]:
     folder = store.settings.job_dir(job_id)
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def leave(store, job_id):
+def leave(store: JobStore, job_id: str) -> None:
     """What the attempts of a job have on disk when its worker dies."""
     for name in ("attempt-1/report.json", "attempt-2/report.json", "partial/rows"):
         path = store.settings.job_dir(job_id) / name
@@ -48,17 +53,17 @@ def leave(store, job_id):
 # --- how much
 
 
-async def bytes_of(client, job_id):
+async def bytes_of(client: Redis, job_id: str) -> int:
     """What Redis takes for a job's own keys, and for the idempotency key that leads to it."""
     names = [name for name in await client.keys("hemostat-jobs:*") if job_id in name or "idempotency" in name]
     return sum([await client.memory_usage(name, samples=0) or 0 for name in names])
 
 
-async def submit_and_cancel(store, job_id):
+async def submit_and_cancel(store: JobStore, job_id: str) -> None:
     await store.cancel(job_id)
 
 
-async def talk_and_fail(store, job_id):
+async def talk_and_fail(store: JobStore, job_id: str) -> None:
     await claimed(store, job_id, "w" * 128)
     for _ in range(23):
         step = Progress(phase="candidate", done=1234, total=4567)
@@ -68,7 +73,7 @@ async def talk_and_fail(store, job_id):
     await store.fail(job_id, 1, job_error(ErrorCode.ENGINE_FAILED, "é" * 5000, "è" * 5000))
 
 
-async def talk_and_succeed(store, job_id):
+async def talk_and_succeed(store: JobStore, job_id: str) -> None:
     await claimed(store, job_id)
     for _ in range(23):
         step = Progress(phase="candidate", done=1234, total=4567)
@@ -88,7 +93,9 @@ async def talk_and_succeed(store, job_id):
     ],
     ids=["plain", "metadata", "layers", "steps", "path"],
 )
-async def test_an_ended_job_takes_less_than_8_kb_of_redis(store, client, docket, changes, end):
+async def test_an_ended_job_takes_less_than_8_kb_of_redis(
+    store: JobStore, client: Redis, docket: Docket, changes: dict[str, Any], end: Any
+) -> None:
     job_id = new_job_id()
     await store.create(job_id, request(**changes), Idempotency("ci", "k", "f" * 64))
     await end(store, job_id)
@@ -101,7 +108,7 @@ async def test_an_ended_job_takes_less_than_8_kb_of_redis(store, client, docket,
     assert await store.events(job_id, record.events, block_s=0.05) == []
 
 
-async def test_the_last_fifty_events_of_a_job_outlive_its_end(store, docket):
+async def test_the_last_fifty_events_of_a_job_outlive_its_end(store: JobStore, docket: Docket) -> None:
     job_id = await created(store)
     await store.claim(job_id, "w1")
     for done in range(100):
@@ -116,7 +123,7 @@ async def test_the_last_fifty_events_of_a_job_outlive_its_end(store, docket):
     assert await store.latest_message(job_id) == "a line for people"
 
 
-async def test_a_recipe_is_shown_whole_where_it_is_short_and_never_with_its_text(store):
+async def test_a_recipe_is_shown_whole_where_it_is_short_and_never_with_its_text(store: JobStore) -> None:
     text = {"source": "inline", "documents": [{"id": "a", "text": "The quick brown fox."}]}
     steps = [{"type": "quantize.awq", "bits": 4, "calibration": text}, {"type": "prune.magnitude", "sparsity": 0.3}]
     job_id = await created(store, candidate={"model": "tiny", "recipe": steps})
@@ -130,7 +137,9 @@ async def test_a_recipe_is_shown_whole_where_it_is_short_and_never_with_its_text
 
 
 @pytest.mark.parametrize("end", ["finish", "fail", "cancelled"])
-async def test_what_a_worker_left_when_it_died_at_the_end_of_its_job_is_tidied(store, docket, end, monkeypatch):
+async def test_what_a_worker_left_when_it_died_at_the_end_of_its_job_is_tidied(
+    store: JobStore, docket: Docket, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job_id = await created(store)
     await store.claim(job_id, "w1")
     leave(store, job_id)
@@ -148,13 +157,15 @@ async def test_what_a_worker_left_when_it_died_at_the_end_of_its_job_is_tidied(s
     assert left_by_attempts(store, job_id) == (["attempt-1/report.json"] if end == "finish" else [])
 
 
-async def test_a_request_without_a_job_is_removed_once_no_submission_can_be_under_way(store, docket, monkeypatch):
+async def test_a_request_without_a_job_is_removed_once_no_submission_can_be_under_way(
+    store: JobStore, docket: Docket, monkeypatch: pytest.MonkeyPatch
+) -> None:
     waits = await created(store)
     folder = store.settings.home / "requests"
     files.keep_request(store.settings, new_job_id(), b"a crash came before the record")
     (folder / f".{new_job_id()}.json.4711").write_text("a crash came before the rename")
     assert len(list(folder.iterdir())) == 3
-    orphans = {}
+    orphans: dict[Any, float] = {}
     for _ in range(2):
         await swept(store, docket, orphans=orphans)
     assert len(list(folder.iterdir())) == 3
@@ -163,12 +174,14 @@ async def test_a_request_without_a_job_is_removed_once_no_submission_can_be_unde
     assert [path.name for path in folder.iterdir()] == [f"{waits}.json"]
 
 
-async def test_a_submission_that_was_frozen_between_request_and_record_is_not_lost(store, docket, monkeypatch):
+async def test_a_submission_that_was_frozen_between_request_and_record_is_not_lost(
+    store: JobStore, docket: Docket, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(reconcile, "ORPHAN_S", 0.0)
     other = JobStore(store.client, store.settings)
     run = store._run
 
-    async def frozen(script, *arguments):
+    async def frozen(script: str, *arguments: Any) -> Any:
         await swept(other, docket)  # by another API of the same home
         assert not list(files.requests(store.settings))
         return await run(script, *arguments)
@@ -179,8 +192,8 @@ async def test_a_submission_that_was_frozen_between_request_and_record_is_not_lo
     assert claim.request == request()
 
 
-async def test_of_jobs_whose_files_are_too_large_together_the_one_that_ended_first_goes_first(store):
-    jobs = []
+async def test_of_jobs_whose_files_are_too_large_together_the_one_that_ended_first_goes_first(store: JobStore) -> None:
+    jobs: list[Any] = []
     for size in (300, 500, 400):
         job_id = await created(store)
         await store.claim(job_id, "w1")
@@ -202,7 +215,7 @@ async def test_of_jobs_whose_files_are_too_large_together_the_one_that_ended_fir
     assert left_by_attempts(store, running) != []
 
 
-async def test_hidden_states_in_use_go_with_a_later_sweep_than_their_job(store, docket):
+async def test_hidden_states_in_use_go_with_a_later_sweep_than_their_job(store: JobStore, docket: Docket) -> None:
     deleted, running = await created(store), await created(store)
     await store.claim(running, "w1")
     await store.cancel(deleted)
@@ -220,8 +233,8 @@ async def test_hidden_states_in_use_go_with_a_later_sweep_than_their_job(store, 
     assert [(root / key).exists() for key in ("one", "other")] == [False, True]
 
 
-async def test_an_owner_that_fills_the_budget_loses_its_own_jobs_first(store):
-    jobs = {}
+async def test_an_owner_that_fills_the_budget_loses_its_own_jobs_first(store: JobStore) -> None:
+    jobs: dict[Any, Any] = {}
     for owner, sizes in (("small", (300, 300)), ("large", (500, 400, 400))):
         for size in sizes:
             job_id = new_job_id()
@@ -244,8 +257,10 @@ async def test_an_owner_that_fills_the_budget_loses_its_own_jobs_first(store):
         assert [name for job_id, name in jobs.items() if await store.get(job_id)] == left
 
 
-async def test_while_redis_has_little_memory_the_owner_with_most_failed_jobs_loses_them(store, docket, monkeypatch):
-    jobs = {"few": [], "many": []}
+async def test_while_redis_has_little_memory_the_owner_with_most_failed_jobs_loses_them(
+    store: JobStore, docket: Docket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs: dict[str, list[str]] = {"few": [], "many": []}
     for owner in ("few", "few", *["many"] * 8):
         job_id = new_job_id()
         await store.create(job_id, request(), owner=owner)
@@ -261,7 +276,9 @@ async def test_while_redis_has_little_memory_the_owner_with_most_failed_jobs_los
 
 
 @pytest.mark.parametrize("days", [-30, 30, 31, 400])
-async def test_a_clock_that_jumps_deletes_nothing_and_revives_nothing(store, docket, client, days, monkeypatch):
+async def test_a_clock_that_jumps_deletes_nothing_and_revives_nothing(
+    store: JobStore, docket: Docket, client: Redis, days: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await swept(store, docket)
     hold = Idempotency("ci", "k", "f")
     kept, queued, deleted = new_job_id(), await created(store), await created(store)
@@ -287,7 +304,7 @@ async def test_a_clock_that_jumps_deletes_nothing_and_revives_nothing(store, doc
     assert await status(store, queued) is JobStatus.RUNNING
 
 
-async def test_no_clock_of_redis_ends_what_is_kept_of_a_job(store, docket, client):
+async def test_no_clock_of_redis_ends_what_is_kept_of_a_job(store: JobStore, docket: Docket, client: Redis) -> None:
     ended, running = new_job_id(), await created(store)
     await store.create(ended, request(), Idempotency("ci", "k", "f"))
     await store.claim(running, "w1")

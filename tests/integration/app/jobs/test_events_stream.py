@@ -5,6 +5,7 @@ import json
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,8 @@ from redis import Redis as SyncRedis
 from app.contracts.job import Progress
 from app.jobs import keys
 from app.jobs.store import JobStore
-from tests.integration.app.conftest import compare
+from tests.integration.app.conftest import Server, compare
+from tests.integration.conftest import RedisServer
 from tests.support.patient import connect_patiently
 
 JOBS = "/v1/diagnosis/jobs"
@@ -31,9 +33,9 @@ class Seen:
     data: dict[str, Any]
 
 
-def read(lines):
+def read(lines: Iterator[str]) -> Iterator[Seen | str]:
     """Events and comments of a stream, by the rules of server-sent events."""
-    event = {}
+    event: dict[str, str] = {}
     for line in lines:
         if line.startswith(":"):
             yield line
@@ -48,16 +50,16 @@ def read(lines):
 class Follower:
     """A client that follows a job in a thread."""
 
-    def __init__(self, url, job_id, last=None):
-        self.seen = []
-        self.comments = []
+    def __init__(self, url: str, job_id: str, last: int | None = None) -> None:
+        self.seen: list[Seen] = []
+        self.comments: list[str] = []
         self.status = 0
-        self.error = None
+        self.error: Exception | None = None
         headers = {} if last is None else {"last-event-id": str(last)}
         self._thread = threading.Thread(target=self._run, args=(f"{url}{JOBS}/{job_id}/events", headers))
         self._thread.start()
 
-    def _run(self, url, headers):
+    def _run(self, url: str, headers: dict[str, str]) -> None:
         try:
             with httpx.stream("GET", url, headers=headers, timeout=60) as answer:
                 self.status = answer.status_code
@@ -69,13 +71,13 @@ class Follower:
         except httpx.HTTPError as error:
             self.error = error
 
-    def wait_for(self, count, timeout=90):
+    def wait_for(self, count: int, timeout: float = 90) -> None:
         deadline = time.monotonic() + timeout
         while len(self.seen) < count:
             assert time.monotonic() < deadline, self.seen
             time.sleep(0.01)
 
-    def wait_for_signs_of_life(self, count=1, timeout=90):
+    def wait_for_signs_of_life(self, count: int = 1, timeout: float = 90) -> None:
         """Until so many more have come."""
         before = self.comments.count(": ping")
         deadline = time.monotonic() + timeout
@@ -83,26 +85,26 @@ class Follower:
             assert time.monotonic() < deadline, self.comments
             time.sleep(0.01)
 
-    def join(self, timeout=90):
+    def join(self, timeout: float = 90) -> list[Seen]:
         self._thread.join(timeout)
         assert not self._thread.is_alive()
         return self.seen
 
     @property
-    def names(self):
+    def names(self) -> list[str]:
         return [event.name for event in self.seen]
 
 
-def submit(server, **headers):
+def submit(server: Server, **headers: str) -> str:
     answer = httpx.post(f"{server.url}{JOBS}", json=compare(), headers=headers, timeout=60)
     assert answer.status_code == 202, answer.text
     return str(answer.json()["id"])
 
 
-def work(redis_server, *steps):
+def work(redis_server: RedisServer, *steps: tuple[str, tuple[Any, ...], dict[str, Any]]) -> list[Any]:
     """Calls of the store, as a worker makes them."""
 
-    async def run():
+    async def run() -> list[Any]:
         client = connect_patiently(redis_server.settings)
         store = JobStore(client, redis_server.settings)
         try:
@@ -113,19 +115,19 @@ def work(redis_server, *steps):
     return asyncio.run(run())
 
 
-def claim(job_id):
+def claim(job_id: str) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
     return ("claim", (job_id, "w1"), {})
 
 
-def progress(job_id, done):
+def progress(job_id: str, done: int) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
     return ("progress", (job_id, 1, Progress(phase="candidate", done=done, total=9)), {})
 
 
-def finish(job_id):
+def finish(job_id: str) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
     return ("finish", (job_id, 1), REPORT)
 
 
-def test_a_stream_tells_the_whole_story_and_ends(server, redis_server):
+def test_a_stream_tells_the_whole_story_and_ends(server: Server, redis_server: RedisServer) -> None:
     server.start()
     job_id = submit(server)
     follower = Follower(server.url, job_id)
@@ -148,7 +150,7 @@ def test_a_stream_tells_the_whole_story_and_ends(server, redis_server):
     assert Follower(server.url, job_id, 5).join()[0].name == "end"
 
 
-def test_what_is_no_longer_kept_is_a_gap(server, redis_server):
+def test_what_is_no_longer_kept_is_a_gap(server: Server, redis_server: RedisServer) -> None:
     server.start()
     job_id = submit(server)
     work(redis_server, claim(job_id), *(progress(job_id, n) for n in range(6)), finish(job_id))
@@ -170,7 +172,7 @@ def test_what_is_no_longer_kept_is_a_gap(server, redis_server):
     assert expired.seen[0].data["status"] == "succeeded"
 
 
-def test_a_stream_goes_on_where_it_was_after_the_api_was_killed(server, redis_server):
+def test_a_stream_goes_on_where_it_was_after_the_api_was_killed(server: Server, redis_server: RedisServer) -> None:
     server.start()
     job_id = submit(server)
     work(redis_server, claim(job_id), progress(job_id, 1))
@@ -190,7 +192,7 @@ def test_a_stream_goes_on_where_it_was_after_the_api_was_killed(server, redis_se
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_open_streams_do_not_hold_up_the_end_of_the_process(server, number):
+def test_open_streams_do_not_hold_up_the_end_of_the_process(server: Server, number: signal.Signals) -> None:
     server.start()
     job_id = submit(server)
     followers = [Follower(server.url, job_id) for _ in range(5)]
@@ -203,7 +205,7 @@ def test_open_streams_do_not_hold_up_the_end_of_the_process(server, number):
         assert follower.names == ["state"]
 
 
-def test_a_stream_outlives_redis(server, redis_server):
+def test_a_stream_outlives_redis(server: Server, redis_server: RedisServer) -> None:
     server.start()
     job_id = submit(server)
     follower = Follower(server.url, job_id)
@@ -217,7 +219,7 @@ def test_a_stream_outlives_redis(server, redis_server):
     assert [event.id for event in follower.seen] == [1, 2, 3, 4]
 
 
-def test_a_stream_of_a_deleted_job_ends(server, redis_server):
+def test_a_stream_of_a_deleted_job_ends(server: Server, redis_server: RedisServer) -> None:
     server.start()
     job_id = submit(server)
     follower = Follower(server.url, job_id)
@@ -227,7 +229,7 @@ def test_a_stream_of_a_deleted_job_ends(server, redis_server):
     follower.join()
 
 
-def test_whoever_leaves_is_not_counted_any_more(server):
+def test_whoever_leaves_is_not_counted_any_more(server: Server) -> None:
     server.start()
     job_id = submit(server)
     for _ in range(3):

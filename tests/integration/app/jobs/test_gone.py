@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from tests.integration.app.conftest import compare
+from tests.integration.app.conftest import Api, compare
 from tests.integration.app.deployments.asking import until
 from tests.support.worker import WorkerProcess
 
@@ -22,14 +23,14 @@ MINUTE_S = 60
 
 
 @pytest.fixture
-def worker(api, tmp_path):
+def worker(api: Api, tmp_path: Path) -> Iterator[WorkerProcess]:
     logs = api.state.settings.home / "logs"
     logs.mkdir()
     with WorkerProcess(api.state.settings, logs / "worker.log") as made:
         yield made
 
 
-async def holders(api):
+async def holders(api: Api) -> list[str]:
     """Files of the home and of Redis that hold the marker."""
     told = await cast(Any, api.state.redis.config_get("dir"))
     found = []
@@ -42,14 +43,14 @@ async def holders(api):
     return sorted(found)
 
 
-async def until_only(api, *names):
+async def until_only(api: Api, *names: str) -> None:
     deadline = time.monotonic() + MINUTE_S
     while (found := await holders(api)) != sorted(names):
         assert time.monotonic() < deadline, found
         await asyncio.sleep(0.2)
 
 
-async def ended(api, job_id):
+async def ended(api: Api, job_id: str) -> dict[str, Any]:
     while True:
         job = (await api.http.get(f"{JOBS}/{job_id}")).json()
         if job["status"] in {"succeeded", "failed", "cancelled"}:
@@ -57,12 +58,14 @@ async def ended(api, job_id):
         await asyncio.sleep(0.1)
 
 
-async def begun(api, job_id):
+async def begun(api: Api, job_id: str) -> bool:
     return bool((await api.http.get(f"{JOBS}/{job_id}")).json()["progress"]["done"])
 
 
 @pytest.mark.parametrize("end", ["succeeded", "failed", "cancelled", "cancelled in the queue"])
-async def test_the_text_of_a_job_is_nowhere_after_its_end(api, worker, end, caplog):
+async def test_the_text_of_a_job_is_nowhere_after_its_end(
+    api: Api, worker: WorkerProcess, end: str, caplog: pytest.LogCaptureFixture
+) -> None:
     if end == "cancelled in the queue":
         worker.stop()
     deed = {"do": "tell_secret"} if end == "failed" else {"do": "count", "steps": "3", "halt": "1"}
@@ -78,12 +81,12 @@ async def test_the_text_of_a_job_is_nowhere_after_its_end(api, worker, end, capl
     assert MARKER not in caplog.text
 
 
-async def test_no_kind_of_job_leaves_the_text_that_it_really_read(api):
+async def test_no_kind_of_job_leaves_the_text_that_it_really_read(api: Api) -> None:
     documents = [{"id": f"d{n}", "text": " ".join([MARKER, *(str(n * k) for k in range(60))])} for n in range(24)]
     text = {"source": "inline", "documents": documents}
     step = STEP | {"calibration": text}
     candidate = {"model": "tiny", "recipe": [step]}
-    kinds = {
+    kinds: dict[str, dict[str, Any]] = {
         "compare": {"store_text": False},
         "trajectory": {
             "store_text": False,
@@ -113,7 +116,7 @@ async def test_no_kind_of_job_leaves_the_text_that_it_really_read(api):
             await until_only(api)
 
 
-async def test_deleting_a_job_removes_what_it_was_allowed_to_keep(api, worker):
+async def test_deleting_a_job_removes_what_it_was_allowed_to_keep(api: Api, worker: WorkerProcess) -> None:
     job_id = await api.submit(text=TEXT, metadata={"do": "quote"})
     assert (await ended(api, job_id))["status"] == "succeeded"
     page = api.state.settings.home / "reports" / f"{job_id}.html"

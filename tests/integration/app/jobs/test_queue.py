@@ -3,35 +3,41 @@
 import asyncio
 import errno
 import time
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from docket import Worker
+from docket import Docket, Worker
+from redis.asyncio import Redis
 
 from app.contracts.errors import ErrorCode
 from app.contracts.job import JobStatus, job_error
 from app.jobs import keys, queue
-from app.jobs.reconcile import run, sweep
+from app.jobs.reconcile import Swept, run, sweep
+from app.jobs.store import JobStore
 from app.jobs.workers import WorkerInfo, announce, leave, living
 from tests.integration.app.jobs.stored import claimed, created, got
+from tests.integration.conftest import RedisServer
 
 
 @pytest.fixture
-async def docket(redis_server):
+async def docket(redis_server: RedisServer) -> AsyncIterator[Docket]:
     async with queue.make_docket(redis_server.settings) as made:
         yield made
 
 
-async def swept(store, docket, remove_files=lambda _: None, **changes):
+async def swept(
+    store: JobStore, docket: Docket, remove_files: Callable[[str], None] = lambda _: None, **changes: float
+) -> Swept:
     return await sweep(store, docket, store.settings.model_copy(update=changes), remove_files)
 
 
-async def run_worker(store):
+async def run_worker(store: JobStore) -> list[str]:
     """A real docket worker with a task of the twin's name, until nothing is left to do."""
-    ran = []
+    ran: list[str] = []
 
-    async def run_job(job_id):
+    async def run_job(job_id: str) -> None:
         claim = await store.claim(job_id, "w1")
         if claim is not None:
             ran.append(job_id)
@@ -44,7 +50,7 @@ async def run_worker(store):
     return ran
 
 
-async def test_the_twin_reaches_the_workers_function(store, docket):
+async def test_the_twin_reaches_the_workers_function(store: JobStore, docket: Docket) -> None:
     ids = [await created(store) for _ in range(3)]
     for job_id in ids:
         assert await queue.submit(docket, job_id)
@@ -56,7 +62,7 @@ async def test_the_twin_reaches_the_workers_function(store, docket):
         assert record.job.attempt == 1
 
 
-async def test_a_withdrawn_job_is_not_delivered(store, docket):
+async def test_a_withdrawn_job_is_not_delivered(store: JobStore, docket: Docket) -> None:
     kept, dropped = await created(store), await created(store)
     await queue.submit(docket, dropped)
     await queue.submit(docket, kept)
@@ -66,7 +72,7 @@ async def test_a_withdrawn_job_is_not_delivered(store, docket):
     assert await run_worker(store) == [kept]
 
 
-async def test_a_record_that_docket_never_heard_of_is_submitted_by_the_sweep(store, docket):
+async def test_a_record_that_docket_never_heard_of_is_submitted_by_the_sweep(store: JobStore, docket: Docket) -> None:
     lost, told = await created(store), await created(store)
     await queue.submit(docket, told)
     done = await swept(store, docket)
@@ -75,7 +81,9 @@ async def test_a_record_that_docket_never_heard_of_is_submitted_by_the_sweep(sto
     assert sorted(await run_worker(store)) == sorted([lost, told])
 
 
-async def test_a_record_of_another_version_keeps_no_sweep_from_others(store, docket, client):
+async def test_a_record_of_another_version_keeps_no_sweep_from_others(
+    store: JobStore, docket: Docket, client: Redis
+) -> None:
     for _ in range(105):  # more than a page
         await client.hset(keys.job(await created(store)), "candidate", "[]")
     old = await created(store)
@@ -84,12 +92,12 @@ async def test_a_record_of_another_version_keeps_no_sweep_from_others(store, doc
     assert (await queue.known(docket, [old]))[old]
 
 
-async def test_a_released_job_is_delivered_again(store, docket):
+async def test_a_released_job_is_delivered_again(store: JobStore, docket: Docket) -> None:
     job_id = await created(store)
     await queue.submit(docket, job_id)
     async with queue.make_docket(store.settings) as other:
 
-        async def run_job(job_id):
+        async def run_job(job_id: str) -> None:
             claim = await claimed(store, job_id)
             await store.release(job_id, claim.attempt)
 
@@ -101,7 +109,9 @@ async def test_a_released_job_is_delivered_again(store, docket):
 
 
 @pytest.mark.parametrize("cancelling", [False, True])
-async def test_a_job_whose_task_ended_without_ending_it_is_put_right(store, docket, client, cancelling):
+async def test_a_job_whose_task_ended_without_ending_it_is_put_right(
+    store: JobStore, docket: Docket, client: Redis, cancelling: bool
+) -> None:
     job_id = await created(store)
     await store.claim(job_id, "w1")
     if cancelling:
@@ -113,7 +123,7 @@ async def test_a_job_whose_task_ended_without_ending_it_is_put_right(store, dock
     idle = await swept(store, docket, redelivery_s=1.0)
     assert (idle.resubmitted, idle.cancelled) == (0, 0), "its worker lives and names it"
     await announce(client, WorkerInfo(id="w1", job=None), expiry_s=600)
-    removed = []
+    removed: list[str] = []
     done = await swept(store, docket, removed.append, redelivery_s=1.0)
     assert (done.resubmitted, done.cancelled) == ((0, 1) if cancelling else (1, 0))
     assert removed == ([job_id] if cancelling else []), "a running one is resumed from them"
@@ -121,11 +131,11 @@ async def test_a_job_whose_task_ended_without_ending_it_is_put_right(store, dock
     assert record.job.status is (JobStatus.CANCELLED if cancelling else JobStatus.RUNNING)
 
 
-async def test_what_ended_long_ago_is_forgotten_with_its_files(store, docket):
+async def test_what_ended_long_ago_is_forgotten_with_its_files(store: JobStore, docket: Docket) -> None:
     old, active = await created(store), await created(store)
     await store.claim(old, "w1")
     await store.fail(old, 1, job_error(ErrorCode.ENGINE_FAILED, "x"))
-    removed = []
+    removed: list[str] = []
     assert (await swept(store, docket, removed.append)).forgotten == 0
     assert (await swept(store, docket, removed.append, job_retention_s=0)).forgotten == 1
     assert removed == [old]
@@ -133,18 +143,20 @@ async def test_what_ended_long_ago_is_forgotten_with_its_files(store, docket):
     assert await store.get(active) is not None
 
 
-async def test_files_that_cannot_be_removed_keep_their_own_job_only(store, docket, caplog):
+async def test_files_that_cannot_be_removed_keep_their_own_job_only(
+    store: JobStore, docket: Docket, caplog: pytest.LogCaptureFixture
+) -> None:
     jobs = [await created(store) for _ in range(3)]
     for job_id in jobs:
         await store.cancel(job_id)
     settings = store.settings.model_copy(update={"job_retention_s": 0})
     stuck, waits = jobs[1], 0
 
-    def remove_files(job_id):
+    def remove_files(job_id: str) -> None:
         if job_id == stuck and waits < 3:
             raise PermissionError(errno.EACCES, "Permission denied", f"jobs/{job_id}/attempt-1")
 
-    async def wait(_):
+    async def wait(_: float) -> bool:
         nonlocal waits
         waits += 1
         assert [job_id for job_id in jobs if await store.get(job_id)] == ([stuck] if waits < 4 else [])
@@ -156,18 +168,18 @@ async def test_files_that_cannot_be_removed_keep_their_own_job_only(store, docke
     assert "Permission denied" in told
 
 
-async def test_sweeping_goes_on_whatever_one_sweep_meets(store, docket, client):
+async def test_sweeping_goes_on_whatever_one_sweep_meets(store: JobStore, docket: Docket, client: Redis) -> None:
     job_id = await created(store)
     await store.cancel(job_id)
     settings = store.settings.model_copy(update={"job_retention_s": 0})
-    faults = [RuntimeError("unforeseen"), PermissionError("a folder of somebody else's")]
+    faults: list[Exception] = [RuntimeError("unforeseen"), PermissionError("a folder of somebody else's")]
     waits = 0
 
-    def remove_files(_):
+    def remove_files(_: str) -> None:
         if faults:
             raise faults.pop()
 
-    async def wait(_):
+    async def wait(_: float) -> bool:
         nonlocal waits
         waits += 1
         return waits == 3
@@ -176,7 +188,9 @@ async def test_sweeping_goes_on_whatever_one_sweep_meets(store, docket, client):
     assert await store.get(job_id) is None
 
 
-async def test_a_submission_without_redis_is_reported(store, docket, redis_server):
+async def test_a_submission_without_redis_is_reported(
+    store: JobStore, docket: Docket, redis_server: RedisServer
+) -> None:
     job_id = await created(store)
     redis_server.kill()
     assert not await queue.submit(docket, job_id, timeout_s=0.5)
@@ -185,7 +199,7 @@ async def test_a_submission_without_redis_is_reported(store, docket, redis_serve
     assert await queue.submit(docket, job_id, timeout_s=60)
 
 
-async def test_workers_are_listed_while_their_heart_beats(client):
+async def test_workers_are_listed_while_their_heart_beats(client: Redis) -> None:
     began = time.time()
     await announce(client, WorkerInfo(id="w2", device="cpu", job="diag_x"), expiry_s=600)
     await announce(client, WorkerInfo(id="w1"), expiry_s=600)
@@ -201,7 +215,7 @@ async def test_workers_are_listed_while_their_heart_beats(client):
     assert await living(client) == []
 
 
-async def test_no_worker_lives_on_because_the_clock_of_redis_went_back(client):
+async def test_no_worker_lives_on_because_the_clock_of_redis_went_back(client: Redis) -> None:
     for name in ("dead", "alive"):
         await announce(client, WorkerInfo(id=name))
         await client.expire(keys.worker(name), 30 * 86_400)
@@ -210,7 +224,7 @@ async def test_no_worker_lives_on_because_the_clock_of_redis_went_back(client):
     assert [worker.id for worker in await living(client)] == ["alive"]
 
 
-def test_the_queue_needs_no_fastapi():
+def test_the_queue_needs_no_fastapi() -> None:
     import subprocess
     import sys
 

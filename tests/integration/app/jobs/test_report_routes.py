@@ -6,6 +6,10 @@ import jsonschema
 import pytest
 
 from app.jobs import files, results, service
+from app.jobs.record import JobRecord
+from app.jobs.store import JobStore
+from app.settings import Settings
+from tests.integration.app.conftest import Api
 from tests.integration.app.jobs.ends import fail, finish
 from tests.support.html import tree
 from tests.support.reports import variants
@@ -13,7 +17,7 @@ from tests.support.reports import variants
 JOBS = "/v1/diagnosis/jobs"
 
 
-async def test_a_report_is_json_or_a_page_as_the_client_likes(api, report):
+async def test_a_report_is_json_or_a_page_as_the_client_likes(api: Api, report: bytes) -> None:
     job_id = await api.submit()
     await finish(api, job_id, report)
     url = f"{JOBS}/{job_id}/report"
@@ -35,7 +39,9 @@ async def test_a_report_is_json_or_a_page_as_the_client_likes(api, report):
     assert (await api.http.get(url, params={"format": "pdf"})).status_code == 422
 
 
-async def test_a_report_of_another_version_is_refused_as_a_page_and_its_job_is_still_listed(api, report):
+async def test_a_report_of_another_version_is_refused_as_a_page_and_its_job_is_still_listed(
+    api: Api, report: bytes
+) -> None:
     job_id = await api.submit()
     await finish(api, job_id, json.dumps(json.loads(report) | {"warnings": ["The text is short."]}).encode())
     url = f"{JOBS}/{job_id}/report"
@@ -48,7 +54,7 @@ async def test_a_report_of_another_version_is_refused_as_a_page_and_its_job_is_s
         assert listed.status_code == 200 and job_id in listed.text
 
 
-async def test_the_report_validates_against_the_published_schema(api, report):
+async def test_the_report_validates_against_the_published_schema(api: Api, report: bytes) -> None:
     schema = (await api.http.get("/v1/diagnosis/schemas/report")).json()
     assert schema["$id"] == "hemostat.report/1"
     jsonschema.Draft202012Validator.check_schema(schema)
@@ -57,7 +63,7 @@ async def test_the_report_validates_against_the_published_schema(api, report):
         jsonschema.validate(json.loads(report) | {"tokens": -1}, schema)
 
 
-async def test_without_a_result_the_answer_says_why(api):
+async def test_without_a_result_the_answer_says_why(api: Api) -> None:
     job_id = await api.submit()
     waiting = await api.http.get(f"{JOBS}/{job_id}/report")
     assert (waiting.status_code, waiting.json()["code"]) == (409, "job_not_finished")
@@ -72,7 +78,7 @@ async def test_without_a_result_the_answer_says_why(api):
     assert (job["status"], job["error"]["code"]) == ("failed", "engine_out_of_memory")
 
 
-async def test_a_browser_that_asks_for_a_report_too_early_sees_the_job_and_later_the_report(api):
+async def test_a_browser_that_asks_for_a_report_too_early_sees_the_job_and_later_the_report(api: Api) -> None:
     url = f"{JOBS}/{await api.submit()}/report"
     browser = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
     early = await api.http.get(url, headers=browser)
@@ -97,7 +103,7 @@ async def test_a_browser_that_asks_for_a_report_too_early_sees_the_job_and_later
     assert "text/html" in paths[f"{JOBS}/{{job_id}}/report"]["get"]["responses"]["409"]["content"]
 
 
-async def test_artifacts_by_name_and_nothing_else(api):
+async def test_artifacts_by_name_and_nothing_else(api: Api) -> None:
     job_id = await api.submit()
     await finish(api, job_id)
     listed = (await api.http.get(f"{JOBS}/{job_id}/artifacts")).json()
@@ -112,12 +118,12 @@ async def test_artifacts_by_name_and_nothing_else(api):
 
 
 @pytest.mark.parametrize("tail", ["/report", "/artifacts", "/artifacts/tokens.npz"])
-async def test_a_job_deleted_after_a_look_is_not_found(api, tail, monkeypatch):
+async def test_a_job_deleted_after_a_look_is_not_found(api: Api, tail: str, monkeypatch: pytest.MonkeyPatch) -> None:
     job_id = await api.submit()
     await finish(api, job_id)
     find = service.find
 
-    async def found_then_deleted(store, wanted, owner):
+    async def found_then_deleted(store: JobStore, wanted: str, owner: str | None) -> JobRecord:
         record = await find(store, wanted, owner)
         monkeypatch.setattr(service, "find", find)
         await service.delete(store, api.state.settings, wanted, None)
@@ -130,14 +136,16 @@ async def test_a_job_deleted_after_a_look_is_not_found(api, tail, monkeypatch):
 
 
 @pytest.mark.parametrize("headers", [{}, {"range": "bytes=1-3"}, {"range": "bytes=0-1,4-5"}], ids=str)
-async def test_an_artifact_deleted_before_it_is_opened_is_refused_and_not_cut_off(api, headers, monkeypatch):
+async def test_an_artifact_deleted_before_it_is_opened_is_refused_and_not_cut_off(
+    api: Api, headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     job_id = await api.submit()
     await finish(api, job_id)
     url = f"{JOBS}/{job_id}/artifacts/tokens.npz"
     assert (await api.http.get(url, headers=headers)).status_code == (206 if headers else 200)
     artifact = results.artifact
 
-    def found_then_gone(record, settings, name):
+    def found_then_gone(record: JobRecord, settings: Settings, name: str) -> results.Artifact:
         found = artifact(record, settings, name)
         files.remove(settings, record.job.id)
         return found
@@ -148,5 +156,5 @@ async def test_an_artifact_deleted_before_it_is_opened_is_refused_and_not_cut_of
 
 
 @pytest.fixture
-def report():
+def report() -> bytes:
     return json.dumps(variants()["severe"]).encode()

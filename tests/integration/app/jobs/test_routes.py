@@ -2,11 +2,12 @@
 
 import asyncio
 import json
+from typing import Any
 
 from app.contracts.job import Estimate, Job, JobPage, Progress
 from app.jobs import keys, queue
 from app.kinds.compare.request import CompareRequest
-from tests.integration.app.conftest import compare
+from tests.integration.app.conftest import Api, compare
 from tests.integration.app.jobs.ends import finish
 from tests.integration.app.jobs.stored import claimed
 from tests.support.job_folders import fill_job
@@ -18,7 +19,7 @@ JSON_TYPE = {"content-type": "application/json"}
 # --- submitting
 
 
-async def test_a_submission_is_accepted_recorded_and_queued(api):
+async def test_a_submission_is_accepted_recorded_and_queued(api: Api) -> None:
     answer = await api.http.post(JOBS, json=compare(metadata={"commit": "4f2c"}))
     job = Job.model_validate(answer.json())
     assert answer.status_code == 202
@@ -31,7 +32,7 @@ async def test_a_submission_is_accepted_recorded_and_queued(api):
     assert claim.request == CompareRequest.model_validate(compare(metadata={"commit": "4f2c"}))
 
 
-async def test_a_browser_gets_a_page_of_a_job_with_its_last_message_and_a_program_the_job(api):
+async def test_a_browser_gets_a_page_of_a_job_with_its_last_message_and_a_program_the_job(api: Api) -> None:
     job_id = await api.submit()
     claim = await claimed(api.state.store, job_id)
     for message in ("the first line", "the last line"):
@@ -46,7 +47,7 @@ async def test_a_browser_gets_a_page_of_a_job_with_its_last_message_and_a_progra
         assert (told.json()["id"], told.headers["vary"]) == (job_id, "accept")
 
 
-async def test_a_dry_run_checks_and_estimates_and_leaves_nothing(api):
+async def test_a_dry_run_checks_and_estimates_and_leaves_nothing(api: Api) -> None:
     before = await written(api)
     answer = await api.http.post(JOBS, json=compare(dry_run=True), headers={"idempotency-key": "k"})
     assert answer.status_code == 200
@@ -56,10 +57,10 @@ async def test_a_dry_run_checks_and_estimates_and_leaves_nothing(api):
     assert await written(api) == before
 
 
-async def test_a_refused_submission_says_where_and_writes_nothing(api):
+async def test_a_refused_submission_says_where_and_writes_nothing(api: Api) -> None:
     before = await written(api)
     step = {"type": "quantize.rtn", "bits": 4, "group_size": 48}
-    cases = [
+    cases: list[tuple[dict[str, Any], int, str, str]] = [
         ({"reference": {"model": "tiyn"}}, 404, "unknown_model", "/reference/model"),
         ({"kind": "comprae"}, 422, "unknown_kind", "/kind"),
         ({"windw": 5}, 422, "unknown_field", "/windw"),
@@ -83,12 +84,12 @@ async def test_a_refused_submission_says_where_and_writes_nothing(api):
     assert not (api.state.settings.home / "jobs").exists()
 
 
-async def written(api):
+async def written(api: Api) -> set[str]:
     """Keys but that of the clock, which the service writes once it has run for a while."""
     return {str(key) for key in await api.state.redis.keys("*")} - {keys.CLOCK}
 
 
-async def test_only_json_in_utf8_is_taken(api):
+async def test_only_json_in_utf8_is_taken(api: Api) -> None:
     types = {
         "text/plain": 415,
         "application/json; charset=latin-1": 415,
@@ -103,7 +104,7 @@ async def test_only_json_in_utf8_is_taken(api):
     assert (nothing.status_code, nothing.json()["code"]) == (415, "unsupported_media_type")
 
 
-async def test_a_full_queue_is_a_429_that_says_when_to_come_back(api):
+async def test_a_full_queue_is_a_429_that_says_when_to_come_back(api: Api) -> None:
     limited = api.state.settings.model_copy(update={"max_queued_jobs": 1})
     api.state.store.settings = limited
     first = await api.submit()
@@ -117,7 +118,7 @@ async def test_a_full_queue_is_a_429_that_says_when_to_come_back(api):
 # --- idempotency
 
 
-async def test_the_same_key_and_body_give_the_same_job(api):
+async def test_the_same_key_and_body_give_the_same_job(api: Api) -> None:
     headers = {"idempotency-key": "build-17"}
     first = await api.http.post(JOBS, json=compare(), headers=headers)
     # Neither white space nor order nor a default that is spelt out makes another body.
@@ -133,7 +134,7 @@ async def test_the_same_key_and_body_give_the_same_job(api):
     assert len((await api.http.get(JOBS)).json()["data"]) == 1
 
 
-async def test_of_many_requests_with_one_key_at_once_one_makes_the_job(api):
+async def test_of_many_requests_with_one_key_at_once_one_makes_the_job(api: Api) -> None:
     sent = [api.http.post(JOBS, json=compare(), headers={"idempotency-key": "race"}) for _ in range(24)]
     answers = await asyncio.gather(*sent)
     assert {answer.status_code for answer in answers} == {202}
@@ -142,13 +143,13 @@ async def test_of_many_requests_with_one_key_at_once_one_makes_the_job(api):
     assert len((await api.http.get(JOBS)).json()["data"]) == 1
 
 
-async def test_a_refused_request_frees_its_key(api):
+async def test_a_refused_request_frees_its_key(api: Api) -> None:
     headers = {"idempotency-key": "build-17"}
     assert (await api.http.post(JOBS, json=compare(window=4096), headers=headers)).status_code == 422
     assert (await api.http.post(JOBS, json=compare(), headers=headers)).status_code == 202
 
 
-async def test_a_malformed_key_is_refused(api):
+async def test_a_malformed_key_is_refused(api: Api) -> None:
     for key in ("", "x" * 256, "a\tb", "schl\u00fcssel"):
         answer = await api.http.post(JOBS, json=compare(), headers={"idempotency-key": key.encode()})
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request"), key
@@ -157,7 +158,7 @@ async def test_a_malformed_key_is_refused(api):
 # --- reading
 
 
-async def test_lists_page_and_filter(api):
+async def test_lists_page_and_filter(api: Api) -> None:
     ids = [await api.submit(metadata={"n": str(n)}) for n in range(5)][::-1]
     page = JobPage.model_validate((await api.http.get(JOBS, params={"limit": 2})).json())
     assert [job.id for job in page.data] == ids[:2]
@@ -174,7 +175,7 @@ async def test_lists_page_and_filter(api):
     assert (empty["first_id"], empty["last_id"], empty["has_more"]) == (None, None, False)
 
 
-async def test_a_bad_query_is_a_422_that_names_the_parameter(api):
+async def test_a_bad_query_is_a_422_that_names_the_parameter(api: Api) -> None:
     for query, code in {
         "staus=queued": "unknown_field",
         "status=qeued": "invalid_request",
@@ -191,7 +192,7 @@ async def test_a_bad_query_is_a_422_that_names_the_parameter(api):
         assert found == (422, code, query.partition("=")[0]), query
 
 
-async def test_an_unchanged_job_is_not_sent_again(api):
+async def test_an_unchanged_job_is_not_sent_again(api: Api) -> None:
     job_id = await api.submit()
     first = await api.http.get(f"{JOBS}/{job_id}")
     etag = first.headers["etag"]
@@ -204,7 +205,7 @@ async def test_an_unchanged_job_is_not_sent_again(api):
     assert changed.json()["progress"] == {"phase": "candidate", "done": 1, "total": 2}
 
 
-async def test_a_job_that_does_not_exist_is_a_404_on_every_route(api):
+async def test_a_job_that_does_not_exist_is_a_404_on_every_route(api: Api) -> None:
     routes = [("GET", tail) for tail in ("", "/events", "/report", "/artifacts", "/artifacts/tokens.npz")]
     for job_id in ("diag_01ARZ3NDEKTSV4RRFFQ69G5FAV", "diag_x", "..", "%2e%2e%2f", "a" * 5000):
         for method, tail in [*routes, ("DELETE", ""), ("POST", "/cancel")]:
@@ -217,7 +218,7 @@ async def test_a_job_that_does_not_exist_is_a_404_on_every_route(api):
 # --- ending
 
 
-async def test_cancelling(api):
+async def test_cancelling(api: Api) -> None:
     queued, running = await api.submit(), await api.submit()
     await api.state.store.claim(running, "w1")
     for job_id, status in ((queued, "cancelled"), (running, "cancelling")):
@@ -230,7 +231,7 @@ async def test_cancelling(api):
     assert (await api.http.post(f"{JOBS}/{done}/cancel")).json()["status"] == "succeeded"
 
 
-async def test_what_a_job_left_goes_when_it_is_cancelled_while_it_waits_to_be_resumed(api):
+async def test_what_a_job_left_goes_when_it_is_cancelled_while_it_waits_to_be_resumed(api: Api) -> None:
     job_id = await api.submit()
     claim = await claimed(api.state.store, job_id)
     fill_job(api.state.settings, job_id)
@@ -245,7 +246,7 @@ async def test_what_a_job_left_goes_when_it_is_cancelled_while_it_waits_to_be_re
     assert not api.state.settings.job_dir(other).exists()
 
 
-async def test_a_job_that_is_deleted_twice_at_one_time_is_deleted(api):
+async def test_a_job_that_is_deleted_twice_at_one_time_is_deleted(api: Api) -> None:
     job_id = await api.submit()
     await finish(api, job_id)
     for number in range(100):
@@ -255,7 +256,7 @@ async def test_a_job_that_is_deleted_twice_at_one_time_is_deleted(api):
     assert not api.state.settings.job_dir(job_id).exists()
 
 
-async def test_deleting_removes_record_and_files_of_an_ended_job_only(api):
+async def test_deleting_removes_record_and_files_of_an_ended_job_only(api: Api) -> None:
     job_id = await api.submit()
     answer = await api.http.delete(f"{JOBS}/{job_id}")
     assert (answer.status_code, answer.json()["code"]) == (409, "job_active")

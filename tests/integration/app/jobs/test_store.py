@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import TypeAdapter
+from redis.asyncio import Redis
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.event import Event
@@ -16,19 +17,21 @@ from app.jobs import keys
 from app.jobs.connection import connect
 from app.jobs.ids import new_job_id
 from app.jobs.store import Idempotency, JobStore, Orders, Outcome
+from app.settings import Settings
 from tests.integration.app.conftest import compare
 from tests.integration.app.jobs.lossy import LossyProxy
 from tests.integration.app.jobs.stored import REPORT, claimed, created, got, request, status
+from tests.integration.conftest import RedisServer
 
 ERROR = job_error(ErrorCode.ENGINE_FAILED, "It broke.", "Mend it.")
 
 
-async def history(store, job_id):
-    events = [TypeAdapter(Event).validate_json(event.data) for event in await store.events(job_id, 0)]
+async def history(store: JobStore, job_id: str) -> list[str]:
+    events: list[Event] = [TypeAdapter(Event).validate_json(event.data) for event in await store.events(job_id, 0)]
     return [f"{e.type} {getattr(e, 'status', '')}".strip() for e in events]
 
 
-async def test_a_job_from_submission_to_result(store, client):
+async def test_a_job_from_submission_to_result(store: JobStore, client: Redis) -> None:
     job_id = await created(store, metadata={"commit": "4f2c"})
     claim = await claimed(store, job_id)
     assert claim.request == request(metadata={"commit": "4f2c"})
@@ -57,13 +60,13 @@ async def test_a_job_from_submission_to_result(store, client):
     assert [event.number for event in await store.events(job_id, 0)] == [1, 2, 3, 4, 5, 6]
 
 
-def holders(folder, text):
+def holders(folder: Path, text: str) -> list[str]:
     """Files below the folder that hold the text."""
     found = (path for path in folder.rglob("*") if path.is_file() and text.encode() in path.read_bytes())
     return sorted(str(path.relative_to(folder)) for path in found)
 
 
-async def end_by(store, job_id, end):
+async def end_by(store: JobStore, job_id: str, end: str) -> None:
     if end == "cancel":
         await store.cancel(job_id)
         return
@@ -78,7 +81,7 @@ async def end_by(store, job_id, end):
 
 
 @pytest.mark.parametrize("end", ["cancel", "fail", "finish", "release", "claim"])
-async def test_the_text_of_a_request_is_one_file_that_goes_with_the_end_of_its_job(store, end):
+async def test_the_text_of_a_request_is_one_file_that_goes_with_the_end_of_its_job(store: JobStore, end: str) -> None:
     recipe = [{"type": "quantize.awq", "bits": 4, "calibration": compare()["text"]}]
     job_id = await created(store, candidate={"model": "tiny", "recipe": recipe})
     home = store.settings.home
@@ -92,7 +95,7 @@ async def test_the_text_of_a_request_is_one_file_that_goes_with_the_end_of_its_j
 
 
 @pytest.mark.parametrize("what", ["gone", "changed", "not to be read", "of another version"])
-async def test_a_job_whose_request_is_not_what_was_accepted_fails(store, client, what):
+async def test_a_job_whose_request_is_not_what_was_accepted_fails(store: JobStore, client: Redis, what: str) -> None:
     job_id = await created(store)
     file = store.settings.home / "requests" / f"{job_id}.json"
     text = file.read_bytes()
@@ -114,7 +117,7 @@ async def test_a_job_whose_request_is_not_what_was_accepted_fails(store, client,
     assert "quack" not in record.job.error.detail
 
 
-async def test_a_later_claim_fences_the_earlier_one(store):
+async def test_a_later_claim_fences_the_earlier_one(store: JobStore) -> None:
     job_id = await created(store)
     first = await store.claim(job_id, "w1")
     second = await store.claim(job_id, "w2")
@@ -140,11 +143,11 @@ async def test_a_later_claim_fences_the_earlier_one(store):
 
 
 @pytest.fixture
-def settings_of(redis_server):
+def settings_of(redis_server: RedisServer) -> Settings:
     return redis_server.settings
 
 
-async def test_a_job_that_loses_its_workers_fails_instead_of_looping(store):
+async def test_a_job_that_loses_its_workers_fails_instead_of_looping(store: JobStore) -> None:
     job_id = await created(store)
     for attempt in range(1, store.settings.max_attempts + 1):
         claim = await claimed(store, job_id, f"w{attempt}")
@@ -158,7 +161,7 @@ async def test_a_job_that_loses_its_workers_fails_instead_of_looping(store):
     assert await store.claim(job_id, "w10") is None
 
 
-async def test_a_released_attempt_does_not_count(store):
+async def test_a_released_attempt_does_not_count(store: JobStore) -> None:
     job_id = await created(store)
     for attempt in range(1, 3 * store.settings.max_attempts):
         claim = await claimed(store, job_id)
@@ -171,7 +174,7 @@ async def test_a_released_attempt_does_not_count(store):
 
 
 @pytest.mark.parametrize("end", ["finish", "fail", "cancelled", "release", "claim"])
-async def test_a_job_that_is_being_cancelled_can_only_become_cancelled(store, end):
+async def test_a_job_that_is_being_cancelled_can_only_become_cancelled(store: JobStore, end: str) -> None:
     job_id = await created(store)
     await claimed(store, job_id)
     assert await store.cancel(job_id) is JobStatus.CANCELLING
@@ -193,7 +196,7 @@ async def test_a_job_that_is_being_cancelled_can_only_become_cancelled(store, en
     assert await store.cancel(job_id) is JobStatus.CANCELLED
 
 
-async def test_deleting_takes_everything_but_never_an_active_job(store, client):
+async def test_deleting_takes_everything_but_never_an_active_job(store: JobStore, client: Redis) -> None:
     hold = Idempotency("ci", "key", "f")
     job_id = new_job_id()
     await store.create(job_id, request(), hold)
@@ -205,7 +208,7 @@ async def test_deleting_takes_everything_but_never_an_active_job(store, client):
     assert sorted(await client.keys("*")) == [keys.FINISHED, keys.LINED_UP]
 
 
-async def test_statistics_count_by_status_and_remember_the_ended(store):
+async def test_statistics_count_by_status_and_remember_the_ended(store: JobStore) -> None:
     first = await created(store)
     second = await created(store)
     await created(store)
@@ -231,7 +234,7 @@ async def test_statistics_count_by_status_and_remember_the_ended(store):
 # --- bounds and idempotency
 
 
-async def test_the_queue_is_bounded_by_jobs_and_their_bytes(store, settings_of):
+async def test_the_queue_is_bounded_by_jobs_and_their_bytes(store: JobStore, settings_of: Settings) -> None:
     small = JobStore(store.client, settings_of.model_copy(update={"max_queued_jobs": 2}))
     first = await created(small)
     await created(small)
@@ -250,7 +253,7 @@ async def test_the_queue_is_bounded_by_jobs_and_their_bytes(store, settings_of):
     assert (await narrow.statistics()).by_status[JobStatus.QUEUED] == 3
 
 
-async def test_one_owner_takes_half_of_the_bytes_at_most(store, settings_of):
+async def test_one_owner_takes_half_of_the_bytes_at_most(store: JobStore, settings_of: Settings) -> None:
     size = len(request().model_dump_json(exclude={"dry_run"}).encode())
     narrow = JobStore(store.client, settings_of.model_copy(update={"request_budget_bytes": 4 * size}))
     for _ in range(2):
@@ -261,8 +264,10 @@ async def test_one_owner_takes_half_of_the_bytes_at_most(store, settings_of):
     assert (await narrow.create(new_job_id(), request(), owner="bob")).kind == "created"
 
 
-async def test_a_request_that_the_disk_has_no_room_for_is_refused_and_leaves_nothing(store, monkeypatch):
-    def full(_):
+async def test_a_request_that_the_disk_has_no_room_for_is_refused_and_leaves_nothing(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
@@ -273,7 +278,7 @@ async def test_a_request_that_the_disk_has_no_room_for_is_refused_and_leaves_not
     assert (await store.statistics()).by_status[JobStatus.QUEUED] == 0
 
 
-async def test_an_idempotency_key_stands_for_one_body_of_one_owner(store, client):
+async def test_an_idempotency_key_stands_for_one_body_of_one_owner(store: JobStore, client: Redis) -> None:
     first = Idempotency("ci", "key", "body-1")
     assert await store.standing(first) is None
     job_id = new_job_id()
@@ -291,7 +296,7 @@ async def test_an_idempotency_key_stands_for_one_body_of_one_owner(store, client
     assert await store.standing(first) is None
 
 
-async def test_the_record_never_holds_the_idempotency_key_itself(store, client):
+async def test_the_record_never_holds_the_idempotency_key_itself(store: JobStore, client: Redis) -> None:
     await store.create(new_job_id(), request(), Idempotency("ci", "my-secret-key", "f"))
     everything = list(await client.keys("*"))
     everything += [str(await client.hgetall(name)) for name in everything if await client.type(name) == "hash"]
@@ -305,8 +310,8 @@ async def test_the_record_never_holds_the_idempotency_key_itself(store, client):
     "script", ["create", "claim", "append", "end", "release", "cancel", "delete", "tick", "compact"]
 )
 async def test_a_command_that_is_sent_again_after_a_lost_reply_has_its_effect_once(
-    store, redis_server, tmp_path_factory, script
-):
+    store: JobStore, redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory, script: str
+) -> None:
     path = Path("/tmp") / f"hemostat-test-{new_job_id()[-8:]}.sock"
     async with LossyProxy(redis_server.socket, path) as proxy:
         client = connect(redis_server.settings.model_copy(update={"redis_url": f"unix://{path}"}))
@@ -321,7 +326,7 @@ async def test_a_command_that_is_sent_again_after_a_lost_reply_has_its_effect_on
     path.unlink(missing_ok=True)
 
 
-async def _run_once(script, store, lossy, lose):
+async def _run_once(script: str, store: JobStore, lossy: JobStore, lose: "object") -> None:
     assert callable(lose)
     job_id = new_job_id()
     hold = Idempotency("", "k", "f")
@@ -379,7 +384,7 @@ async def _run_once(script, store, lossy, lose):
         assert await history(store, job_id) == before
 
 
-async def test_a_job_whose_request_cannot_be_read_for_a_while_is_not_lost(store):
+async def test_a_job_whose_request_cannot_be_read_for_a_while_is_not_lost(store: JobStore) -> None:
     job_id = await created(store)
     file = store.settings.home / "requests" / f"{job_id}.json"
     kept = file.rename(file.with_suffix(".kept"))

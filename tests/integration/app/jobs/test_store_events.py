@@ -10,15 +10,17 @@ from app.contracts.job import Progress
 from app.jobs.connection import redis_url
 from app.jobs.ids import new_job_id
 from app.jobs.store import JobStore
+from app.settings import Settings
 from tests.integration.app.jobs.stored import REPORT, created, got
+from tests.integration.conftest import RedisServer
 
 
 @pytest.fixture
-def settings_of(redis_server):
+def settings_of(redis_server: RedisServer) -> Settings:
     return redis_server.settings
 
 
-async def test_events_are_bounded_and_their_numbers_show_what_is_missing(store):
+async def test_events_are_bounded_and_their_numbers_show_what_is_missing(store: JobStore) -> None:
     job_id = await created(store)
     await store.claim(job_id, "w1")
     for _ in range(26):
@@ -36,13 +38,13 @@ async def test_events_are_bounded_and_their_numbers_show_what_is_missing(store):
     assert json.loads(events[-1].data)["type"] == "end"
 
 
-async def test_a_job_without_a_line_has_no_latest_one(store):
+async def test_a_job_without_a_line_has_no_latest_one(store: JobStore) -> None:
     job_id = await created(store)
     assert await store.latest_message(job_id) is None
     assert await store.latest_message(new_job_id()) is None
 
 
-async def test_a_blocking_read_wakes_up_at_the_next_event(store, settings_of):
+async def test_a_blocking_read_wakes_up_at_the_next_event(store: JobStore, settings_of: Settings) -> None:
     job_id = await created(store)
     # It waits for longer than a connection of the service may, and than any pause of this process.
     async with Redis.from_url(redis_url(settings_of), decode_responses=True, socket_timeout=700) as patient:

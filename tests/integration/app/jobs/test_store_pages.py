@@ -1,19 +1,21 @@
 """Jobs in pages, filtered, against a real server."""
 
 import pytest
+from redis.asyncio import Redis
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import JobStatus
 from app.jobs import keys
 from app.jobs.filters import Filters
+from app.jobs.store import JobStore
 from tests.integration.app.jobs.stored import created
 
 
-async def test_pages_go_through_all_jobs_newest_first_and_back(store):
+async def test_pages_go_through_all_jobs_newest_first_and_back(store: JobStore) -> None:
     ids = [await created(store) for _ in range(7)]
     newest = ids[::-1]
 
-    async def page(**options):
+    async def page(**options: str) -> tuple[list[str], bool]:
         records, more = await store.page(limit=3, **options)
         return [record.job.id for record in records], more is not None
 
@@ -26,7 +28,7 @@ async def test_pages_go_through_all_jobs_newest_first_and_back(store):
     assert await page(before=newest[0]) == ([], False)
 
 
-async def test_a_cursor_outlives_its_job_and_new_jobs_do_not_shift_pages(store):
+async def test_a_cursor_outlives_its_job_and_new_jobs_do_not_shift_pages(store: JobStore) -> None:
     ids = [await created(store) for _ in range(4)]
     await store.cancel(ids[2])
     assert await store.delete(ids[2]) == "deleted"
@@ -35,14 +37,14 @@ async def test_a_cursor_outlives_its_job_and_new_jobs_do_not_shift_pages(store):
     assert [record.job.id for record in records] == [ids[1], ids[0]]
 
 
-async def test_filters(store):
+async def test_filters(store: JobStore) -> None:
     plain = await created(store)
     tagged = await created(store, metadata={"commit": "a", "branch": "x"})
     other = await created(store, candidate={"model": "other"}, metadata={"commit": "a"})
     running = await created(store)
     await store.claim(running, "w1")
 
-    async def found(**wanted):
+    async def found(**wanted: object) -> list[str]:
         records, _ = await store.page(filters=Filters(**wanted))  # type: ignore[arg-type]
         return [record.job.id for record in records]
 
@@ -56,7 +58,9 @@ async def test_filters(store):
     assert await found(kind="compare", status=JobStatus.QUEUED, candidate="tiny") == [tagged, plain]
 
 
-async def test_records_of_another_version_are_left_out_of_pages_and_told_once(store, client, caplog):
+async def test_records_of_another_version_are_left_out_of_pages_and_told_once(
+    store: JobStore, client: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
     ids = [await created(store) for _ in range(10)]
     foreign = {"reference": '{"models": ["a"]}', "status": "paused", "metadata": "{", "created_at": "soon", "tries": ""}
     for job_id, (field, value) in zip(ids[2:7], foreign.items(), strict=True):
@@ -64,7 +68,7 @@ async def test_records_of_another_version_are_left_out_of_pages_and_told_once(st
     await client.hdel(keys.job(ids[7]), "candidate")
     newest = [ids[9], ids[8], ids[1], ids[0]]
 
-    async def page(**options):
+    async def page(**options: object) -> tuple[list[str], bool]:
         records, more = await store.page(limit=2, **options)  # type: ignore[arg-type]
         return [record.job.id for record in records], more is not None
 
@@ -80,7 +84,7 @@ async def test_records_of_another_version_are_left_out_of_pages_and_told_once(st
         assert caught.value.code is ErrorCode.JOB_UNREADABLE
 
 
-async def test_a_filter_finds_what_lies_far_back(store):
+async def test_a_filter_finds_what_lies_far_back(store: JobStore) -> None:
     wanted = await created(store, metadata={"needle": "yes"})
     for _ in range(600):
         await created(store)

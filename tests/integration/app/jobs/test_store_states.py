@@ -3,6 +3,7 @@
 import asyncio
 import json
 from dataclasses import dataclass, field
+from typing import Any
 
 from hypothesis import HealthCheck, assume, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from app.jobs.ids import new_job_id
 from app.jobs.store import JobStore, Orders
 from app.kinds.compare.request import CompareRequest
 from tests.integration.app.conftest import compare
+from tests.integration.conftest import RedisServer
 
 REQUEST = CompareRequest.model_validate(compare())
 MAX_ATTEMPTS = 3
@@ -44,32 +46,32 @@ class Model:
     holders: list[int] = field(default_factory=list)  # attempts whose workers believe that they have the job
 
 
-def machine(server):
+def machine(server: RedisServer) -> type[RuleBasedStateMachine]:
     class Jobs(RuleBasedStateMachine):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             self.runner = asyncio.Runner()
             self.client = connect(server.settings)
             limits = server.settings.model_copy(update={"max_attempts": MAX_ATTEMPTS})
             self.store = JobStore(self.client, limits)
             self.run(self.client.flushall())
-            self.models = {}
+            self.models: dict[str, Model] = {}
 
-        def run(self, work):
-            async def awaited():
+        def run(self, work: Any) -> Any:
+            async def awaited() -> Any:
                 return await work
 
             return self.runner.run(awaited())
 
-        def teardown(self):
+        def teardown(self) -> None:
             self.run(self.client.aclose())
             self.runner.close()
 
-        def pick(self, data):
+        def pick(self, data: st.DataObject) -> tuple[str, Model]:
             job_id = data.draw(st.sampled_from(sorted(self.models)))
             return job_id, self.models[job_id]
 
-        def holder(self, data):
+        def holder(self, data: st.DataObject) -> tuple[str, Model, int]:
             job_id, model = self.pick(data)
             assume(model.holders)
             return job_id, model, data.draw(st.sampled_from(model.holders))
@@ -178,7 +180,7 @@ def machine(server):
                 self.run(self.store.compact(job_id))
 
         @invariant()
-        def the_record_is_as_the_rules_say(self):
+        def the_record_is_as_the_rules_say(self) -> None:
             for job_id, model in self.models.items():
                 record = self.run(self.store.get(job_id))
                 job = record.job
@@ -197,7 +199,7 @@ def machine(server):
                         assert orders is (Orders.CANCEL if cancelling else Orders.GO_ON)
 
         @invariant()
-        def the_indexes_hold_each_job_once(self):
+        def the_indexes_hold_each_job_once(self) -> None:
             assert self.run(self.client.zrange(keys.INDEX, 0, -1)) == sorted(self.models)
             for status in JobStatus:
                 ids = self.run(self.client.zrange(keys.status(status), 0, -1))
@@ -207,7 +209,7 @@ def machine(server):
             assert self.run(self.client.smembers(keys.UNTIDY)) <= ended
 
         @invariant()
-        def the_events_tell_an_allowed_story_without_gaps(self):
+        def the_events_tell_an_allowed_story_without_gaps(self) -> None:
             for job_id, model in self.models.items():
                 stored = self.run(self.store.events(job_id, 0))
                 assert [event.number for event in stored] == list(range(1, len(stored) + 1))
@@ -224,7 +226,7 @@ def machine(server):
     return Jobs
 
 
-def test_no_order_of_commands_breaks_a_rule(redis_server):
+def test_no_order_of_commands_breaks_a_rule(redis_server: RedisServer) -> None:
     run_state_machine_as_test(
         machine(redis_server),
         settings=settings(

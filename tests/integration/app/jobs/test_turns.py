@@ -1,41 +1,46 @@
 """The order of turns against a real docket: what it says comes first is what a worker is given first."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
-from docket import Worker
+from docket import Docket, Worker
+from redis.asyncio import Redis
 
 from app.jobs import queue
 from app.jobs.ids import new_job_id
 from app.jobs.reconcile import hand_over, sweep
+from app.jobs.store import JobStore
 from app.jobs.turns import ahead
 from app.kinds.compare.request import CompareRequest
-from tests.integration.app.conftest import compare
+from app.settings import Settings
+from tests.integration.app.conftest import Api, compare
 from tests.integration.app.jobs.stored import claimed, jumped
+from tests.integration.conftest import RedisServer
 from workers.process.lease import Lease
 
 REQUEST = CompareRequest.model_validate(compare())
 
 
 @pytest.fixture
-async def docket(redis_server):
+async def docket(redis_server: RedisServer) -> AsyncIterator[Docket]:
     async with queue.make_docket(redis_server.settings) as made:
         yield made
 
 
-async def submit(store, docket, owner=""):
+async def submit(store: JobStore, docket: Docket, owner: str = "") -> str:
     job_id = new_job_id()
     if (await store.create(job_id, REQUEST, owner=owner)).its_turn:
         await queue.submit(docket, job_id)
     return job_id
 
 
-async def delivered(settings):
+async def delivered(settings: Settings) -> list[str]:
     """All that a worker is given, in order."""
-    given = []
+    given: list[str] = []
 
-    async def run_job(job_id):
+    async def run_job(job_id: str) -> None:
         given.append(job_id)
 
     async with queue.make_docket(settings) as docket:
@@ -45,11 +50,11 @@ async def delivered(settings):
     return given
 
 
-async def given_in_turn(store, docket):
+async def given_in_turn(store: JobStore, docket: Docket) -> list[str]:
     """What a worker is given that claims each job and hands the next ones over."""
-    given = []
+    given: list[str] = []
 
-    async def run_job(job_id):
+    async def run_job(job_id: str) -> None:
         given.append(job_id)
         assert await store.claim(job_id, "w2")
         await hand_over(store, docket)
@@ -61,13 +66,13 @@ async def given_in_turn(store, docket):
     return given
 
 
-async def test_queued_jobs_come_in_the_order_in_which_they_were_submitted(store, docket):
+async def test_queued_jobs_come_in_the_order_in_which_they_were_submitted(store: JobStore, docket: Docket) -> None:
     ids = [await submit(store, docket) for _ in range(4)]
     assert [len(await ahead(store, job_id)) for job_id in ids] == [0, 1, 2, 3]
     assert await delivered(store.settings) == ids
 
 
-async def test_owners_have_their_turns_in_a_circle_and_are_told_so(store, docket):
+async def test_owners_have_their_turns_in_a_circle_and_are_told_so(store: JobStore, docket: Docket) -> None:
     a1, a2, a3, a4 = [await submit(store, docket, "ann") for _ in range(4)]
     b1, b2 = [await submit(store, docket, "bob") for _ in range(2)]
     (c1,) = [await submit(store, docket, "cid")]
@@ -76,7 +81,7 @@ async def test_owners_have_their_turns_in_a_circle_and_are_told_so(store, docket
     assert await given_in_turn(store, docket) == expected
 
 
-async def test_an_owner_with_fewer_running_jobs_goes_first(store, docket):
+async def test_an_owner_with_fewer_running_jobs_goes_first(store: JobStore, docket: Docket) -> None:
     """Three workers have jobs of ann's. While others wait that have none, docket gets no more of hers."""
     a = [await submit(store, docket, "ann") for _ in range(6)]
     for job_id in a[:3]:
@@ -92,8 +97,8 @@ async def test_an_owner_with_fewer_running_jobs_goes_first(store, docket):
 
 
 async def test_the_order_of_a_line_is_that_in_which_its_jobs_were_queued_whatever_the_clock_does(
-    store, docket, client, monkeypatch
-):
+    store: JobStore, docket: Docket, client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     back = jumped(store, -3600, monkeypatch)
     first, second, third = new_job_id(), new_job_id(), new_job_id()
     for job_id, clock in ((first, store), (second, back), (third, store)):
@@ -104,7 +109,7 @@ async def test_the_order_of_a_line_is_that_in_which_its_jobs_were_queued_whateve
     assert list((await store.lines())["ann"]) == [second, third, first]
 
 
-async def test_a_job_that_nobody_could_hand_over_is_handed_over_by_the_sweep(store, docket):
+async def test_a_job_that_nobody_could_hand_over_is_handed_over_by_the_sweep(store: JobStore, docket: Docket) -> None:
     first, second, third = [await submit(store, docket, "ann") for _ in range(3)]
     await store.claim(first, "w1")  # and that worker is gone
     assert not any((await queue.known(docket, [second, third])).values())
@@ -112,7 +117,7 @@ async def test_a_job_that_nobody_could_hand_over_is_handed_over_by_the_sweep(sto
     assert await queue.known(docket, [second, third]) == {second: True, third: False}
 
 
-async def test_a_job_that_was_given_back_comes_behind_those_that_wait(store, docket):
+async def test_a_job_that_was_given_back_comes_behind_those_that_wait(store: JobStore, docket: Docket) -> None:
     """The oldest of all: by age it would be first."""
     fit, first, second = [await submit(store, docket) for _ in range(3)]
     claim = await claimed(store, fit)
@@ -124,7 +129,7 @@ async def test_a_job_that_was_given_back_comes_behind_those_that_wait(store, doc
     assert await delivered(store.settings) == [first, second, fit, third]
 
 
-async def test_it_is_told_over_http(api):
+async def test_it_is_told_over_http(api: Api) -> None:
     first, second = await api.submit(), await api.submit()
     answer = await api.http.get(f"/v1/diagnosis/jobs/{second}/queue")
     assert (answer.status_code, answer.json()["before"]) == (200, 1)

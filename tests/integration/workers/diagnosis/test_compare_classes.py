@@ -1,6 +1,9 @@
 """Compare jobs with a real engine on a tiny model: kinds of token, windows beyond the reference's context."""
 
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -8,29 +11,33 @@ import pytest
 import torch
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.kinds.compare.report import CompareReport
 from app.kinds.compare.request import CompareRequest
 from app.reports.render import render
-from tests.support.attempts import Context
+from app.settings import Settings
+from tests.integration.workers.diagnosis.mitigate.test_job import Context
 from workers.diagnosis.compare.job import compare
+from workers.engine.room import EngineRoom
 from workers.measuring.sides import checkpoint_store
 from workers.process.handler import JobCancelled
 from workers.text.token_classes.catalogue import CLASSES
 
+Json = dict[str, Any]
 WORDS = ("the", "lazy", "dog", "jumps", "over", "quick", "brown", "foxes", "a", "model", "that", "loses", "what", "it")
-YARN = {"type": "context.yarn", "factor": 2}
-RTN3 = {"type": "quantize.rtn", "bits": 3, "group_size": 32}
+YARN: Json = {"type": "context.yarn", "factor": 2}
+RTN3: Json = {"type": "quantize.rtn", "bits": 3, "group_size": 32}
 
 
-def words(number, length):
+def words(number: int, length: int) -> str:
     return " ".join(np.random.default_rng(number).choice(WORDS, length))
 
 
 @pytest.fixture(scope="module")
-def settings(tiny, home_of):
+def settings(tiny: Callable[..., Path], home_of: Callable[..., Settings]) -> Settings:
     return home_of({"tiny": tiny("llama"), "roomy": tiny("llama", max_position_embeddings=1024)})
 
 
-def request(documents, **changes):
+def request(documents: list[Json], **changes: Any) -> CompareRequest:
     return CompareRequest.model_validate(
         {
             "kind": "compare",
@@ -44,7 +51,7 @@ def request(documents, **changes):
     )
 
 
-def test_classes_stand_in_the_report_with_their_numbers(settings, room, tmp_path):
+def test_classes_stand_in_the_report_with_their_numbers(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
     documents = [{"id": f"d{n}", "text": f"{words(n, 20)} {n}45 and {n}7. {words(n + 50, 10)}"} for n in range(8)]
     documents.append(
         {
@@ -79,20 +86,22 @@ def test_classes_stand_in_the_report_with_their_numbers(settings, room, tmp_path
     assert "Tool arguments" in page
 
 
-def kept(context):
+def kept(context: Context) -> dict[tuple[str, int], float]:
     rows = pq.read_table(context.output / "tokens.parquet").to_pydict()
     return dict(zip(zip(rows["document"], rows["position"], strict=True), rows["kl"], strict=True))
 
 
 @pytest.fixture(scope="module")
-def long(settings, room, tmp_path_factory):
+def long(
+    settings: Settings, room: EngineRoom, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[CompareReport, Context, list[Json]]:
     documents = [{"id": f"d{n}", "text": words(n, 170)} for n in range(6)]
     context = Context(settings, tmp_path_factory.mktemp("long"))
     asked = request(documents, candidate={"model": "tiny", "recipe": [YARN]}, window=512)
     return compare(asked, context, room), context, documents
 
 
-def test_the_slices_reach_beyond_the_reference_s_context(long):
+def test_the_slices_reach_beyond_the_reference_s_context(long: tuple[CompareReport, Context, list[Json]]) -> None:
     report, _, _ = long
     edges = [band.low for band in report.by_position]
     assert 256 in edges
@@ -106,7 +115,9 @@ def test_the_slices_reach_beyond_the_reference_s_context(long):
     assert "beyond the reference’s context" in page
 
 
-def test_up_to_its_context_the_reference_is_the_one_of_an_ordinary_window(long, settings, room, tmp_path):
+def test_up_to_its_context_the_reference_is_the_one_of_an_ordinary_window(
+    long: tuple[CompareReport, Context, list[Json]], settings: Settings, room: EngineRoom, tmp_path: Path
+) -> None:
     _, context, documents = long
     other = Context(settings, tmp_path)
     compare(request(documents, candidate={"model": "tiny", "recipe": [YARN]}, window=256), other, room)
@@ -117,7 +128,9 @@ def test_up_to_its_context_the_reference_is_the_one_of_an_ordinary_window(long, 
     assert pairs[:, 0].mean() == pytest.approx(pairs[:, 1].mean(), rel=0.01)
 
 
-def test_beyond_it_values_are_those_of_transformers(long, settings, tiny):
+def test_beyond_it_values_are_those_of_transformers(
+    long: tuple[CompareReport, Context, list[Json]], settings: Settings, tiny: Callable[..., Path]
+) -> None:
     """The reference on the newest tokens, the candidate on all, by another implementation."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -147,8 +160,8 @@ def test_beyond_it_values_are_those_of_transformers(long, settings, tiny):
 
 
 # Tools and how to call them take more tokens than the smallest model reads.
-ROOMY = {"reference": {"model": "roomy"}, "candidate": {"model": "roomy", "recipe": [RTN3]}}
-CALLS = {
+ROOMY: Json = {"reference": {"model": "roomy"}, "candidate": {"model": "roomy", "recipe": [RTN3]}}
+CALLS: Json = {
     "source": "inline",
     "documents": [
         {
@@ -162,7 +175,9 @@ CALLS = {
 }
 
 
-def test_both_models_write_tool_calls_and_a_lost_attempt_loses_none(settings, room, tmp_path):
+def test_both_models_write_tool_calls_and_a_lost_attempt_loses_none(
+    settings: Settings, room: EngineRoom, tmp_path: Path
+) -> None:
     documents = [{"id": f"d{n}", "text": words(n, 30)} for n in range(7)]
     asked = request(documents, generate_tool_calls={"text": CALLS, "max_tokens": 8}, **ROOMY)
     stopped = Context(settings, tmp_path, stop_in="generate")
@@ -183,7 +198,9 @@ def test_both_models_write_tool_calls_and_a_lost_attempt_loses_none(settings, ro
     assert {file: file.read_bytes() for file in kept} == kept
 
 
-def test_a_prompt_that_leaves_no_room_for_an_answer_is_refused(settings, room, tmp_path):
+def test_a_prompt_that_leaves_no_room_for_an_answer_is_refused(
+    settings: Settings, room: EngineRoom, tmp_path: Path
+) -> None:
     documents = [{"id": f"d{n}", "text": words(n, 30)} for n in range(7)]
     asked = request(documents, generate_tool_calls={"text": CALLS, "max_tokens": 4096}, **ROOMY)
     with pytest.raises(HemostatError) as caught:

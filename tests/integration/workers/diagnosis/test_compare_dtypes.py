@@ -1,6 +1,8 @@
 """Compare jobs of checkpoints that are stored in different dtypes, with a real engine on a tiny model."""
 
 import shutil
+from collections.abc import Callable
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -8,15 +10,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from app.settings import Settings
+from tests.integration.workers.diagnosis.mitigate.test_job import Context
 from tests.integration.workers.diagnosis.test_compare_classes import request, words
-from tests.support.attempts import Context
 from workers.diagnosis.compare.job import compare
+from workers.engine.room import EngineRoom
 
 DOCUMENTS = [{"id": f"d{number}", "text": words(number, 40)} for number in range(6)]
 
 
 @pytest.fixture(scope="module")
-def folders(tiny, tmp_path_factory):
+def folders(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One model with float32 weights that bfloat16 cannot hold, and the same rounded to bfloat16."""
     source, found = tiny("llama"), {}
     generator = torch.Generator().manual_seed(1)
@@ -33,7 +37,7 @@ def folders(tiny, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def settings(folders, home_of):
+def settings(folders: dict[str, Path], home_of: Callable[..., Settings]) -> Settings:
     made = home_of({})
     tables = [
         f'[models.{name}{suffix}]\npath = "{path}"\ndtype = "{dtype}"\n'
@@ -44,7 +48,9 @@ def settings(folders, home_of):
     return made
 
 
-def test_an_engine_that_rounds_both_alike_finds_nothing_and_says_why(settings, room, tmp_path):
+def test_an_engine_that_rounds_both_alike_finds_nothing_and_says_why(
+    settings: Settings, room: EngineRoom, tmp_path: Path
+) -> None:
     asked = request(DOCUMENTS, reference={"model": "wide"}, candidate={"model": "narrow"})
     report = compare(asked, Context(settings, tmp_path), room)
     assert report.divergence.kl.mean == pytest.approx(0, abs=1e-6)
@@ -52,7 +58,9 @@ def test_an_engine_that_rounds_both_alike_finds_nothing_and_says_why(settings, r
     assert any(told.code == "rounded_weights" and told.facts["model"] == "wide" for told in report.warnings)
 
 
-def test_in_float32_what_rounding_costs_is_measured_the_head_s_included(settings, room, folders, tmp_path):
+def test_in_float32_what_rounding_costs_is_measured_the_head_s_included(
+    settings: Settings, room: EngineRoom, folders: dict[str, Path], tmp_path: Path
+) -> None:
     context = Context(settings, tmp_path)
     asked = request(DOCUMENTS, reference={"model": "wide-exact"}, candidate={"model": "narrow-exact"})
     report = compare(asked, context, room)

@@ -1,6 +1,7 @@
 """Engines for the head's tests, and real hidden states of the demo model at several strengths of quantization."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ class DemoStates:
 
 
 @pytest.fixture(scope="session")
-def demo_states(smollm2):
+def demo_states(smollm2: Path) -> DemoStates:
     """Over two windows of 128 tokens, at 8, 6 and 4 bits (round to nearest, groups of 64)."""
     tokenizer = AutoTokenizer.from_pretrained(smollm2)
     text = "\n".join(document.text or "" for document in shipped_documents("evaluation")[:40])
@@ -33,7 +34,7 @@ def demo_states(smollm2):
     }
     original = {name: module.weight.data for name, module in linears.items()}
 
-    def states():
+    def states() -> torch.Tensor:
         with torch.inference_mode():
             return model.model(tokens[:-1].view(2, 128)).last_hidden_state.flatten(0, 1).clone()
 

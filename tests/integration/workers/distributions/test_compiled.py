@@ -1,13 +1,15 @@
 """The compiled graphs: the promised accuracy on the demo model, one compilation for all lengths, the eager results."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from tests.support.distributions import case, disturbed, logits64, make_head, oracle
-from workers.distributions.divergence import Divergence
+from tests.integration.workers.distributions.conftest import DemoStates
+from tests.support.distributions import Case, case, disturbed, logits64, make_head, oracle
+from workers.distributions.divergence import Divergence, Precision
 from workers.distributions.head import Head
 from workers.distributions.token_values import FIELDS
 
@@ -24,18 +26,18 @@ FLOATS = (
 )
 # torch's own, while it imports what it compiles with.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
-ALLOWED = {"fast": 2e-3, "float32": 1e-4}
+ALLOWED: dict[Precision, float] = {"fast": 2e-3, "float32": 1e-4}
 
 
 @pytest.fixture(scope="session")
-def demo_head(smollm2):
+def demo_head(smollm2: Path) -> Head:
     return Head.load(smollm2)
 
 
 @pytest.fixture(scope="session")
-def demo_oracle(demo_states, demo_head):
+def demo_oracle(demo_states: DemoStates, demo_head: Head) -> dict[int, dict[str, np.ndarray]]:
     """Float64 from the same hidden states and head, by bits; in slices, since a row takes 400 kB."""
-    found = {}
+    found: dict[int, dict[str, np.ndarray]] = {}
     for bits, candidate_TD in demo_states.candidates.items():
         parts = []
         for start in range(0, len(candidate_TD), 64):
@@ -47,7 +49,9 @@ def demo_oracle(demo_states, demo_head):
 
 
 @pytest.mark.parametrize("precision", ["fast", "float32"])
-def test_means_on_the_demo_model_agree_with_float64(demo_states, demo_head, demo_oracle, precision):
+def test_means_on_the_demo_model_agree_with_float64(
+    demo_states: DemoStates, demo_head: Head, demo_oracle: dict[int, dict[str, np.ndarray]], precision: Precision
+) -> None:
     divergence = Divergence(demo_head, demo_head, precision=precision, device="cpu")
     previous = 0.0
     for bits, candidate_TD in demo_states.candidates.items():
@@ -64,7 +68,7 @@ def test_means_on_the_demo_model_agree_with_float64(demo_states, demo_head, demo
         previous = float(right["kl"].mean())
 
 
-def test_two_rounded_heads_would_overstate_the_eight_bit_model(demo_states, demo_head):
+def test_two_rounded_heads_would_overstate_the_eight_bit_model(demo_states: DemoStates, demo_head: Head) -> None:
     """Why the difference form exists: the promise above could not be kept without it."""
     h, k, tokens = demo_states.reference_TD[:128], demo_states.candidates[8][:128], demo_states.next_T[:128]
     naive = oracle((h @ demo_head.weight_VD.T).double(), (k @ demo_head.weight_VD.T).double(), tokens)
@@ -72,18 +76,18 @@ def test_two_rounded_heads_would_overstate_the_eight_bit_model(demo_states, demo
     assert naive["kl"].mean() > 1.05 * right["kl"].mean()
 
 
-def test_the_demo_model_has_exactly_no_divergence_from_itself(demo_states, demo_head):
+def test_the_demo_model_has_exactly_no_divergence_from_itself(demo_states: DemoStates, demo_head: Head) -> None:
     h = demo_states.reference_TD
     found = Divergence(demo_head, demo_head, device="cpu")(h, h.clone(), demo_states.next_T)
     for name in ("kl", "reverse_kl", "js", "tv"):
         assert not getattr(found, name).any(), name
 
 
-def test_compiled_graphs_give_what_the_eager_operations_give():
+def test_compiled_graphs_give_what_the_eager_operations_give() -> None:
     """With every feature of a head at once; rounding differs where the compiler contracts."""
     reference = make_head(700, 48, spread=6, bias=True, softcap=8.0, scale=0.7)
     candidate = replace(reference, weight_VD=disturbed(reference.weight_VD, 0.02), softcap=9.0, scale=0.8)
-    given = case(reference, candidate, 200, by=0.05)
+    given: Case = case(reference, candidate, 200, by=0.05)
     arguments = (given.reference_TD, given.candidate_TD, given.next_T)
     compiled = Divergence(reference, candidate, device="cpu")(*arguments)
     with torch.compiler.set_stance("force_eager"):
@@ -101,7 +105,7 @@ def test_compiled_graphs_give_what_the_eager_operations_give():
             assert np.mean(one == other) > 0.95, name
 
 
-def test_one_compilation_serves_every_number_of_positions(demo_states, demo_head):
+def test_one_compilation_serves_every_number_of_positions(demo_states: DemoStates, demo_head: Head) -> None:
     divergence = Divergence(demo_head, demo_head, device="cpu")
     divergence.warm_up()
     h, k, tokens = demo_states.reference_TD, demo_states.candidates[4], demo_states.next_T

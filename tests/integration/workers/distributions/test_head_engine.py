@@ -1,6 +1,8 @@
 """Our heads against vLLM's own logits, for every kind of head: from the pooling engine's hidden states to ln p."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,25 +10,28 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.settings import Settings
 from tests.support.refusals import refused
 from tests.support.tiny import CONFIGS
 from workers.distributions.head import Head
 from workers.distributions.selfcheck import SLOPE, TOLERANCE, check_head
 from workers.engine.logprobs import ALL, prompt_logprobs
+from workers.engine.pool import EnginePool
 from workers.engine.scoring import ScoringEngine
 
+Tiny = Callable[..., Path]
 TOKENS = np.random.default_rng(3).integers(0, 320, 80).tolist()
 # Heads whose misunderstanding shows: the cap bites, the scale is far from 1.
 TELLING = {"gemma2": {"final_logit_softcapping": 4.0}, "granite": {"logits_scaling": 4.0}}
 # The soft cap is forgotten, the scale is, rows are shifted.
-MISTAKES = {
+MISTAKES: dict[str, Callable[[Head], Head]] = {
     "gemma2": lambda head: replace(head, softcap=None),
     "granite": lambda head: replace(head, scale=1.0),
     "llama": lambda head: replace(head, weight_VD=head.weight_VD.roll(1, 0)),
 }
 
 
-def hidden_states(checkpoint, settings, pool):
+def hidden_states(checkpoint: Path, settings: Settings, pool: EnginePool) -> torch.Tensor:
     engine = ScoringEngine(checkpoint, settings=settings, max_model_len=128, pool=pool)
     ((_, hidden_TD),) = engine.score([TOKENS])
     return hidden_TD
@@ -34,8 +39,8 @@ def hidden_states(checkpoint, settings, pool):
 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_rows_are_those_of_vllm_and_of_transformers_and_a_misunderstood_head_is_refused(
-    tiny, kind, pool, engine_settings
-):
+    tiny: Tiny, kind: str, pool: EnginePool, engine_settings: Settings
+) -> None:
     checkpoint = tiny(kind, **TELLING.get(kind, {}))
     hidden_TD = hidden_states(checkpoint, engine_settings, pool)
     rows_TV = prompt_logprobs(checkpoint, TOKENS, pool=pool, top=ALL)
@@ -65,7 +70,7 @@ def test_rows_are_those_of_vllm_and_of_transformers_and_a_misunderstood_head_is_
     assert float((logits_TV - oracle_TV).abs().mean()) < 0.05 * float(oracle_TV.std())
 
 
-def test_the_demo_model_s_head_is_the_engine_s(smollm2, pool, engine_settings):
+def test_the_demo_model_s_head_is_the_engine_s(smollm2: Path, pool: EnginePool, engine_settings: Settings) -> None:
     """And not the engine's with a scale of 1.01: on its own text no position shows that."""
     model = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32).eval()
     tokens = model.generate(torch.tensor([TOKENS[:8]]), max_new_tokens=72, do_sample=False)[0].tolist()

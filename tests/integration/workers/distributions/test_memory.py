@@ -20,7 +20,7 @@ for part in range(10):
 """
 
 
-def test_peak_memory_is_flat_from_two_to_twenty_thousand_tokens():
+def test_peak_memory_is_flat_from_two_to_twenty_thousand_tokens() -> None:
     run = subprocess.run(
         [sys.executable, "-c", MEASURE],
         env=os.environ | {"OMP_NUM_THREADS": "1"},

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -29,7 +30,7 @@ PROCESSORS = {
 
 
 @pytest.mark.parametrize("processor", PROCESSORS)
-def test_no_compiled_form_diverges_from_itself(processor, tmp_path):
+def test_no_compiled_form_diverges_from_itself(processor: str, tmp_path: Path) -> None:
     # On this one, test_compiled.py has the plain form of the demo model: each form takes a minute to compile.
     forms = {name: form for name, form in FORMS.items() if (name, processor) != ("plain", "this one")}
     # Inductor's cache takes what it generated for one set of vector instructions for another.

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -27,11 +28,11 @@ with store.write("key", {LENGTHS!r}, {SIZE}, {{}}) as writer:
 """
 
 
-def window(index):
+def window(index: int) -> torch.Tensor:
     return torch.randn(700, SIZE, generator=torch.Generator().manual_seed(index)).bfloat16()
 
 
-def test_a_pass_whose_process_is_killed_is_continued_by_another(tmp_path):
+def test_a_pass_whose_process_is_killed_is_continued_by_another(tmp_path: Path) -> None:
     root = tmp_path / "references"
     process = subprocess.Popen([sys.executable, "-c", WRITER, str(root)], stdout=subprocess.PIPE, text=True)
     try:
@@ -51,7 +52,7 @@ def test_a_pass_whose_process_is_killed_is_continued_by_another(tmp_path):
         assert torch.equal(stored.window(index), window(index))
 
 
-def test_what_another_process_reads_is_not_evicted(tmp_path):
+def test_what_another_process_reads_is_not_evicted(tmp_path: Path) -> None:
     root = tmp_path / "references"
     store = ReferenceStore(root, 10**9)
     with store.write("key", [3], 8, {}) as writer:
@@ -77,7 +78,7 @@ sys.stdin.read()
 
 
 @pytest.mark.parametrize("signal", ["kill", "terminate"])
-def test_a_dead_reader_leaves_no_lock(tmp_path, signal):
+def test_a_dead_reader_leaves_no_lock(tmp_path: Path, signal: str) -> None:
     """Covered by the kernel; here so that nobody replaces the lock by a file that outlives its process."""
     root = tmp_path / "references"
     hold = (

@@ -1,18 +1,24 @@
 import json
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from app.contracts.errors import ErrorCode
 from tests.support.packed import FOUR_BIT_FLOATS
 from tests.support.refusals import refused
+from workers.engine.pool import EnginePool
 from workers.engine.scoring import ScoringEngine
 
+Tiny = Callable[..., Path]
+Packed = Callable[..., Path]
 
-def start(pool, checkpoint):
+
+def start(pool: EnginePool, checkpoint: Path) -> ScoringEngine:
     return ScoringEngine(checkpoint, settings=pool.settings, max_model_len=128, pool=pool)
 
 
-def changed(source, folder, **changes):
+def changed(source: Path, folder: Path, **changes: object) -> Path:
     folder.mkdir()
     for file in source.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
@@ -21,20 +27,22 @@ def changed(source, folder, **changes):
     return folder
 
 
-def test_an_architecture_that_vllm_has_not(tiny, pool, tmp_path):
+def test_an_architecture_that_vllm_has_not(tiny: Tiny, pool: EnginePool, tmp_path: Path) -> None:
     folder = changed(tiny("llama"), tmp_path / "model", architectures=["Mixtrl4CausalLM"])
     with refused(ErrorCode.CHECKPOINT_UNSUPPORTED, match="'Mixtrl4CausalLM'") as caught:
         start(pool, folder)
     assert "MixtralForCausalLM" in caught.value.hint
 
 
-def test_a_packing_without_a_kernel_on_this_machine(packed, pool):
+def test_a_packing_without_a_kernel_on_this_machine(packed: Packed, pool: EnginePool) -> None:
     with refused(ErrorCode.CHECKPOINT_UNSUPPORTED):
         start(pool, packed("llama", "W8A16"))
 
 
 @pytest.mark.parametrize("scheme", FOUR_BIT_FLOATS)
-def test_four_bit_floats_are_refused_and_vllm_would_have_no_kernel_either(packed, pool, scheme, monkeypatch):
+def test_four_bit_floats_are_refused_and_vllm_would_have_no_kernel_either(
+    packed: Packed, pool: EnginePool, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     checkpoint = packed("llama", scheme)
     with refused(ErrorCode.CHECKPOINT_UNSUPPORTED, match="NVFP4, MXFP4"):
         start(pool, checkpoint)
@@ -43,7 +51,7 @@ def test_four_bit_floats_are_refused_and_vllm_would_have_no_kernel_either(packed
         start(pool, checkpoint)
 
 
-def test_layers_behind_the_final_norm_are_refused(tiny, pool, tmp_path):
+def test_layers_behind_the_final_norm_are_refused(tiny: Tiny, pool: EnginePool, tmp_path: Path) -> None:
     """vLLM would apply a sentence-transformers projection, and the states would not be the model's."""
     import torch
     from safetensors.torch import save_file
@@ -71,7 +79,9 @@ def test_layers_behind_the_final_norm_are_refused(tiny, pool, tmp_path):
         start(pool, folder)
 
 
-def test_a_checkpoint_that_is_not_there_leaves_the_running_engine_alone(tiny, pool, tmp_path):
+def test_a_checkpoint_that_is_not_there_leaves_the_running_engine_alone(
+    tiny: Tiny, pool: EnginePool, tmp_path: Path
+) -> None:
     engine = start(pool, tiny("llama"))
     before = pool.starts
     with refused(ErrorCode.CHECKPOINT_NOT_FOUND):

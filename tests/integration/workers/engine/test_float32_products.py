@@ -1,6 +1,9 @@
 """Engines on processors without 16-bit products; here on any, by what `lacking` is told to say."""
 
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,18 +13,23 @@ from app.models.checkpoint import inspect
 from tests.integration.workers.engine.conftest import same
 from tests.support.engines import model_of
 from workers.engine import mending
+from workers.engine.resident import ResidentEngine
 from workers.engine.swap import Trust
 
+Tiny = Callable[..., Path]
+Resident = Callable[[Path, Trust], ResidentEngine]
 KINDS = ["llama", "llama-untied", "qwen2", "gemma2", "granite", "mixtral"]
 
 
 @pytest.fixture
-def without(monkeypatch):
+def without(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mending, "lacking", lambda dtype: dtype == torch.bfloat16)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_swapped_weights_score_bit_for_bit_as_a_fresh_engine(without, tiny, resident, windows, kind):
+def test_swapped_weights_score_bit_for_bit_as_a_fresh_engine(
+    without: None, tiny: Tiny, resident: Resident, windows: list[list[int]], kind: str
+) -> None:
     """The packed float32 weights of the first checkpoint do not outlive it."""
     first, second = tiny(kind), tiny(kind, seed=1)
     engine = resident(first, Trust("cpu"))
@@ -36,7 +44,7 @@ def test_swapped_weights_score_bit_for_bit_as_a_fresh_engine(without, tiny, resi
     assert not same(swapped, fresh_first)
 
 
-def test_linear_layers_give_what_float64_gives_rounded_once(without, tiny, resident):
+def test_linear_layers_give_what_float64_gives_rounded_once(without: None, tiny: Tiny, resident: Resident) -> None:
     checkpoint = tiny("qwen2")  # its q, k and v have biases
     engine = resident(checkpoint, Trust("cpu"))
     layer = model_of(engine._engine).model.layers[0].self_attn.qkv_proj
@@ -54,7 +62,9 @@ def test_linear_layers_give_what_float64_gives_rounded_once(without, tiny, resid
     assert torch.allclose(made.float(), wanted.float(), rtol=8e-3, atol=1e-5)
 
 
-def test_states_are_those_of_the_processors_own_products_but_for_rounding(tiny, resident, windows, monkeypatch):
+def test_states_are_those_of_the_processors_own_products_but_for_rounding(
+    tiny: Tiny, resident: Resident, windows: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     states = []
     for widens in (True, False):
         monkeypatch.setattr(mending, "lacking", lambda _, widens=widens: widens)
@@ -67,8 +77,8 @@ def test_states_are_those_of_the_processors_own_products_but_for_rounding(tiny, 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])
 def test_in_a_server_a_row_that_comes_alone_is_multiplied_as_vllm_itself_does(
-    without, tiny, resident, monkeypatch, kind
-):
+    without: None, tiny: Tiny, resident: Resident, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     """Bit for bit with the 16-bit weights, of layers as of the output matrix, which is packed when it is first asked;
     several rows go through the float32 ones, as all of an engine that scores, also beside or after a server's."""
     import vllm._custom_ops as operations
@@ -87,17 +97,17 @@ def test_in_a_server_a_row_that_comes_alone_is_multiplied_as_vllm_itself_does(
     table = source.embed_tokens.weight.detach()
     x = torch.randn(7, weight.shape[1], generator=torch.Generator().manual_seed(0)).bfloat16()
 
-    def layers(model):
+    def layers(model: Any) -> list[Callable[[torch.Tensor], torch.Tensor]]:
         table_of = model.embed_tokens
         return [
             lambda x: model.layers[0].self_attn.qkv_proj(x)[0],
             lambda x: table_of.cpu_linear(x, table_of.weight, None),
         ]
 
-    multiplied = []
+    multiplied: list[torch.dtype] = []
     product = operations.onednn_mm
 
-    def told(handler, x, bias):
+    def told(handler: Any, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         multiplied.append(x.dtype)
         return product(handler, x, bias)
 

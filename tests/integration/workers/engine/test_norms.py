@@ -3,31 +3,37 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from app.settings import Settings
 from workers.engine import norms
 from workers.engine.pool import EnginePool
 from workers.engine.scoring import ScoringEngine
 
+Tiny = Callable[..., Path]
+
 
 @pytest.fixture(scope="module")
-def norm():
+def norm() -> Any:
     from vllm import ir
 
     norms.register()
     return ir.ops.fused_add_rms_norm
 
 
-def arguments(shape, dtype):
+def arguments(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(len(shape))
     made = (torch.randn(size, generator=generator) for size in (shape, shape, shape[-1:]))
     x, residual, weight = (tensor.to(dtype) for tensor in made)
     return x * 3, residual, weight
 
 
-def steps_apart(one, other):
+def steps_apart(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """How many representable numbers lie between them, where neither changes its sign."""
     kind = {2: torch.int16, 4: torch.int32}[one.element_size()]
     return (one.view(kind).long() - other.view(kind).long()).abs()
@@ -35,7 +41,7 @@ def steps_apart(one, other):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize("shape", [(1, 48), (7, 48), (257, 576), (33, 4, 48)])
-def test_it_rounds_where_vllms_own_chain_rounds(norm, shape, dtype):
+def test_it_rounds_where_vllms_own_chain_rounds(norm: Any, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     x, residual, weight = arguments(shape, dtype)
     with torch.inference_mode():
         out, total = norm.impls[norms.PROVIDER].impl_fn(x, residual, weight, 1e-5)
@@ -48,7 +54,7 @@ def test_it_rounds_where_vllms_own_chain_rounds(norm, shape, dtype):
         assert float((apart > 0).float().mean()) < 1e-3
 
 
-def test_it_is_the_norm_of_the_sum_in_float64(norm):
+def test_it_is_the_norm_of_the_sum_in_float64(norm: Any) -> None:
     x, residual, weight = arguments((129, 576), torch.float32)
     out, total = norm.impls[norms.PROVIDER].impl_fn(x, residual, weight, 1e-3)
     exact = x.double() + residual.double()
@@ -58,7 +64,7 @@ def test_it_is_the_norm_of_the_sum_in_float64(norm):
 
 
 @pytest.mark.parametrize("width", [576, 4096])
-def test_a_row_does_not_depend_on_the_rows_beside_it(norm, width):
+def test_a_row_does_not_depend_on_the_rows_beside_it(norm: Any, width: int) -> None:
     x, residual, weight = arguments((300, width), torch.bfloat16)
     run = norm.impls[norms.PROVIDER].impl_fn
     with torch.inference_mode():
@@ -67,7 +73,7 @@ def test_a_row_does_not_depend_on_the_rows_beside_it(norm, width):
     assert torch.equal(torch.cat(parts), whole)
 
 
-def test_with_more_threads_neither(tmp_path):
+def test_with_more_threads_neither(tmp_path: Path) -> None:
     """Four threads would share one row of 4,096 numbers; a first call of few numbers must not make the loop serial."""
     program = """
 import sys, torch
@@ -100,7 +106,7 @@ with torch.inference_mode():
     assert done.stdout.split()[-2:] == ["True", "True"]
 
 
-def test_what_it_does_not_know_is_left_to_vllm(norm):
+def test_what_it_does_not_know_is_left_to_vllm(norm: Any) -> None:
     x, residual, weight = arguments((6, 64), torch.bfloat16)
     with norm.set_priority([norms.PROVIDER]):
         assert norm.dispatch(x, residual, weight, 1e-5).provider == norms.PROVIDER
@@ -108,7 +114,7 @@ def test_what_it_does_not_know_is_left_to_vllm(norm):
             assert norm.dispatch(*other).provider == "native"
 
 
-def test_engines_on_a_cpu_use_it(tiny, engine_settings, windows, norm):
+def test_engines_on_a_cpu_use_it(tiny: Tiny, engine_settings: Settings, windows: list[list[int]], norm: Any) -> None:
     norm.set_default(["native"])
     pool = EnginePool(engine_settings)
     engine = ScoringEngine(tiny("llama"), settings=engine_settings, max_model_len=128, pool=pool)

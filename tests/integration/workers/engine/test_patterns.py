@@ -12,12 +12,12 @@ NAME = "model.layers.0.self_attn.q_proj.and.more.letters"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def vllm():
+def vllm() -> None:
     load_vllm()
 
 
 @pytest.mark.timeout(600)
-def test_vllm_answers_for_a_pattern_that_never_ends_elsewhere():
+def test_vllm_answers_for_a_pattern_that_never_ends_elsewhere() -> None:
     from torch import nn
     from vllm.model_executor.layers.quantization.compressed_tensors.utils import (
         find_matched_target,
@@ -31,14 +31,14 @@ def test_vllm_answers_for_a_pattern_that_never_ends_elsewhere():
 
 
 @pytest.mark.timeout(600)
-def test_compressed_tensors_does_too():
+def test_compressed_tensors_does_too() -> None:
     from compressed_tensors.utils.match import match_name
 
     assert not match_name(NAME, HOSTILE)
     assert match_name(NAME, r"re:model\.layers\.\d+")
 
 
-def test_no_other_engine_is_left_in_them():
+def test_no_other_engine_is_left_in_them() -> None:
     from compressed_tensors.utils import match
     from vllm.model_executor.layers.quantization.utils import config_utils
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from workers.engine.environment import child_environment, physical_cores
@@ -52,7 +53,9 @@ print(json.dumps(dict(
 """
 
 
-def test_it_stays_on_this_machine_uses_every_core_and_survives_a_want_of_memory(tiny, tmp_path):
+def test_it_stays_on_this_machine_uses_every_core_and_survives_a_want_of_memory(
+    tiny: Callable[..., Path], tmp_path: Path
+) -> None:
     """The kernel's limit makes an allocation fail inside torch, at 250 MB of weights; the process goes on after it."""
     large = tiny("llama", hidden_size=1024, intermediate_size=4096, num_hidden_layers=8)
     environment = child_environment() | {"HF_HUB_OFFLINE": "0"}

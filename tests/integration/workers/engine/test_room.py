@@ -1,4 +1,6 @@
 import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -6,25 +8,29 @@ import pytest
 import torch
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.settings import Settings
 from tests.integration.workers.engine.conftest import same
 from tests.support.refusals import refused
 from tests.support.tiny import make_checkpoint
 from workers.engine.room import EngineRoom
 from workers.engine.scoring import ScoringEngine
 
+Tiny = Callable[..., Path]
+Packed = Callable[..., Path]
+
 
 @pytest.fixture
-def room(engine_settings):
+def room(engine_settings: Settings) -> Iterator[EngineRoom]:
     opened = EngineRoom(engine_settings)
     yield opened
     opened.close()
 
 
-def states(engine, windows):
+def states(engine: ScoringEngine, windows: list[list[int]]) -> list[torch.Tensor]:
     return [hidden_TD for _, hidden_TD in engine.score(windows)]
 
 
-def test_starts_and_swaps_are_counted(tiny, room, windows):
+def test_starts_and_swaps_are_counted(tiny: Tiny, room: EngineRoom, windows: list[list[int]]) -> None:
     assert (room.starts, room.swaps) == (0, 0)
     room.engine(tiny("llama"), 128)
     room.engine(tiny("llama", seed=1), 100)
@@ -34,7 +40,9 @@ def test_starts_and_swaps_are_counted(tiny, room, windows):
     assert (room.starts, room.swaps) == (2, 1)
 
 
-def test_two_kinds_of_engine_live_side_by_side_and_the_third_takes_the_place_of_the_oldest(tiny, packed, room, windows):
+def test_two_kinds_of_engine_live_side_by_side_and_the_third_takes_the_place_of_the_oldest(
+    tiny: Tiny, packed: Packed, room: EngineRoom, windows: list[list[int]]
+) -> None:
     """Ending one must not end what the other needs; a mixture of experts needs a process group that others do not."""
     dense, mixture = room.engine(tiny("llama"), 128), room.engine(tiny("mixtral"), 128)
     dense_states, mixture_states = states(dense, windows), states(mixture, windows)
@@ -50,7 +58,9 @@ def test_two_kinds_of_engine_live_side_by_side_and_the_third_takes_the_place_of_
     assert room.starts == 5
 
 
-def test_an_engine_that_needs_too_much_memory_is_refused_and_the_room_goes_on(tiny, engine_settings, windows):
+def test_an_engine_that_needs_too_much_memory_is_refused_and_the_room_goes_on(
+    tiny: Tiny, engine_settings: Settings, windows: list[list[int]]
+) -> None:
     huge = EngineRoom(engine_settings.model_copy(update={"engine_kv_cache_bytes": 1 << 50}))
     with refused(ErrorCode.ENGINE_OUT_OF_MEMORY, match=r"GB are free; this process holds \d+\.\d\d GB") as caught:
         huge.engine(tiny("llama"), 128)
@@ -61,13 +71,15 @@ def test_an_engine_that_needs_too_much_memory_is_refused_and_the_room_goes_on(ti
     room.close()
 
 
-def test_memory_that_runs_out_while_scoring_ends_the_job_not_the_room(tiny, room, windows, monkeypatch):
+def test_memory_that_runs_out_while_scoring_ends_the_job_not_the_room(
+    tiny: Tiny, room: EngineRoom, windows: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """torch's own allocator fails, inside the model."""
     engine = room.engine(tiny("llama"), 128)
     before = states(engine, windows)
     from vllm.model_executor.models.llama import LlamaModel
 
-    def exhausted(*_, **__):
+    def exhausted(*_: object, **__: object) -> torch.Tensor:
         return torch.empty(1 << 60, dtype=torch.uint8)
 
     with monkeypatch.context() as patch:
@@ -80,7 +92,7 @@ def test_memory_that_runs_out_while_scoring_ends_the_job_not_the_room(tiny, room
     assert room.starts == 2
 
 
-def test_ending_an_engine_gives_its_memory_back(tmp_path, engine_settings):
+def test_ending_an_engine_gives_its_memory_back(tmp_path: Path, engine_settings: Settings) -> None:
     """160 MB of weights come and go three times."""
     folder = make_checkpoint(tmp_path, hidden_size=1024, intermediate_size=4096, num_hidden_layers=5)
     process = psutil.Process()
@@ -95,7 +107,7 @@ def test_ending_an_engine_gives_its_memory_back(tmp_path, engine_settings):
     assert running - sizes[-1] > 100e6
 
 
-def test_the_process_is_left_as_it_was(tiny, room):
+def test_the_process_is_left_as_it_was(tiny: Tiny, room: EngineRoom) -> None:
     models = tiny("llama"), tiny("llama", seed=1)
     random.seed(5)
     np.random.seed(5)
@@ -111,7 +123,7 @@ def test_the_process_is_left_as_it_was(tiny, room):
     assert torch.set_num_threads is setter
 
 
-def test_an_identity_needs_no_engine(tiny, room):
+def test_an_identity_needs_no_engine(tiny: Tiny, room: EngineRoom) -> None:
     engine = room.engine(tiny("llama"), 128, load=False)
     assert "vllm" in str(engine.identity)
     assert room.starts == 0
@@ -119,7 +131,9 @@ def test_an_identity_needs_no_engine(tiny, room):
     assert room.starts == 1
 
 
-def test_an_engine_of_its_own_can_be_had_without_a_room(tiny, engine_settings, windows):
+def test_an_engine_of_its_own_can_be_had_without_a_room(
+    tiny: Tiny, engine_settings: Settings, windows: list[list[int]]
+) -> None:
     engine = ScoringEngine(tiny("llama"), settings=engine_settings, max_model_len=128)
     before = states(engine, windows)
     engine.load(tiny("llama", seed=1))

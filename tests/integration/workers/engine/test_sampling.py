@@ -1,4 +1,6 @@
 import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,18 +11,20 @@ from transformers import AutoModelForCausalLM
 from app.contracts.errors import ErrorCode
 from tests.support.refusals import refused
 from workers.engine.logprobs import ALL, prompt_logprobs
+from workers.engine.pool import EnginePool
 from workers.engine.sampling import Sampler
 
+Tiny = Callable[..., Path]
 PROMPT = [5, 9, 200, 31, 77]
 
 
 @pytest.fixture(scope="module")
-def sampler(tiny, pool):
+def sampler(tiny: Tiny, pool: EnginePool) -> Iterator[Sampler]:
     with Sampler(tiny("llama"), pool=pool) as made:
         yield made
 
 
-def test_one_seed_gives_one_text_and_streams_differ(sampler):
+def test_one_seed_gives_one_text_and_streams_differ(sampler: Sampler) -> None:
     prompts = [PROMPT] * 8
     one = sampler.sample(prompts, 20, 7, 1.0)
     assert sampler.sample(prompts, 20, 7, 1.0) == one
@@ -31,7 +35,9 @@ def test_one_seed_gives_one_text_and_streams_differ(sampler):
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
-def test_tokens_are_drawn_from_the_models_own_distribution(tiny, pool, sampler, temperature):
+def test_tokens_are_drawn_from_the_models_own_distribution(
+    tiny: Tiny, pool: EnginePool, sampler: Sampler, temperature: float
+) -> None:
     """2,000 first tokens against the softmax of the model's logits at that temperature, by a chi-squared test."""
     drawn = [tokens[0] if tokens else 1 for tokens in sampler.sample([PROMPT] * 2000, 1, 0, temperature)]
     logits = prompt_logprobs(tiny("llama"), [*PROMPT, 0], pool=pool, top=ALL)[-1].astype(np.float64)
@@ -45,7 +51,7 @@ def test_tokens_are_drawn_from_the_models_own_distribution(tiny, pool, sampler, 
     assert scipy.stats.chisquare(observed, wanted * observed.sum() / wanted.sum()).pvalue > 1e-3
 
 
-def test_without_temperature_it_is_the_greedy_text_of_transformers(tiny, pool):
+def test_without_temperature_it_is_the_greedy_text_of_transformers(tiny: Tiny, pool: EnginePool) -> None:
     checkpoint = tiny("llama")
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
     ids = torch.tensor([PROMPT])
@@ -58,7 +64,7 @@ def test_without_temperature_it_is_the_greedy_text_of_transformers(tiny, pool):
         assert sampler.sample([PROMPT], 24, 0, 0.0) == [expected]
 
 
-def test_a_text_stops_before_its_end_token(tiny, pool, sampler, tmp_path):
+def test_a_text_stops_before_its_end_token(tiny: Tiny, pool: EnginePool, sampler: Sampler, tmp_path: Path) -> None:
     """The greedy text's tenth token is made an end token."""
     whole = sampler.sample([PROMPT], 30, 0, 0.0)[0]
     end = whole[9]
@@ -69,7 +75,7 @@ def test_a_text_stops_before_its_end_token(tiny, pool, sampler, tmp_path):
         assert other.sample([PROMPT], 30, 0, 0.0) == [whole[: whole.index(end)]]
 
 
-def test_what_does_not_fit_the_context_is_refused(sampler):
+def test_what_does_not_fit_the_context_is_refused(sampler: Sampler) -> None:
     with refused(ErrorCode.WINDOW_TOO_LARGE):
         sampler.sample([PROMPT], 300, 0, 1.0)
 
@@ -78,10 +84,10 @@ class StopError(Exception):
     pass
 
 
-def test_it_stops_between_two_tokens(tiny, pool):
+def test_it_stops_between_two_tokens(tiny: Tiny, pool: EnginePool) -> None:
     left = iter([False] * 12 + [True] * 1000)
 
-    def check():
+    def check() -> None:
         if next(left):
             raise StopError
 

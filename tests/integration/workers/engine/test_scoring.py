@@ -1,4 +1,6 @@
 import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,22 +9,28 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from app.contracts.errors import ErrorCode
+from app.settings import Settings
 from tests.integration.workers.engine.conftest import same
 from tests.support.copies import copier
 from tests.support.refusals import refused
+from workers.engine.pool import EnginePool
 from workers.engine.scoring import ScoringEngine
 
+Tiny = Callable[..., Path]
 
-def engine_of(pool, checkpoint, length=128, dtype="bfloat16"):
+
+def engine_of(pool: EnginePool, checkpoint: Path, length: int = 128, dtype: str = "bfloat16") -> ScoringEngine:
     return ScoringEngine(checkpoint, settings=pool.settings, max_model_len=length, dtype=dtype, pool=pool)
 
 
-def states(engine, windows, batch=None):
+def states(engine: ScoringEngine, windows: list[list[int]], batch: int | None = None) -> list[torch.Tensor]:
     return [hidden_TD for _, hidden_TD in engine.score(windows, batch=batch)]
 
 
 @pytest.mark.parametrize("kind", ["llama", "llama-padded", "qwen2", "gemma2", "granite", "mixtral"])
-def test_hidden_states_are_those_of_transformers(tiny, pool, windows, kind):
+def test_hidden_states_are_those_of_transformers(
+    tiny: Tiny, pool: EnginePool, windows: list[list[int]], kind: str
+) -> None:
     """In float32, where the two implementations differ by rounding alone."""
     checkpoint = tiny(kind)
     ours = states(engine_of(pool, checkpoint, dtype="float32"), windows)
@@ -35,8 +43,8 @@ def test_hidden_states_are_those_of_transformers(tiny, pool, windows, kind):
 
 
 def test_the_configuration_is_config_json_also_where_mistral_s_own_lies_beside_it(
-    tiny, tmp_path, pool, windows, engine_settings
-):
+    tiny: Tiny, tmp_path: Path, pool: EnginePool, windows: list[list[int]], engine_settings: Settings
+) -> None:
     folder = copier(tiny, tmp_path)()
     weights = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
@@ -52,7 +60,7 @@ def test_the_configuration_is_config_json_also_where_mistral_s_own_lies_beside_i
     assert same(found, expected)
 
 
-def test_windows_come_in_order_and_own_their_memory(tiny, pool, windows):
+def test_windows_come_in_order_and_own_their_memory(tiny: Tiny, pool: EnginePool, windows: list[list[int]]) -> None:
     scored = list(engine_of(pool, tiny("llama")).score(windows))
     assert [index for index, _ in scored] == list(range(len(windows)))
     for (_, hidden_TD), window in zip(scored, windows, strict=True):
@@ -62,14 +70,14 @@ def test_windows_come_in_order_and_own_their_memory(tiny, pool, windows):
 
 
 @pytest.mark.parametrize("batch", [1, 3, 8, 12])
-def test_the_batch_does_not_change_a_bit(tiny, pool, windows, batch):
+def test_the_batch_does_not_change_a_bit(tiny: Tiny, pool: EnginePool, windows: list[list[int]], batch: int) -> None:
     engine = engine_of(pool, tiny("llama"))
     whole = states(engine, windows)
     assert same(states(engine, windows), whole)
     assert same(states(engine, windows, batch), whole)
 
 
-def test_a_window_longer_than_a_step_is_split_without_a_trace(tiny, engine_settings):
+def test_a_window_longer_than_a_step_is_split_without_a_trace(tiny: Tiny, engine_settings: Settings) -> None:
     window = np.random.default_rng(1).integers(0, 320, 250)
     checkpoint = tiny("llama")
     found = []
@@ -82,13 +90,15 @@ def test_a_window_longer_than_a_step_is_split_without_a_trace(tiny, engine_setti
     assert same(*found)
 
 
-def test_arrays_are_taken_as_lists_are(tiny, pool, windows):
+def test_arrays_are_taken_as_lists_are(tiny: Tiny, pool: EnginePool, windows: list[list[int]]) -> None:
     engine = engine_of(pool, tiny("llama"))
     arrays = [np.asarray(window, dtype=np.int32) for window in windows]
     assert same([hidden_TD for _, hidden_TD in engine.score(arrays)], states(engine, windows))
 
 
-def test_two_checkpoints_in_one_engine_are_never_confused(tiny, pool, windows):
+def test_two_checkpoints_in_one_engine_are_never_confused(
+    tiny: Tiny, pool: EnginePool, windows: list[list[int]]
+) -> None:
     """The second one's weights replace the first one's; the first must still score its own, even in mid-iteration."""
     reference = engine_of(pool, tiny("llama"))
     alone = states(reference, windows, 4)
@@ -104,13 +114,13 @@ class StopError(Exception):
     pass
 
 
-def test_it_stops_between_steps_and_is_good_for_more(tiny, pool, windows):
+def test_it_stops_between_steps_and_is_good_for_more(tiny: Tiny, pool: EnginePool, windows: list[list[int]]) -> None:
     engine = engine_of(pool, tiny("llama"))
     whole = states(engine, windows)
     for after in range(4):
         calls = iter([False] * after + [True] * 100)
 
-        def check(calls=calls):
+        def check(calls: Iterator[bool] = calls) -> None:
             if next(calls):
                 raise StopError
 
@@ -119,7 +129,9 @@ def test_it_stops_between_steps_and_is_good_for_more(tiny, pool, windows):
         assert same(states(engine, windows), whole)
 
 
-def test_a_caller_that_loses_interest_leaves_nothing_behind(tiny, pool, windows):
+def test_a_caller_that_loses_interest_leaves_nothing_behind(
+    tiny: Tiny, pool: EnginePool, windows: list[list[int]]
+) -> None:
     engine = engine_of(pool, tiny("llama"))
     whole = states(engine, windows)
     iterator = engine.score(windows, batch=2)
@@ -128,29 +140,29 @@ def test_a_caller_that_loses_interest_leaves_nothing_behind(tiny, pool, windows)
     assert same(states(engine, windows), whole)
 
 
-def test_a_window_longer_than_asked_for_is_refused(tiny, pool):
+def test_a_window_longer_than_asked_for_is_refused(tiny: Tiny, pool: EnginePool) -> None:
     engine = engine_of(pool, tiny("llama"), 100)
     with refused(ErrorCode.WINDOW_TOO_LARGE, match="101 tokens"):
         list(engine.score([[1] * 101]))
 
 
 @pytest.mark.parametrize("token", [-1, 320, 10**6])
-def test_a_token_that_the_model_has_not_is_refused(tiny, pool, token):
+def test_a_token_that_the_model_has_not_is_refused(tiny: Tiny, pool: EnginePool, token: int) -> None:
     with refused(ErrorCode.VOCABULARY_MISMATCH, match=str(token)):
         list(engine_of(pool, tiny("llama")).score([[1, 2], [3, token]]))
 
 
-def test_an_empty_window_is_a_mistake_of_the_caller(tiny, pool):
+def test_an_empty_window_is_a_mistake_of_the_caller(tiny: Tiny, pool: EnginePool) -> None:
     with pytest.raises(ValueError, match="window 1"):
         list(engine_of(pool, tiny("llama")).score([[1, 2], []]))
 
 
-def test_a_window_beyond_the_models_context_is_refused(tiny, pool):
+def test_a_window_beyond_the_models_context_is_refused(tiny: Tiny, pool: EnginePool) -> None:
     with refused(ErrorCode.WINDOW_TOO_LARGE, match="256"):
         engine_of(pool, tiny("llama"), 257)
 
 
-def test_an_identity_says_what_the_numbers_depend_on(tiny, pool):
+def test_an_identity_says_what_the_numbers_depend_on(tiny: Tiny, pool: EnginePool) -> None:
     told = str(engine_of(pool, tiny("llama"), dtype="auto").identity)
     assert "0.32.0" in told
     assert "bfloat16" in told

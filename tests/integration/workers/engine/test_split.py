@@ -2,7 +2,9 @@
 
 import shutil
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,16 +21,21 @@ from tests.support.tiny_jobs import Jobs, validated
 from workers.distributions.head import Head
 from workers.engine.blocks import write
 from workers.engine.drafting import DraftEngine
+from workers.engine.pool import EnginePool
+from workers.engine.room import EngineRoom
 from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
 
+Tiny = Callable[..., Path]
+Split = Callable[..., EnginePool]
+
 
 @pytest.fixture
-def split(room):
+def split(room: EngineRoom) -> Iterator[Split]:
     """`split(tensor, pipeline)`: the shared pool, whose engines are split so until the test ends."""
     whole = room.pool.settings
 
-    def make(tensor, pipeline=1):
+    def make(tensor: int, pipeline: int = 1) -> EnginePool:
         sizes = {"tensor_parallel_size": tensor, "pipeline_parallel_size": pipeline}
         room.run_as(whole.model_copy(update=sizes))
         return room.pool
@@ -37,18 +44,20 @@ def split(room):
     room.run_as(whole)
 
 
-def hidden(pool, checkpoint, windows):
+def hidden(pool: EnginePool, checkpoint: Path, windows: list[list[int]]) -> list[torch.Tensor]:
     return pool.loaded(inspect(checkpoint), 128, "bfloat16").hidden_states(windows)
 
 
-def noise(one, other, checkpoint):
+def noise(one: list[torch.Tensor], other: list[torch.Tensor], checkpoint: Path) -> float:
     """Mean KL divergence, in nats per token, between what two engines make of the same text."""
     head = Head.load(checkpoint, dtype=torch.float32)
     first, second = (torch.log_softmax(head.logits(torch.cat(each).float()).double(), -1) for each in (one, other))
     return float((first.exp() * (first - second)).sum(-1).mean())
 
 
-def test_two_tensor_parts_score_as_one_up_to_rounding(tiny, pool, split, windows):
+def test_two_tensor_parts_score_as_one_up_to_rounding(
+    tiny: Tiny, pool: EnginePool, split: Split, windows: list[list[int]]
+) -> None:
     shared = set(Path("/dev/shm").iterdir())
     whole = hidden(pool, tiny("llama"), windows)
     threads = torch.get_num_threads()
@@ -62,14 +71,18 @@ def test_two_tensor_parts_score_as_one_up_to_rounding(tiny, pool, split, windows
 
 
 @pytest.mark.slow
-def test_two_pipeline_stages_score_bit_for_bit_as_one(tiny, pool, split, windows):
+def test_two_pipeline_stages_score_bit_for_bit_as_one(
+    tiny: Tiny, pool: EnginePool, split: Split, windows: list[list[int]]
+) -> None:
     whole = hidden(pool, tiny("llama"), windows)
     assert same(hidden(split(1, 2), tiny("llama"), windows), whole)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("parts", [(2, 1), (1, 2)])
-def test_what_a_checkpoint_asks_for_beside_weights_is_done_in_parts(tiny, pool, split, windows, tmp_path, parts):
+def test_what_a_checkpoint_asks_for_beside_weights_is_done_in_parts(
+    tiny: Tiny, pool: EnginePool, split: Split, windows: list[list[int]], tmp_path: Path, parts: tuple[int, int]
+) -> None:
     """Grids of 4 bits show it if a part had one of its own; in float32 all but a few codes are the same."""
     steps = [{"type": "quantize.activations", "bits": 4}, {"type": "quantize.kv_cache", "k_bits": 4, "v_bits": 4}]
     recipe = TypeAdapter(Recipe).validate_python(steps)
@@ -84,7 +97,7 @@ def test_what_a_checkpoint_asks_for_beside_weights_is_done_in_parts(tiny, pool, 
 
 
 @pytest.mark.slow
-def test_weights_are_swapped_in_every_part(tiny, split, windows):
+def test_weights_are_swapped_in_every_part(tiny: Tiny, split: Split, windows: list[list[int]]) -> None:
     """The first swap is compared with a fresh start by the engine itself: after it no other start is needed."""
     pool, first, second = split(2), tiny("qwen2"), tiny("qwen2", seed=1)
     starts, swaps = pool.starts, pool.swaps
@@ -99,7 +112,9 @@ def test_weights_are_swapped_in_every_part(tiny, split, windows):
 
 
 @pytest.mark.slow
-def test_a_part_that_ends_fails_its_job_and_the_next_one_runs(tiny, split, windows):
+def test_a_part_that_ends_fails_its_job_and_the_next_one_runs(
+    tiny: Tiny, split: Split, windows: list[list[int]]
+) -> None:
     pool = split(2)
     before = hidden(pool, tiny("llama"), windows)
     engine = pool.loaded(inspect(tiny("llama")), 128, "bfloat16")
@@ -116,7 +131,9 @@ def test_a_part_that_ends_fails_its_job_and_the_next_one_runs(tiny, split, windo
 
 
 @pytest.mark.slow
-def test_what_keeps_a_part_from_starting_is_the_error(packed, split, monkeypatch):
+def test_what_keeps_a_part_from_starting_is_the_error(
+    packed: Callable[..., Path], split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No process here has a kernel for these weights; vLLM says of a part only that it did not start."""
     checkpoint = packed("llama", FOUR_BIT_FLOATS[0])
     monkeypatch.setattr("workers.engine.launch.check_served", lambda *_: None)
@@ -124,13 +141,20 @@ def test_what_keeps_a_part_from_starting_is_the_error(packed, split, monkeypatch
         split(2).loaded(inspect(checkpoint), 128, "bfloat16")
 
 
-def test_tokens_of_a_split_model_are_not_drawn_by_us(tiny, split):
+def test_tokens_of_a_split_model_are_not_drawn_by_us(tiny: Tiny, split: Split) -> None:
     with refused(ErrorCode.ENGINE_FAILED, match="split"):
         DraftEngine(tiny("llama"), lambda *_: [], pool=split(2), length=64, streams=1)
 
 
 @pytest.mark.slow
-def test_a_comparison_in_two_parts_says_what_one_in_one_says(tiny, home_of, room, split, windows, tmp_path):
+def test_a_comparison_in_two_parts_says_what_one_in_one_says(
+    tiny: Tiny,
+    home_of: Callable[..., Any],
+    room: EngineRoom,
+    split: Split,
+    windows: list[list[int]],
+    tmp_path: Path,
+) -> None:
     """By less than the standard deviation that the rounding of two engines gives a mean of so many tokens."""
     checkpoint = tiny("llama")
     asked = validated(

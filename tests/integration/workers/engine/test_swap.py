@@ -1,4 +1,6 @@
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,8 +13,13 @@ from tests.support.packed import make_packed
 from tests.support.processor import needs_avx512
 from tests.support.refusals import refused
 from tests.support.tiny import make_checkpoint
+from workers.engine.resident import ResidentEngine
 from workers.engine.shape import packing_signature
 from workers.engine.swap import PROVEN, Trust
+
+Tiny = Callable[..., Path]
+Packed = Callable[..., Path]
+Resident = Callable[[Path, Trust], ResidentEngine]
 
 # Every case below proves an entry of PROVEN, and PROVEN has no other.
 CASES = [
@@ -28,14 +35,21 @@ CASES = [
 MARKED = [pytest.param(*case, marks=[needs_avx512] if case[1] == "W4A16" else []) for case in CASES]
 
 
-def checkpoints(tiny, packed, kind, scheme):
+def checkpoints(tiny: Tiny, packed: Packed, kind: str, scheme: str | None) -> tuple[Path, Path]:
     if scheme is None:
         return tiny(kind), tiny(kind, seed=1)
     return packed(kind, scheme), packed(kind, scheme, 1)
 
 
 @pytest.mark.parametrize(("kind", "scheme"), MARKED)
-def test_swapped_weights_score_bit_for_bit_as_a_fresh_engine(tiny, packed, resident, windows, kind, scheme):
+def test_swapped_weights_score_bit_for_bit_as_a_fresh_engine(
+    tiny: Tiny,
+    packed: Packed,
+    resident: Resident,
+    windows: list[list[int]],
+    kind: str,
+    scheme: str | None,
+) -> None:
     first, second = checkpoints(tiny, packed, kind, scheme)
     assert Trust("cpu").proven(inspect(first))
     engine = resident(first, Trust("cpu"))
@@ -53,13 +67,15 @@ def test_swapped_weights_score_bit_for_bit_as_a_fresh_engine(tiny, packed, resid
     assert all(bool(hidden_TD.isfinite().all()) for hidden_TD in swapped)
 
 
-def test_nothing_is_called_proven_that_is_not_proven_above(tiny, packed):
+def test_nothing_is_called_proven_that_is_not_proven_above(tiny: Tiny, packed: Packed) -> None:
     infos = [inspect(checkpoints(tiny, packed, kind, scheme)[0]) for kind, scheme in CASES]
     assert {("cpu", info.architecture, packing_signature(info)) for info in infos} == PROVEN
 
 
 @pytest.mark.parametrize("scheme", [None, "W8A8", pytest.param("W4A16", marks=needs_avx512)])
-def test_the_demo_model_swaps_exactly_too(smollm2, resident, tmp_path, scheme):
+def test_the_demo_model_swaps_exactly_too(
+    smollm2: Path, resident: Resident, tmp_path: Path, scheme: str | None
+) -> None:
     """Kernels are chosen by size: what holds for 64 dimensions is proven for 576, and 49,152 tokens, once more."""
     other = tmp_path / "other"
     other.mkdir()
@@ -84,7 +100,9 @@ def test_the_demo_model_swaps_exactly_too(smollm2, resident, tmp_path, scheme):
     assert same(swapped, resident(other, Trust("cpu")).hidden_states(text))
 
 
-def test_an_unproven_packing_is_compared_once_and_then_trusted(packed, resident, windows):
+def test_an_unproven_packing_is_compared_once_and_then_trusted(
+    packed: Packed, resident: Resident, windows: list[list[int]]
+) -> None:
     trust = Trust("cpu")
     first, second = packed("llama", "FP8"), packed("llama", "FP8", 1)
     engine = resident(first, trust)
@@ -98,7 +116,9 @@ def test_an_unproven_packing_is_compared_once_and_then_trusted(packed, resident,
 
 
 @needs_avx512
-def test_a_packing_that_cannot_be_swapped_gets_fresh_engines(packed, resident, windows):
+def test_a_packing_that_cannot_be_swapped_gets_fresh_engines(
+    packed: Packed, resident: Resident, windows: list[list[int]]
+) -> None:
     """vLLM 0.32 fails in the middle of reloading asymmetric 4-bit weights."""
     trust = Trust("cpu")
     first, second = packed("llama", "W4A16-ASYM"), packed("llama", "W4A16-ASYM", 1)
@@ -113,7 +133,9 @@ def test_a_packing_that_cannot_be_swapped_gets_fresh_engines(packed, resident, w
     assert same(scored, resident(second, trust).hidden_states(windows))
 
 
-def test_a_swap_that_scores_otherwise_is_found_out(tiny, resident, windows, monkeypatch):
+def test_a_swap_that_scores_otherwise_is_found_out(
+    tiny: Tiny, resident: Resident, windows: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without packing the experts again, vLLM 0.32 swaps a mixture of experts wrongly and says nothing."""
     monkeypatch.setattr("workers.engine.mending.forget_packed_experts", lambda *_: None)
     trust = Trust("cpu", frozenset())
@@ -125,7 +147,9 @@ def test_a_swap_that_scores_otherwise_is_found_out(tiny, resident, windows, monk
     assert same(scored, resident(tiny("mixtral", seed=1), trust).hidden_states(windows))
 
 
-def test_the_same_checkpoint_is_not_loaded_twice_but_a_rewritten_one_is(resident, windows, tmp_path):
+def test_the_same_checkpoint_is_not_loaded_twice_but_a_rewritten_one_is(
+    resident: Resident, windows: list[list[int]], tmp_path: Path
+) -> None:
     folder = make_checkpoint(tmp_path / "model")
     engine = resident(folder, Trust("cpu"))
     before = engine.hidden_states(windows)
@@ -137,7 +161,9 @@ def test_the_same_checkpoint_is_not_loaded_twice_but_a_rewritten_one_is(resident
     assert not same(engine.hidden_states(windows), before)
 
 
-def test_weights_that_are_not_numbers_never_reach_the_engine(tiny, resident, windows, tmp_path):
+def test_weights_that_are_not_numbers_never_reach_the_engine(
+    tiny: Tiny, resident: Resident, windows: list[list[int]], tmp_path: Path
+) -> None:
     folder = make_checkpoint(tmp_path)
     tensors = load_file(folder / "model.safetensors")
     tensors["model.layers.0.self_attn.q_proj.weight"][0, 0] = torch.nan
@@ -150,7 +176,7 @@ def test_weights_that_are_not_numbers_never_reach_the_engine(tiny, resident, win
     assert (engine.starts, engine.swaps) == (1, 0)
 
 
-def test_a_model_that_overflows_is_scored_as_it_is(tiny, resident, tmp_path):
+def test_a_model_that_overflows_is_scored_as_it_is(tiny: Tiny, resident: Resident, tmp_path: Path) -> None:
     """Its weights are numbers, its states are not: that is a finding about the model, not a broken engine."""
     folder = make_checkpoint(tmp_path)
     tensors = load_file(folder / "model.safetensors")
@@ -166,7 +192,7 @@ def test_a_model_that_overflows_is_scored_as_it_is(tiny, resident, tmp_path):
     assert bool(engine.hidden_states([[1, 2, 3]])[0].isfinite().all())
 
 
-def test_another_set_of_tensors_needs_another_engine(tiny, resident):
+def test_another_set_of_tensors_needs_another_engine(tiny: Tiny, resident: Resident) -> None:
     info = inspect(tiny("llama", seed=1))
     engine = resident(tiny("llama"), Trust("cpu"))
     one = next(iter(info.tensors))

@@ -1,13 +1,18 @@
 """What we read of vLLM's running objects, which no signature shows."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import reduce
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from app.models.checkpoint import inspect
 from tests.support.engines import model_of
 from workers.engine import launch, vllm_names
+from workers.engine.launch import EngineOptions
+from workers.engine.pool import EnginePool
 
 CONFIG = (
     "use_v2_model_runner",
@@ -38,7 +43,7 @@ RUNNER = (
 PASS = ("query_start_loc", "seq_lens", "block_table")
 
 
-def lacking(what, paths):
+def lacking(what: Any, paths: tuple[str, ...]) -> list[str]:
     found = []
     for path in paths:
         try:
@@ -49,8 +54,8 @@ def lacking(what, paths):
 
 
 @pytest.mark.parametrize("runner", ["pooling", "generate"])
-def test_an_engine_has_what_we_read_of_it(runner, tiny, pool):
-    options = replace(pool._options(inspect(tiny("llama")), 128, "bfloat16"), runner=runner)
+def test_an_engine_has_what_we_read_of_it(runner: Any, tiny: Callable[..., Path], pool: EnginePool) -> None:
+    options: EngineOptions = replace(pool._options(inspect(tiny("llama")), 128, "bfloat16"), runner=runner)
     engine, passes = launch.start(options), []
     try:
         model = model_of(engine)

@@ -9,11 +9,12 @@ import pytest
 
 from app.contracts.errors import ErrorCode
 from app.contracts.job import JobStatus
+from tests.integration.workers.process.conftest import House
 from tests.support.handlers import go, read_trace
 from tests.support.worker import WorkerProcess, gone, halt, wait_for
 
 
-def steps(house, job_id):
+def steps(house: House, job_id: str) -> list[tuple[int, int]]:
     """(step, attempt) in the order they were done."""
     return [
         (line["step"], line["attempt"])
@@ -22,7 +23,7 @@ def steps(house, job_id):
     ]
 
 
-def assert_one_result(house, job_id):
+def assert_one_result(house: House, job_id: str) -> None:
     events = [json.loads(event) for event in house.owner.events(job_id)]
     assert [event["type"] for event in events].count("end") == 1
     assert events[-1] | {"at": 0} == {"type": "end", "status": "succeeded", "error": None, "at": 0}
@@ -33,7 +34,7 @@ def assert_one_result(house, job_id):
     assert (folder / record.report).is_file()
 
 
-def test_a_killed_workers_job_is_resumed_by_another(house):
+def test_a_killed_workers_job_is_resumed_by_another(house: House) -> None:
     owner = house.owner
     first = house.worker()
     job_id = owner.submit(do="count", steps="12", slice="0.15", halt="6")
@@ -54,7 +55,7 @@ def test_a_killed_workers_job_is_resumed_by_another(house):
     assert second.process.poll() is None
 
 
-def test_owners_have_their_turns_in_a_circle_though_worker_and_redis_are_killed(house):
+def test_owners_have_their_turns_in_a_circle_though_worker_and_redis_are_killed(house: House) -> None:
     """There is no API: workers hand the jobs over by themselves."""
     owner = house.owner
     first = house.worker()
@@ -79,7 +80,7 @@ def test_owners_have_their_turns_in_a_circle_though_worker_and_redis_are_killed(
     ]
 
 
-def test_a_job_that_kills_every_worker_ends_as_failed(house):
+def test_a_job_that_kills_every_worker_ends_as_failed(house: House) -> None:
     owner = house.owner
     job_id = owner.submit(do="kill_worker")
     for _ in range(house.settings.max_attempts):
@@ -97,7 +98,7 @@ def test_a_job_that_kills_every_worker_ends_as_failed(house):
     assert owner.wait(owner.submit(do="count", steps="1")).job.status is JobStatus.SUCCEEDED
 
 
-def test_a_worker_that_was_frozen_cannot_overwrite_the_one_that_took_over(house):
+def test_a_worker_that_was_frozen_cannot_overwrite_the_one_that_took_over(house: House) -> None:
     owner = house.owner
     frozen = house.worker()
     job_id = owner.submit(do="count", steps="12", slice="0.15", halt="6")
@@ -115,7 +116,7 @@ def test_a_worker_that_was_frozen_cannot_overwrite_the_one_that_took_over(house)
     assert other.process.poll() is None
 
 
-def test_a_job_whose_lease_ran_out_stays_with_its_worker_while_that_lives(house):
+def test_a_job_whose_lease_ran_out_stays_with_its_worker_while_that_lives(house: House) -> None:
     """As after a Redis that was away for longer than a lease lasts."""
     owner = house.owner
     negligent = house.worker(redelivery_s=20.0)  # renews its lease too late for the other one
@@ -134,7 +135,7 @@ def test_a_job_whose_lease_ran_out_stays_with_its_worker_while_that_lives(house)
     assert_one_result(house, job_id)
 
 
-def test_redis_killed_and_restarted_in_mid_job(house):
+def test_redis_killed_and_restarted_in_mid_job(house: House) -> None:
     owner = house.owner
     house.worker()
     job_id = owner.submit(do="count", steps="12", slice="0.15", halt="6")
@@ -153,7 +154,7 @@ def test_redis_killed_and_restarted_in_mid_job(house):
     assert owner.wait(waiting).job.status is JobStatus.SUCCEEDED
 
 
-def test_a_job_that_ends_while_redis_is_away_is_recorded_when_it_is_back(house):
+def test_a_job_that_ends_while_redis_is_away_is_recorded_when_it_is_back(house: House) -> None:
     owner = house.owner
     house.worker()
     job_id = owner.submit(do="count", steps="10", slice="0.1", halt="6")
@@ -169,7 +170,7 @@ def test_a_job_that_ends_while_redis_is_away_is_recorded_when_it_is_back(house):
     assert_one_result(house, job_id)
 
 
-def test_a_drain_lets_the_running_job_finish_and_takes_no_other(house):
+def test_a_drain_lets_the_running_job_finish_and_takes_no_other(house: House) -> None:
     owner = house.owner
     worker = house.worker()
     running = owner.submit(do="count", steps="10", slice="0.1", halt="6")
@@ -186,7 +187,7 @@ def test_a_drain_lets_the_running_job_finish_and_takes_no_other(house):
     assert owner.wait(waiting).job.status is JobStatus.SUCCEEDED
 
 
-def test_a_drain_gives_a_long_job_back_at_once_and_it_is_resumed(lone_house):
+def test_a_drain_gives_a_long_job_back_at_once_and_it_is_resumed(lone_house: House) -> None:
     owner = lone_house.owner
     # Leases longer than a test may take: only a job that was given back can run elsewhere.
     first = lone_house.worker(redelivery_s=600.0, drain_s=0.5)
@@ -205,7 +206,7 @@ def test_a_drain_gives_a_long_job_back_at_once_and_it_is_resumed(lone_house):
     assert second.process.poll() is None
 
 
-def test_a_second_signal_does_not_wait_and_a_deaf_handler_is_killed(house):
+def test_a_second_signal_does_not_wait_and_a_deaf_handler_is_killed(house: House) -> None:
     owner = house.owner
     worker = house.worker(drain_s=300.0)
     job_id = owner.submit(do="stubborn")
@@ -218,7 +219,7 @@ def test_a_second_signal_does_not_wait_and_a_deaf_handler_is_killed(house):
     owner.cancel(job_id)
 
 
-def test_a_job_that_cannot_be_given_back_because_redis_is_away_is_delivered_again(house):
+def test_a_job_that_cannot_be_given_back_because_redis_is_away_is_delivered_again(house: House) -> None:
     owner = house.owner
     worker = house.worker(drain_s=300.0)
     job_id = owner.submit(do="count", steps="12", slice="0.1", halt="6")
@@ -238,7 +239,7 @@ def test_a_job_that_cannot_be_given_back_because_redis_is_away_is_delivered_agai
     assert_one_result(house, job_id)
 
 
-def test_a_worker_waits_for_a_redis_that_comes_later(house):
+def test_a_worker_waits_for_a_redis_that_comes_later(house: House) -> None:
     house.valkey.stop()
     worker = house.worker()
     time.sleep(1.5)
@@ -247,7 +248,7 @@ def test_a_worker_waits_for_a_redis_that_comes_later(house):
     assert house.owner.wait(house.owner.submit(do="count", steps="1")).job.status is JobStatus.SUCCEEDED
 
 
-def test_a_worker_that_never_found_redis_goes_when_told(house):
+def test_a_worker_that_never_found_redis_goes_when_told(house: House) -> None:
     house.valkey.stop()
     try:
         worker = house.worker()
@@ -259,7 +260,7 @@ def test_a_worker_that_never_found_redis_goes_when_told(house):
 
 
 @pytest.mark.parametrize("busy", [False, True])
-def test_a_worker_goes_when_told_also_while_redis_hangs(house, busy):
+def test_a_worker_goes_when_told_also_while_redis_hangs(house: House, busy: bool) -> None:
     worker = house.worker(drain_s=1.0)
     job_id = house.owner.submit(do="count", steps="12", slice="0.1", halt="6") if busy else None
     if job_id is not None:
@@ -280,7 +281,7 @@ def test_a_worker_goes_when_told_also_while_redis_hangs(house, busy):
         assert house.owner.wait(job_id).job.status is JobStatus.CANCELLED
 
 
-def test_a_taken_metrics_port_is_named(house):
+def test_a_taken_metrics_port_is_named(house: House) -> None:
     taken = house.worker().metrics_url()
     port = int(taken.rsplit(":", 1)[1].split("/")[0])
     log = house.settings.home / "refused.log"

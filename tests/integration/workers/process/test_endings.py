@@ -9,22 +9,23 @@ import pytest
 
 from app.contracts.errors import ErrorCode
 from app.contracts.job import JobStatus
+from tests.integration.workers.process.conftest import House
 from tests.support.handlers import SECRET, go, read_trace
 from tests.support.tools import tool
-from tests.support.worker import gone, wait_for
+from tests.support.worker import WorkerProcess, gone, wait_for
 from workers.process.context import PROGRESS_INTERVAL_S
 
 
 @pytest.fixture(autouse=True)
-def _worker(standing_worker):
+def _worker(standing_worker: WorkerProcess) -> WorkerProcess:
     return standing_worker
 
 
-def left(house, job_id, *files):
+def left(house: House, job_id: str, *files: str) -> None:
     """Waits until the worker has tidied up after an ended job, and these are its files."""
     folder = house.settings.job_dir(job_id)
 
-    def tidy():
+    def tidy() -> bool:
         if not files:
             return not folder.exists()
         found = [name for name in folder.rglob("*") if name.is_file()]
@@ -33,7 +34,7 @@ def left(house, job_id, *files):
     wait_for(tidy, what="end of tidying up")
 
 
-def test_a_finished_job_has_its_report_and_artifacts_and_no_scratch(shared_house):
+def test_a_finished_job_has_its_report_and_artifacts_and_no_scratch(shared_house: House) -> None:
     owner = shared_house.owner
     job_id = owner.submit(do="count", steps="4")
     record = owner.wait(job_id)
@@ -65,7 +66,9 @@ def test_a_finished_job_has_its_report_and_artifacts_and_no_scratch(shared_house
         ("tell_secret", ErrorCode.INTERNAL, "ValueError in tests.support.handlers:"),
     ],
 )
-def test_a_failed_job_says_why_and_the_worker_goes_on(shared_house, _worker, deed, code, told):
+def test_a_failed_job_says_why_and_the_worker_goes_on(
+    shared_house: House, _worker: WorkerProcess, deed: str, code: ErrorCode, told: str
+) -> None:
     owner = shared_house.owner
     job_id = owner.submit(SECRET, do=deed)
     record = owner.wait(job_id)
@@ -82,7 +85,7 @@ def test_a_failed_job_says_why_and_the_worker_goes_on(shared_house, _worker, dee
     assert "river" not in everything
 
 
-def test_a_warm_child_serves_job_after_job(shared_house):
+def test_a_warm_child_serves_job_after_job(shared_house: House) -> None:
     owner = shared_house.owner
     jobs = [owner.submit(do="count", steps="1") for _ in range(3)]
     for job_id in jobs:
@@ -98,7 +101,9 @@ def test_a_warm_child_serves_job_after_job(shared_house):
         ("find_no_room", ("16.06 GB",)),
     ],
 )
-def test_the_job_after_one_that_ran_out_of_memory_has_a_new_process(shared_house, deed, told):
+def test_the_job_after_one_that_ran_out_of_memory_has_a_new_process(
+    shared_house: House, deed: str, told: tuple[str, ...]
+) -> None:
     """Whatever the old one held of the device is free then."""
     owner = shared_house.owner
     before = owner.submit(do="count", steps="1")
@@ -112,7 +117,7 @@ def test_the_job_after_one_that_ran_out_of_memory_has_a_new_process(shared_house
     assert len({line["pid"] for line in steps}) == 2
 
 
-def test_cancelling_stops_a_listening_handler_at_once_and_keeps_its_process(shared_house):
+def test_cancelling_stops_a_listening_handler_at_once_and_keeps_its_process(shared_house: House) -> None:
     owner = shared_house.owner
     job_id = owner.submit(do="count", steps="12000", slice="0.05")
     owner.wait_until(job_id, lambda record: record.job.progress.done > 0)
@@ -125,7 +130,7 @@ def test_cancelling_stops_a_listening_handler_at_once_and_keeps_its_process(shar
     assert len({line["pid"] for line in read_trace(shared_house.settings) if line.get("job") in (job_id, after)}) == 1
 
 
-def test_cancelling_kills_a_deaf_handler_and_what_it_started(shared_house):
+def test_cancelling_kills_a_deaf_handler_and_what_it_started(shared_house: House) -> None:
     owner = shared_house.owner
     job_id = owner.submit(do="stubborn")
     owner.wait_until(job_id, lambda record: record.job.progress.phase == "engine")
@@ -139,7 +144,7 @@ def test_cancelling_kills_a_deaf_handler_and_what_it_started(shared_house):
     assert owner.wait(owner.submit(do="count", steps="1")).job.status is JobStatus.SUCCEEDED
 
 
-def test_a_job_that_was_cancelled_in_the_queue_never_runs(shared_house):
+def test_a_job_that_was_cancelled_in_the_queue_never_runs(shared_house: House) -> None:
     owner = shared_house.owner
     first = owner.submit(do="count", steps="10", halt="5")
     second = owner.submit(do="count", steps="1")
@@ -152,7 +157,7 @@ def test_a_job_that_was_cancelled_in_the_queue_never_runs(shared_house):
     assert not [line for line in read_trace(shared_house.settings) if line.get("job") == second]
 
 
-def test_a_talkative_handler_is_heard_whole(shared_house, _worker):
+def test_a_talkative_handler_is_heard_whole(shared_house: House, _worker: WorkerProcess) -> None:
     owner = shared_house.owner
     begun = time.monotonic()
     job_id = owner.submit(do="talk")
@@ -166,7 +171,7 @@ def test_a_talkative_handler_is_heard_whole(shared_house, _worker):
     assert len(owner.events(job_id)) < 20 + seconds / PROGRESS_INTERVAL_S
 
 
-def test_promtool_has_nothing_to_say(shared_house, _worker):
+def test_promtool_has_nothing_to_say(shared_house: House, _worker: WorkerProcess) -> None:
     owner = shared_house.owner
     owner.wait(owner.submit(do="count", steps="1"))
     with urllib.request.urlopen(_worker.metrics_url(), timeout=60) as answer:
@@ -178,7 +183,7 @@ def test_promtool_has_nothing_to_say(shared_house, _worker):
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")
 
 
-def test_the_worker_says_what_it_does(shared_house, _worker):
+def test_the_worker_says_what_it_does(shared_house: House, _worker: WorkerProcess) -> None:
     owner = shared_house.owner
     job_id = owner.submit(do="count", steps="1000", slice="0.05")
     wait_for(lambda: [worker.job for worker in owner.workers()] == [job_id], what="heartbeat that names the job")

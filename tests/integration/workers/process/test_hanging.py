@@ -7,19 +7,21 @@ import psutil
 import pytest
 
 from app.contracts.errors import ErrorCode
-from app.contracts.job import JobStatus
+from app.contracts.job import JobError, JobStatus
+from app.jobs.record import JobRecord
+from tests.integration.workers.process.conftest import House
 from tests.support.handlers import go, read_trace
-from tests.support.worker import gone, halt, wait_for
+from tests.support.worker import WorkerProcess, gone, halt, wait_for
 
 STALL_S = 3.0
 
 
 @pytest.fixture(scope="module")
-def worker(shared_house):
+def worker(shared_house: House) -> WorkerProcess:
     return shared_house.worker(job_stall_s=STALL_S, help_others=False)
 
 
-def failed(record, code):
+def failed(record: JobRecord, code: ErrorCode) -> JobError:
     assert record.job.status is JobStatus.FAILED
     assert record.job.error.code is code
     assert record.tries == 1
@@ -27,12 +29,14 @@ def failed(record, code):
     return record.job.error
 
 
-def works(house):
+def works(house: House) -> None:
     assert house.owner.wait(house.owner.submit(do="count", steps="1")).job.status is JobStatus.SUCCEEDED
 
 
 @pytest.mark.parametrize("deed", ["hang", "hang_in_c"])
-def test_a_job_that_hangs_is_ended_with_its_stack_in_the_log_and_the_worker_goes_on(shared_house, worker, deed):
+def test_a_job_that_hangs_is_ended_with_its_stack_in_the_log_and_the_worker_goes_on(
+    shared_house: House, worker: WorkerProcess, deed: str
+) -> None:
     owner = shared_house.owner
     job_id = owner.submit(do=deed)
     error = failed(owner.wait(job_id), ErrorCode.STALLED)
@@ -47,7 +51,9 @@ def test_a_job_that_hangs_is_ended_with_its_stack_in_the_log_and_the_worker_goes
     assert 'hemostat_worker_child_exits_total{reason="stalled"}' in metrics
 
 
-def test_the_limit_of_silence_grows_with_the_weights_that_a_slow_disk_has_to_load(shared_house, worker):
+def test_the_limit_of_silence_grows_with_the_weights_that_a_slow_disk_has_to_load(
+    shared_house: House, worker: WorkerProcess
+) -> None:
     home = shared_house.settings.home
     (home / "large").mkdir()
     with (home / "large" / "model.safetensors").open("wb") as weights:
@@ -65,12 +71,12 @@ def test_the_limit_of_silence_grows_with_the_weights_that_a_slow_disk_has_to_loa
     assert f"{STALL_S + 6:g} s" in error.detail
 
 
-def test_a_job_that_could_be_stopped_is_no_job_that_hangs(shared_house, worker):
+def test_a_job_that_could_be_stopped_is_no_job_that_hangs(shared_house: House, worker: WorkerProcess) -> None:
     job_id = shared_house.owner.submit(do="quiet", seconds=str(2 * STALL_S))
     assert shared_house.owner.wait(job_id).job.status is JobStatus.SUCCEEDED
 
 
-def test_a_worker_that_was_frozen_does_not_blame_its_job(shared_house, worker):
+def test_a_worker_that_was_frozen_does_not_blame_its_job(shared_house: House, worker: WorkerProcess) -> None:
     owner = shared_house.owner
     job_id = owner.submit(do="count", steps="10", halt="5")
     owner.wait_until(job_id, lambda record: record.job.progress.done >= 1)
@@ -83,8 +89,8 @@ def test_a_worker_that_was_frozen_does_not_blame_its_job(shared_house, worker):
     assert owner.wait(job_id).job.status is JobStatus.SUCCEEDED
 
 
-def test_silence_is_a_metric_while_a_job_runs(shared_house, worker):
-    def silent():
+def test_silence_is_a_metric_while_a_job_runs(shared_house: House, worker: WorkerProcess) -> None:
+    def silent() -> float:
         with urllib.request.urlopen(worker.metrics_url(), timeout=60) as answer:
             lines = answer.read().decode().splitlines()
         return next(float(line.split()[1]) for line in lines if line.startswith("hemostat_worker_job_silent_seconds "))
@@ -95,7 +101,7 @@ def test_silence_is_a_metric_while_a_job_runs(shared_house, worker):
     wait_for(lambda: silent() == 0, what="end of it")
 
 
-def test_who_helps_and_hangs_lets_go_of_what_it_took(shared_house, worker):
+def test_who_helps_and_hangs_lets_go_of_what_it_took(shared_house: House, worker: WorkerProcess) -> None:
     owner = shared_house.owner
     job_id = owner.submit(do="points", steps="4", own="1", hang="")
     owner.wait_until(job_id, lambda record: record.job.progress.done >= 1)
@@ -107,7 +113,9 @@ def test_who_helps_and_hangs_lets_go_of_what_it_took(shared_house, worker):
 
 
 @pytest.mark.parametrize("deed", ["count", "stubborn"])
-def test_an_attempt_that_takes_longer_than_was_allowed_fails(shared_house, worker, deed):
+def test_an_attempt_that_takes_longer_than_was_allowed_fails(
+    shared_house: House, worker: WorkerProcess, deed: str
+) -> None:
     owner = shared_house.owner
     job_id = owner.submit(timeout_s=1.5, do=deed, steps="10", halt="5")
     error = failed(owner.wait(job_id), ErrorCode.TIMED_OUT)
@@ -115,6 +123,6 @@ def test_an_attempt_that_takes_longer_than_was_allowed_fails(shared_house, worke
     works(shared_house)
 
 
-def test_an_attempt_that_ends_in_time_is_not_touched(shared_house, worker):
+def test_an_attempt_that_ends_in_time_is_not_touched(shared_house: House, worker: WorkerProcess) -> None:
     job_id = shared_house.owner.submit(timeout_s=600.0, do="count", steps="2")
     assert shared_house.owner.wait(job_id).job.status is JobStatus.SUCCEEDED

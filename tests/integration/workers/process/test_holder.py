@@ -1,6 +1,7 @@
 """Whether a delivered job's worker lives: told by the next heartbeat, over a real server."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -10,35 +11,38 @@ from app.jobs.store import JobStore
 from app.jobs.workers import WorkerInfo, announce
 from app.kinds.compare.request import CompareRequest
 from tests.integration.app.conftest import compare
+from tests.integration.conftest import RedisServer
 from workers.process.holder import living_holder
 
 REQUEST = CompareRequest.model_validate(compare())
 
 
 @pytest.fixture
-async def store(redis_server):
+async def store(redis_server: RedisServer) -> AsyncIterator[JobStore]:
     client = connect(redis_server.settings)
     yield JobStore(client, redis_server.settings)
     await client.aclose()
 
 
 @pytest.fixture
-async def job_id(store):
+async def job_id(store: JobStore) -> str:
     made = new_job_id()
     await store.create(made, REQUEST)
     return made
 
 
-async def beat(store, worker, job):
+async def beat(store: JobStore, worker: str, job: str | None) -> None:
     await announce(store.client, WorkerInfo(id=worker, job=job))
 
 
-async def seen(store, job_id, monkeypatch, *, watched_s=600.0):
+async def seen(
+    store: JobStore, job_id: str, monkeypatch: pytest.MonkeyPatch, *, watched_s: float = 600.0
+) -> "asyncio.Task[str | None]":
     """A look by worker `b` that has read what the other one's last beat was, and has looked for another since."""
     task = asyncio.create_task(living_holder(store, job_id, "b", watched_s=watched_s))
     get, reads, twice = store.client.get, 0, asyncio.Event()
 
-    async def counted(name):
+    async def counted(name: str) -> object:
         nonlocal reads
         found = await get(name)
         reads += 1
@@ -53,7 +57,7 @@ async def seen(store, job_id, monkeypatch, *, watched_s=600.0):
     return task
 
 
-async def test_a_job_that_nobody_has_or_the_worker_itself_is_free_at_once(store, job_id):
+async def test_a_job_that_nobody_has_or_the_worker_itself_is_free_at_once(store: JobStore, job_id: str) -> None:
     assert await asyncio.wait_for(living_holder(store, job_id, "b", watched_s=600), 60) is None
     await store.claim(job_id, "b")
     assert await asyncio.wait_for(living_holder(store, job_id, "b", watched_s=600), 60) is None
@@ -61,7 +65,9 @@ async def test_a_job_that_nobody_has_or_the_worker_itself_is_free_at_once(store,
 
 
 @pytest.mark.parametrize("before", [False, True])
-async def test_a_worker_that_beats_for_the_job_has_it(store, job_id, before, monkeypatch):
+async def test_a_worker_that_beats_for_the_job_has_it(
+    store: JobStore, job_id: str, before: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await store.claim(job_id, "a")
     if before:
         await beat(store, "a", job_id)
@@ -72,7 +78,9 @@ async def test_a_worker_that_beats_for_the_job_has_it(store, job_id, before, mon
 
 
 @pytest.mark.parametrize("doing", ["nothing", "another job", None])
-async def test_a_worker_that_is_silent_or_does_something_else_has_it_no_more(store, job_id, doing, monkeypatch):
+async def test_a_worker_that_is_silent_or_does_something_else_has_it_no_more(
+    store: JobStore, job_id: str, doing: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await store.claim(job_id, "a")
     await beat(store, "a", job_id)
     look = await seen(store, job_id, monkeypatch, watched_s=1.0)
@@ -81,7 +89,9 @@ async def test_a_worker_that_is_silent_or_does_something_else_has_it_no_more(sto
     assert await asyncio.wait_for(look, 60) is None
 
 
-async def test_a_job_that_is_given_back_meanwhile_is_free_at_once(store, job_id, monkeypatch):
+async def test_a_job_that_is_given_back_meanwhile_is_free_at_once(
+    store: JobStore, job_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await store.claim(job_id, "a")
     look = await seen(store, job_id, monkeypatch)
     await store.release(job_id, 1)

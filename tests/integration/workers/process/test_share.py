@@ -3,14 +3,16 @@
 import asyncio
 
 from app.deployments.devices import own_host
+from app.deployments.report import HostReport
 from app.deployments.store import DeploymentStore
+from tests.integration.workers.process.conftest import House
 from tests.integration.workers.process.test_yielding import deployment
 from tests.support.handlers import read_trace
 from tests.support.patient import connect_patiently
 
 
-def announce(house, host):
-    async def act():
+def announce(house: House, host: HostReport) -> None:
+    async def act() -> None:
         client = connect_patiently(house.settings)
         try:
             await DeploymentStore(client, house.settings).announce(host)
@@ -20,12 +22,12 @@ def announce(house, host):
     asyncio.run(act())
 
 
-def test_a_worker_takes_its_share_of_a_gpu_if_an_agent_serves_there_and_else_all_of_it(house):
+def test_a_worker_takes_its_share_of_a_gpu_if_an_agent_serves_there_and_else_all_of_it(house: House) -> None:
     house.worker(share_diagnosis=0.3)
     here = own_host("an agent")
     elsewhere = here.model_copy(update={"agent": "another", "host": "elsewhere", "machine": "another"})
 
-    def count():
+    def count() -> None:
         house.owner.wait(house.owner.submit(do="count", steps="1"))
 
     count()

@@ -3,6 +3,9 @@
 import asyncio
 import os
 import signal
+from typing import Any
+
+import pytest
 
 from app.contracts.deployment import DeploymentRequest
 from app.contracts.errors import ErrorCode
@@ -12,6 +15,7 @@ from app.jobs import keys
 from app.jobs.ids import new_job_id
 from app.jobs.store import JobStore
 from app.kinds.registry import requests
+from tests.integration.workers.process.conftest import House
 from tests.support.handlers import go, read_trace
 from tests.support.patient import connect_patiently
 from tests.support.worker import wait_for
@@ -27,10 +31,10 @@ COMPARE = {
 }
 
 
-def deployment(house, name, fit):
+def deployment(house: House, name: str, fit: str | None) -> str:
     """Makes a deployment; `fit` is the job that fits it."""
 
-    async def act():
+    async def act() -> str:
         client = connect_patiently(house.settings)
         try:
             store = DeploymentStore(client, house.settings)
@@ -44,8 +48,8 @@ def deployment(house, name, fit):
     return asyncio.run(act())
 
 
-def calibrate(house, deployment_id, **metadata):
-    body = {
+def calibrate(house: House, deployment_id: str, **metadata: str) -> str:
+    body: dict[str, Any] = {
         "kind": "calibrate",
         "reference": {"model": "a"},
         "candidate": {"model": "b"},
@@ -55,7 +59,7 @@ def calibrate(house, deployment_id, **metadata):
     return house.owner.submit_request(body)
 
 
-def own_fit(house, name, **metadata):
+def own_fit(house: House, name: str, **metadata: str) -> str:
     """A fit that the service queued by itself."""
     made = deployment(house, name, None)
     fit = calibrate(house, made, **metadata)
@@ -63,11 +67,11 @@ def own_fit(house, name, **metadata):
     return fit
 
 
-def steps(house, job_id):
+def steps(house: House, job_id: str) -> list[int]:
     return [line["step"] for line in read_trace(house.settings) if line["what"] == "step" and line["job"] == job_id]
 
 
-def test_a_fit_makes_way_and_goes_on_from_where_it_was(house):
+def test_a_fit_makes_way_and_goes_on_from_where_it_was(house: House) -> None:
     owner = house.owner
     fit = own_fit(house, "way", steps="8", halt="4")
     house.worker(fit_turn_s=0.5)
@@ -85,7 +89,7 @@ def test_a_fit_makes_way_and_goes_on_from_where_it_was(house):
     assert any("gives way" in event for event in owner.events(fit))
 
 
-def test_a_job_that_somebody_asked_for_makes_no_way(house):
+def test_a_job_that_somebody_asked_for_makes_no_way(house: House) -> None:
     """A calibration for a deployment too: only the fit that the service queued itself is nobody's."""
     owner = house.owner
     made = deployment(house, "no-way", None)
@@ -97,7 +101,7 @@ def test_a_job_that_somebody_asked_for_makes_no_way(house):
     assert owner.wait(other).job.status is JobStatus.SUCCEEDED
 
 
-def test_what_would_have_to_be_done_again_is_not_stopped(house):
+def test_what_would_have_to_be_done_again_is_not_stopped(house: House) -> None:
     owner = house.owner
     fit = own_fit(house, "not-kept", steps="12", slice="0.5", phase="noise_floor")
     house.worker(fit_turn_s=0.1)
@@ -107,7 +111,7 @@ def test_what_would_have_to_be_done_again_is_not_stopped(house):
     assert owner.wait(other).job.status is JobStatus.SUCCEEDED
 
 
-def test_a_piece_that_takes_longer_than_a_cancellation_may_is_done_before_it_makes_way(house):
+def test_a_piece_that_takes_longer_than_a_cancellation_may_is_done_before_it_makes_way(house: House) -> None:
     """It is asked to stop and not killed: what it had in hand is kept, and its engine with it."""
     owner = house.owner
     fit = own_fit(house, "in-hand", steps="3", slice="4", deaf="", halt="2")  # a late stop finds it there, too
@@ -124,7 +128,7 @@ def test_a_piece_that_takes_longer_than_a_cancellation_may_is_done_before_it_mak
     assert len({line["pid"] for line in ours}) == 1, "one child has done it all"
 
 
-def test_a_fit_that_is_making_way_can_be_cancelled(house):
+def test_a_fit_that_is_making_way_can_be_cancelled(house: House) -> None:
     owner = house.owner
     fit = own_fit(house, "cancelled", steps="2", slice="60", deaf="")
     kept = scratch_folder(house.settings, fit)
@@ -138,7 +142,7 @@ def test_a_fit_that_is_making_way_can_be_cancelled(house):
     assert owner.wait(other).job.status is JobStatus.SUCCEEDED
 
 
-def test_a_child_that_dies_while_it_makes_way_has_failed_as_at_any_other_time(house):
+def test_a_child_that_dies_while_it_makes_way_has_failed_as_at_any_other_time(house: House) -> None:
     owner = house.owner
     fit = own_fit(house, "dies", steps="2", slice="600", deaf="")
     kept = scratch_folder(house.settings, fit)
@@ -155,12 +159,12 @@ def test_a_child_that_dies_while_it_makes_way_has_failed_as_at_any_other_time(ho
     assert owner.wait(other).job.status is JobStatus.SUCCEEDED
 
 
-def test_a_job_behind_many_fits_of_other_deployments_is_found(house, monkeypatch):
+def test_a_job_behind_many_fits_of_other_deployments_is_found(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many fits wait before it. One that nobody can run counts for nothing."""
     monkeypatch.setattr("workers.process.yielding.WAITED_S", 0.0)
     monkeypatch.setattr("workers.process.yielding._AT_ONCE", 7)
 
-    async def queued(store, deployed, name):
+    async def queued(store: JobStore, deployed: DeploymentStore, name: str) -> str:
         made = (await deployed.create(DeploymentRequest.model_validate({"name": name, **DEPLOYED}))).id
         job_id = new_job_id()
         body = {"kind": "calibrate", "reference": {"model": "a"}, "candidate": {"model": "b"}, "deployment": made}
@@ -168,7 +172,7 @@ def test_a_job_behind_many_fits_of_other_deployments_is_found(house, monkeypatch
         await deployed.start_fit(made, job_id)
         return job_id
 
-    async def act():
+    async def act() -> None:
         client = connect_patiently(house.settings)
         try:
             store, deployed = JobStore(client, house.settings), DeploymentStore(client, house.settings)

@@ -7,14 +7,17 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 import torch
 from redis.exceptions import RedisError
 
-from app.contracts.deployment import DeploymentRequest, DeploymentState
+from app.contracts.deployment import Deployment, DeploymentEvent, DeploymentRequest, DeploymentState, ShadowSample
 from app.deployments.store import DeploymentStore
+from app.settings import Settings
 from tests.integration.conftest import RedisServer
 from tests.support.patient import connect_patiently
 from tests.support.tiny import make_checkpoint
@@ -26,10 +29,10 @@ RECIPE = [{"type": "quantize.rtn", "bits": 3, "group_size": 32}]
 PATIENCE_S = 600
 
 
-def run(settings, act):
+def run(settings: Settings, act: Callable[[DeploymentStore], Awaitable[T]]) -> T:
     """One call of the store, in an event loop of its own."""
 
-    async def go():
+    async def go() -> T:
         client = connect_patiently(settings)
         try:
             return await act(DeploymentStore(client, settings))
@@ -48,14 +51,14 @@ def run(settings, act):
 class Shadow:
     """`python -m workers.shadow` for one deployment, logging to a file."""
 
-    def __init__(self, settings, name="demo"):
+    def __init__(self, settings: Settings, name: str = "demo") -> None:
         self.settings = settings
         self.log = settings.home / "shadow.log"
-        self.deployment = run(settings, lambda store: store.get(name))
+        self.deployment: Deployment = run(settings, lambda store: store.get(name))
         self.folder = settings.home / "deployments" / self.deployment.id
-        self.process = None
+        self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self):
+    def start(self) -> None:
         with self.log.open("ab") as file:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "workers.shadow", "--deployment", self.deployment.id],
@@ -67,31 +70,31 @@ class Shadow:
                 start_new_session=True,
             )
 
-    def ready(self):
-        def state():
+    def ready(self) -> None:
+        def state() -> bool:
             assert self.process is not None and self.process.poll() is None, self.text()
             found = [one for one in self.get().running if one.role == "shadow"]
             return any(one.pid == self.process.pid and one.state is DeploymentState.READY for one in found)
 
         wait_for(state, what="ready shadow process", timeout_s=PATIENCE_S)
 
-    def get(self):
+    def get(self) -> Deployment:
         return run(self.settings, lambda store: store.get(self.deployment.id))
 
-    def text(self):
+    def text(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
-    def push(self, samples):
-        async def act(store):
+    def push(self, samples: Sequence[ShadowSample]) -> None:
+        async def act(store: DeploymentStore) -> None:
             for sample in samples:
                 assert await store.push_sample(self.deployment.id, sample)
 
         run(self.settings, act)
 
-    def events(self):
+    def events(self) -> list[DeploymentEvent]:
         return [event for _, event in run(self.settings, lambda store: store.events(self.deployment.id))]
 
-    def metric(self, name, **labels):
+    def metric(self, name: str, **labels: str) -> float | None:
         found = re.findall(r"metrics on (\S+)", self.text())
         with urllib.request.urlopen(found[-1], timeout=60) as answer:
             text = answer.read().decode()
@@ -100,8 +103,8 @@ class Shadow:
                 return float(line.rpartition(" ")[2])
         return None
 
-    def until(self, condition, *, what):
-        def look():
+    def until(self, condition: Callable[[Deployment], Any], *, what: str) -> Deployment:
+        def look() -> Deployment | None:
             assert self.process is None or self.process.poll() is None, self.text()
             found = self.get()
             return found if condition(found) else None
@@ -110,12 +113,12 @@ class Shadow:
         assert found is not None
         return found
 
-    def kill(self):
+    def kill(self) -> None:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self.process = None
 
-    def terminate(self):
+    def terminate(self) -> int:
         self.process.terminate()
         code = self.process.wait(90)
         self.process = None
@@ -123,12 +126,12 @@ class Shadow:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("home")
 
 
 @pytest.fixture(scope="module")
-def redis(home):
+def redis(home: Path) -> Iterator[RedisServer]:
     server = RedisServer(home)
     server.start()
     yield server
@@ -136,7 +139,7 @@ def redis(home):
 
 
 @pytest.fixture(scope="module")
-def settings(home, redis):
+def settings(home: Path, redis: RedisServer) -> Settings:
     for alias in ("tiny", "served"):  # the same weights: what is served gets its recipe, and other weights later
         make_checkpoint(home / alias, "llama", seed=3)
     (home / "models.toml").write_text('[models.tiny]\npath = "tiny"\n[models.served]\npath = "served"\n', "utf-8")
@@ -156,7 +159,7 @@ def settings(home, redis):
 
 
 @pytest.fixture(scope="module")
-def shadow(settings):
+def shadow(settings: Settings) -> Iterator[Shadow]:
     """The process of a deployment without a drift threshold, ready."""
     request = DeploymentRequest.model_validate(
         {"name": "demo", "model": {"model": "served", "recipe": RECIPE}, "reference": {"model": "tiny"}}
@@ -170,7 +173,7 @@ def shadow(settings):
         made.kill()
 
 
-def hidden_file(folder, name, states_TD):
+def hidden_file(folder: Path, name: str, states_TD: torch.Tensor) -> str:
     """What the serving process leaves of a sampled request."""
     (folder / "hidden").mkdir(exist_ok=True)
     content = states_TD.bfloat16().contiguous().view(torch.uint8).numpy().tobytes()

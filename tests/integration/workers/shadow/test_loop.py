@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from app.contracts.deployment import (
     CalibrationMode,
+    Deployment,
     DeploymentEventType,
     DeploymentPatch,
     DeploymentState,
@@ -21,13 +22,17 @@ from app.contracts.deployment import (
 from app.contracts.profile import FitRecord, ProfileModel, ProfileRecord
 from app.contracts.request import CandidateModel
 from app.models.checkpoint import fingerprint, inspect
-from tests.integration.workers.shadow.conftest import PATIENCE_S, RECIPE, hidden_file, run
+from app.settings import Settings
+from tests.integration.conftest import RedisServer
+from tests.integration.workers.shadow.conftest import PATIENCE_S, RECIPE, Shadow, hidden_file, run
 from tests.support.blocks import corrections, hooked
 from tests.support.worker import wait_for
 from workers.calibration.online import state
 from workers.calibration.profiles import ProfileStore
+from workers.calibrators.base import Base
 from workers.calibrators.kinds import Chain
 from workers.calibrators.token_bias import TokenBias
+from workers.surgery.modified import Modified
 from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
 
@@ -39,7 +44,7 @@ MANY = 48
 SHORT = {"prompt": 4, "output": 8}  # for the many that a quiet limit is learned from
 
 
-def samples(count, *, version="identity", prompt=12, output=24):
+def samples(count: int, *, version: str = "identity", prompt: int = 12, output: int = 24) -> list[ShadowSample]:
     return [
         ShadowSample(
             id=f"req-{next(COUNT)}",
@@ -52,7 +57,7 @@ def samples(count, *, version="identity", prompt=12, output=24):
     ]
 
 
-def modified(settings):
+def modified(settings: Settings) -> Modified:
     """The served checkpoint after its recipe."""
     return apply(
         inspect(settings.home / "served"),
@@ -62,19 +67,21 @@ def modified(settings):
     )
 
 
-def weights_of(settings):
+def weights_of(settings: Settings) -> tuple[str, str]:
     """Fingerprints of the reference and of the candidate."""
     with modified(settings) as found:
         return fingerprint(settings.home / "tiny"), found.fingerprint
 
 
-def biased(settings, strength, seed, weights=None):
+def biased(
+    settings: Settings, strength: float, seed: int, weights: tuple[str, str] | None = None
+) -> tuple[str, torch.Tensor]:
     """A profile of random token biases, put into the store as a fit would; its version and the bias."""
     bias_V = torch.randn(V, generator=torch.Generator().manual_seed(seed)) * strength
     return put(settings, TokenBias(torch.arange(V), bias_V, V), seed, weights or weights_of(settings)), bias_V
 
 
-def put(settings, calibrator, seed, weights):
+def put(settings: Settings, calibrator: Base, seed: int, weights: tuple[str, str]) -> str:
     """The version of a stored profile."""
     reference, candidate = weights
     fit = FitRecord(
@@ -97,14 +104,14 @@ def put(settings, calibrator, seed, weights):
 class Oracle:
     """Both models in float32 transformers, divergences in float64 from the definition."""
 
-    def __init__(self, settings):
+    def __init__(self, settings: Settings) -> None:
         with modified(settings) as found:
             self.models = [
                 AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
                 for path in (settings.home / "tiny", found.path)
             ]
 
-    def outputs(self, sample):
+    def outputs(self, sample: ShadowSample) -> list[torch.Tensor]:
         """[log p, log q] of the generated positions, and the candidate's last hidden states there."""
         window = torch.tensor([[*sample.prompt, *sample.output]])
         rows = slice(len(sample.prompt) - 1, -1)
@@ -112,21 +119,21 @@ class Oracle:
             found = [model(window, output_hidden_states=True) for model in self.models]
         return [*(one.logits[0, rows].double() for one in found), found[1].hidden_states[-1][0, rows]]
 
-    def logits(self, hidden_TD):
-        weight = self.models[1].get_output_embeddings().weight.detach()
+    def logits(self, hidden_TD: torch.Tensor) -> torch.Tensor:
+        weight: torch.Tensor = self.models[1].get_output_embeddings().weight.detach()
         return hidden_TD.double() @ weight.double().T
 
 
-def kl(a_TV, b_TV):
+def kl(a_TV: torch.Tensor, b_TV: torch.Tensor) -> torch.Tensor:
     p, q = a_TV.log_softmax(1), b_TV.log_softmax(1)
     return (p.exp() * (p - q)).sum(1)
 
 
-def seen(shadow):
+def seen(shadow: Shadow) -> float:
     return shadow.metric("hemostat_shadow_scored_requests_total") or 0.0
 
 
-def push_and_wait(shadow, pushed):
+def push_and_wait(shadow: Shadow, pushed: list[ShadowSample]) -> Deployment:
     before = seen(shadow)
     for end in range(200, len(pushed) + 200, 200):
         shadow.push(pushed[end - 200 : end])  # the queue holds few more
@@ -136,7 +143,7 @@ def push_and_wait(shadow, pushed):
     return shadow.until(lambda found: found.shadow and found.shadow.updated_at > scored_at, what="status")
 
 
-def replace_weights(settings, *, norm):
+def replace_weights(settings: Settings, *, norm: float) -> None:
     """Puts the weights that `served` began with, its final norm times `norm`, in place of what lies there."""
     target = settings.home / "served" / "model.safetensors"
     tensors = load_file(settings.home / "tiny" / "model.safetensors")
@@ -146,7 +153,7 @@ def replace_weights(settings, *, norm):
     made.replace(target)
 
 
-def test_served_divergence_is_that_of_an_independent_implementation(shadow, settings):
+def test_served_divergence_is_that_of_an_independent_implementation(shadow: Shadow, settings: Settings) -> None:
     version, bias_V = biased(settings, 0.4, seed=1)
     blocks = corrections({0: 4, 2: 0})
     within = put(settings, Chain([blocks, TokenBias(torch.arange(V), bias_V, V)]), 1, weights_of(settings))
@@ -193,7 +200,7 @@ def test_served_divergence_is_that_of_an_independent_implementation(shadow, sett
     assert shadow.metric("hemostat_drift_state", state="learning") == 1
 
 
-def test_what_cannot_be_scored_is_counted_and_leaves_nothing(shadow, settings):
+def test_what_cannot_be_scored_is_counted_and_leaves_nothing(shadow: Shadow, settings: Settings) -> None:
     expired, long, foreign, gone = samples(4)
     old = time.time() - settings.shadow_expiry_s - 1
     expired = expired.model_copy(
@@ -212,13 +219,13 @@ def test_what_cannot_be_scored_is_counted_and_leaves_nothing(shadow, settings):
     assert list((shadow.folder / "hidden").iterdir()) == []
 
 
-def test_every_thread_of_it_leaves_the_cores_to_what_serves(shadow, settings):
+def test_every_thread_of_it_leaves_the_cores_to_what_serves(shadow: Shadow, settings: Settings) -> None:
     threads = {one.id: os.getpriority(os.PRIO_PROCESS, one.id) for one in psutil.Process(shadow.process.pid).threads()}
     assert len(threads) > 2
     assert min(threads.values()) >= settings.shadow_nice > 0
 
 
-def test_a_poisoned_profile_on_trial_is_never_promoted(shadow, settings):
+def test_a_poisoned_profile_on_trial_is_never_promoted(shadow: Shadow, settings: Settings) -> None:
     version, _ = biased(settings, 1.5, seed=2)
     (shadow.folder / "trials" / version).touch()
     shadow.until(lambda found: found.shadow.trial == version, what="trial")
@@ -234,7 +241,7 @@ def test_a_poisoned_profile_on_trial_is_never_promoted(shadow, settings):
     assert refused.evidence["mean_gain"] < 0  # type: ignore[operator]
 
 
-def test_a_profile_of_other_weights_is_not_tried(shadow, settings):
+def test_a_profile_of_other_weights_is_not_tried(shadow: Shadow, settings: Settings) -> None:
     version, _ = biased(settings, 0.1, seed=9, weights=("a" * 64, weights_of(settings)[1]))
     (shadow.folder / "trials" / version).touch()
     wait_for(lambda: any(event.version == version for event in shadow.events()), what="refusal")
@@ -244,7 +251,9 @@ def test_a_profile_of_other_weights_is_not_tried(shadow, settings):
     assert shadow.get().shadow.trial is None  # type: ignore[union-attr]
 
 
-def test_worse_weights_raise_an_alarm_and_a_refit_is_promoted_when_it_has_proven_itself(shadow, settings):
+def test_worse_weights_raise_an_alarm_and_a_refit_is_promoted_when_it_has_proven_itself(
+    shadow: Shadow, settings: Settings
+) -> None:
     status = push_and_wait(shadow, samples(24)).shadow
     threshold = 2 * status.divergence.raw.mean
     run(settings, lambda store: store.patch(shadow.deployment.id, DeploymentPatch(drift_threshold=threshold)))
@@ -285,7 +294,7 @@ def test_worse_weights_raise_an_alarm_and_a_refit_is_promoted_when_it_has_proven
     assert [kind for kind in kinds[kinds.index(DeploymentEventType.ALARM) :] if kind in told][:4] == told
 
 
-def test_a_rollback_by_hand_is_noticed_and_the_version_is_not_tried_again(shadow, settings):
+def test_a_rollback_by_hand_is_noticed_and_the_version_is_not_tried_again(shadow: Shadow, settings: Settings) -> None:
     version = shadow.get().active_version
     run(settings, lambda store: store.rollback(shadow.deployment.id, reason="by hand", manual=True))
     shadow.until(
@@ -300,7 +309,7 @@ def test_a_rollback_by_hand_is_noticed_and_the_version_is_not_tried_again(shadow
     assert found.active_version == "identity" and found.shadow is not None and found.shadow.trial is None
 
 
-def test_a_harmful_version_that_somebody_promoted_is_rolled_back(shadow, settings):
+def test_a_harmful_version_that_somebody_promoted_is_rolled_back(shadow: Shadow, settings: Settings) -> None:
     version, _ = biased(settings, 1.5, seed=5)
     run(settings, lambda store: store.patch(shadow.deployment.id, DeploymentPatch(drift_threshold=50.0)))
     before = shadow.get().rollbacks
@@ -317,11 +326,11 @@ def test_a_harmful_version_that_somebody_promoted_is_rolled_back(shadow, setting
     assert told.evidence["mean_harm"] > 0  # type: ignore[operator]
 
 
-def test_weights_that_cannot_be_loaded_degrade_it_until_they_are_mended(shadow, settings):
+def test_weights_that_cannot_be_loaded_degrade_it_until_they_are_mended(shadow: Shadow, settings: Settings) -> None:
     target = settings.home / "served" / "model.safetensors"
     target.write_bytes(b"nonsense" * 100)
 
-    def state(found):
+    def state(found: Deployment) -> tuple[DeploymentState, str]:
         own = next(one for one in found.running if one.role == "shadow")
         return own.state, own.reason
 
@@ -333,10 +342,10 @@ def test_weights_that_cannot_be_loaded_degrade_it_until_they_are_mended(shadow, 
     push_and_wait(shadow, samples(8))
 
 
-def test_a_killed_process_goes_on_where_it_was(shadow, settings):
+def test_a_killed_process_goes_on_where_it_was(shadow: Shadow, settings: Settings) -> None:
     before = push_and_wait(shadow, samples(16)).shadow
 
-    def saved():
+    def saved() -> bool:
         kept = state.load(shadow.folder, shadow.deployment.id)[0]
         return kept is not None and kept.silence.observed_at == before.last_observation_at
 
@@ -355,7 +364,7 @@ def test_a_killed_process_goes_on_where_it_was(shadow, settings):
     assert shadow.metric("hemostat_drift_alarms_total") == before.alarms
 
 
-def test_while_redis_is_away_it_waits_and_then_goes_on(shadow, redis):
+def test_while_redis_is_away_it_waits_and_then_goes_on(shadow: Shadow, redis: RedisServer) -> None:
     redis.kill()
     wait_for(lambda: shadow.metric("hemostat_shadow_redis_up") == 0, what="noticed outage")
     redis.start()
@@ -363,7 +372,7 @@ def test_while_redis_is_away_it_waits_and_then_goes_on(shadow, redis):
     push_and_wait(shadow, samples(4))
 
 
-def test_nothing_of_what_was_said_is_on_disk_or_in_the_log(shadow, redis):
+def test_nothing_of_what_was_said_is_on_disk_or_in_the_log(shadow: Shadow, redis: RedisServer) -> None:
     marked = samples(4, prompt=30)
     push_and_wait(shadow, marked)
     needles = [str(list(sample.prompt[5:10]))[1:-1] for sample in marked]
@@ -375,7 +384,9 @@ def test_nothing_of_what_was_said_is_on_disk_or_in_the_log(shadow, redis):
         assert not any(needle in text for needle in needles), file
 
 
-def test_steady_traffic_is_quiet_and_a_bad_version_far_below_the_drift_limit_raises_the_quiet_alarm(shadow, settings):
+def test_steady_traffic_is_quiet_and_a_bad_version_far_below_the_drift_limit_raises_the_quiet_alarm(
+    shadow: Shadow, settings: Settings
+) -> None:
     patch = DeploymentPatch(drift_threshold=49.0, calibration=CalibrationMode.FROZEN)  # nobody rolls it back
     run(settings, lambda store: store.patch(shadow.deployment.id, patch))
     shadow.until(lambda found: found.shadow.threshold == 49, what="threshold")
@@ -403,6 +414,6 @@ def test_steady_traffic_is_quiet_and_a_bad_version_far_below_the_drift_limit_rai
     shadow.until(lambda found: found.shadow.drift is not DriftState.ALARM, what="end of the alarm")
 
 
-def test_it_ends_within_seconds_and_leaves(shadow):
+def test_it_ends_within_seconds_and_leaves(shadow: Shadow) -> None:
     assert shadow.terminate() == 0  # it was not killed
     assert [one for one in shadow.get().running if one.role == "shadow"] == []

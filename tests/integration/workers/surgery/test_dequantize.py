@@ -1,5 +1,6 @@
 """The oracle is numpy on the packed tensors, and the forward pass of the packed model in transformers."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +18,17 @@ from workers.surgery.dequantize import dequantize
 from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
 
+Tiny = Callable[..., Path]
+Packed = Callable[..., Path]
 NAMES = {"W8A8": "w8a8", "FP8": "fp8", "W4A16": "w4a16", "W4A16-ASYM": "w4a16", "W8A16": "w8a16"}
 
 
 @pytest.fixture(scope="module")
-def packed(tiny, tmp_path_factory):
+def packed(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Packed:
     root = tmp_path_factory.mktemp("packed")
-    made = {}
+    made: dict[str, Path] = {}
 
-    def make(scheme, kind="llama"):
+    def make(scheme: str, kind: str = "llama") -> Path:
         name = f"{kind}-{scheme}"
         if name not in made:
             made[name] = make_packed(tiny(kind), root / name, scheme, group_size=32)
@@ -35,11 +38,11 @@ def packed(tiny, tmp_path_factory):
 
 
 @pytest.fixture
-def store(tmp_path):
+def store(tmp_path: Path) -> CheckpointStore:
     return CheckpointStore(tmp_path / "store", 10**9)
 
 
-def by_hand(tensors, module, bits):
+def by_hand(tensors: dict[str, torch.Tensor], module: str, bits: int) -> np.ndarray:
     """Codes times scales in float64."""
     scale = tensors[f"{module}.weight_scale"].double().numpy()
     if f"{module}.weight" in tensors:
@@ -53,7 +56,7 @@ def by_hand(tensors, module, bits):
 
 
 @pytest.mark.parametrize("scheme", ["W8A8", "FP8", "W4A16", "W8A16"])
-def test_weights_are_codes_times_scales(packed, tiny, store, scheme):
+def test_weights_are_codes_times_scales(packed: Packed, tiny: Tiny, store: CheckpointStore, scheme: str) -> None:
     info = inspect(packed(scheme))
     assert info.scheme == NAMES[scheme]
     before, original = load_file(info.path / "model.safetensors"), load_file(tiny() / "model.safetensors")
@@ -71,7 +74,7 @@ def test_weights_are_codes_times_scales(packed, tiny, store, scheme):
         assert torch.equal(after[name], torch.from_numpy(expected).to(torch.bfloat16)), name
 
 
-def test_zero_points_count(packed, tiny, store):
+def test_zero_points_count(packed: Packed, tiny: Tiny, store: CheckpointStore) -> None:
     original = load_file(tiny() / "model.safetensors")
     with dequantize(inspect(packed("W4A16-ASYM")), device="cpu", store=store) as entry:
         after = load_file(entry.path / "model.safetensors")
@@ -83,7 +86,7 @@ def test_zero_points_count(packed, tiny, store):
             assert bool((moved <= step * 0.6 + 0.02).all()), name  # half a step, and bf16 scales
 
 
-def test_the_plain_model_computes_what_the_packed_one_does(packed, store):
+def test_the_plain_model_computes_what_the_packed_one_does(packed: Packed, store: CheckpointStore) -> None:
     from transformers import AutoModelForCausalLM
 
     folder = packed("W4A16")
@@ -96,7 +99,7 @@ def test_the_plain_model_computes_what_the_packed_one_does(packed, store):
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "gemma2", "mixtral"])
-def test_other_architectures_are_unpacked_whole(packed, store, kind):
+def test_other_architectures_are_unpacked_whole(packed: Packed, store: CheckpointStore, kind: str) -> None:
     info = inspect(packed("W8A8", kind))
     with dequantize(info, device="cpu", store=store) as entry:
         plain = inspect(entry.path)
@@ -105,9 +108,9 @@ def test_other_architectures_are_unpacked_whole(packed, store, kind):
         assert {tensor.dtype for tensor in plain.tensors.values()} == {"BF16"}
 
 
-def test_it_is_made_once_and_can_be_cut_into_shards(packed, store):
+def test_it_is_made_once_and_can_be_cut_into_shards(packed: Packed, store: CheckpointStore) -> None:
     info = inspect(packed("W8A8"))
-    told = []
+    told: list[tuple[str, int, int]] = []
     with dequantize(
         info, device="cpu", store=store, progress=lambda *step: told.append(step), shard_bytes=50_000
     ) as first:
@@ -118,7 +121,7 @@ def test_it_is_made_once_and_can_be_cut_into_shards(packed, store):
         assert not second.built
 
 
-def test_a_scale_that_is_no_number_is_found(packed, store, tmp_path):
+def test_a_scale_that_is_no_number_is_found(packed: Packed, store: CheckpointStore, tmp_path: Path) -> None:
     import shutil
 
     folder = Path(shutil.copytree(packed("W4A16"), tmp_path / "broken"))
@@ -131,13 +134,13 @@ def test_a_scale_that_is_no_number_is_found(packed, store, tmp_path):
     assert store.keys == ()
 
 
-def test_a_recipe_on_a_packed_checkpoint_is_refused(packed, store):
+def test_a_recipe_on_a_packed_checkpoint_is_refused(packed: Packed, store: CheckpointStore) -> None:
     step = QuantizeRtn(type="quantize.rtn", bits=4, group_size=32)
     with refused(ErrorCode.RECIPE_NOT_APPLICABLE, "/candidate/recipe"):
         apply(inspect(packed("W8A8")), (step,), device="cpu", store=store)
 
 
-def test_an_unknown_packing_is_refused(packed, store, tmp_path):
+def test_an_unknown_packing_is_refused(packed: Packed, store: CheckpointStore, tmp_path: Path) -> None:
     import json
     import shutil
 
@@ -153,6 +156,6 @@ def test_an_unknown_packing_is_refused(packed, store, tmp_path):
         dequantize(inspect(folder), device="cpu", store=store)
 
 
-def test_a_plain_checkpoint_is_plain_already(tiny, store):
+def test_a_plain_checkpoint_is_plain_already(tiny: Tiny, store: CheckpointStore) -> None:
     with refused(ErrorCode.RECIPE_NOT_APPLICABLE):
         dequantize(inspect(tiny()), device="cpu", store=store)

@@ -1,19 +1,25 @@
 """Checkpoints that lost parts, in vLLM's pooling engine: hidden states are those of transformers on the same files."""
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
 from app.models.checkpoint import inspect
 from tests.support.pruning import load, operate
+from workers.engine.pool import EnginePool
 from workers.engine.scoring import ScoringEngine
 from workers.surgery.store import CheckpointStore
 
+Tiny = Callable[..., Path]
 # Six query heads of 32 in three groups: of 96 hidden channels both six and two heads are divisors.
-WIDE = {"hidden_size": 96, "num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 32}
+WIDE: dict[str, Any] = {"hidden_size": 96, "num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 32}
 WINDOWS = [list(range(3, 60)), list(range(40, 160)), [7]]
-HEADS = {"type": "prune.heads", "count": 4}
-CHANNELS = {"type": "prune.channels", "count": 27}
-LAYERS = {"type": "prune.layers", "layers": [0]}
+HEADS: dict[str, Any] = {"type": "prune.heads", "count": 4}
+CHANNELS: dict[str, Any] = {"type": "prune.channels", "count": 27}
+LAYERS: dict[str, Any] = {"type": "prune.layers", "layers": [0]}
 
 
 @pytest.mark.parametrize(
@@ -25,7 +31,9 @@ LAYERS = {"type": "prune.layers", "layers": [0]}
         ("gemma2", {}, [LAYERS, CHANNELS, HEADS]),
     ],
 )
-def test_the_smaller_checkpoint_is_served(tiny, tmp_path, pool, kind, options, steps):
+def test_the_smaller_checkpoint_is_served(
+    tiny: Tiny, tmp_path: Path, pool: EnginePool, kind: str, options: dict[str, Any], steps: list[dict[str, Any]]
+) -> None:
     folder = tiny(kind, **(WIDE | options))
     with operate(folder, CheckpointStore(tmp_path, 10**9), *steps) as modified:
         assert inspect(modified.path).bytes < inspect(folder).bytes

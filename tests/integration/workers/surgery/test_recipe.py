@@ -4,6 +4,8 @@ import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,24 +17,25 @@ from app.recipes.recipe import Recipe
 from tests.support.memory import anonymous_bytes
 from tests.support.packed import make_packed
 from workers.surgery.dequantize import dequantize
+from workers.surgery.modified import Modified
 from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
 
-RECIPE = TypeAdapter(Recipe)
+RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 RTN = {"type": "quantize.rtn", "bits": 4}
 LINEARS = 30 * (2 * 576 * 576 + 2 * 192 * 576 + 3 * 576 * 1536)
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
+def store(tmp_path_factory: pytest.TempPathFactory) -> CheckpointStore:
     return CheckpointStore(tmp_path_factory.mktemp("store"), 10**10)
 
 
-def operate(smollm2, store, *steps, **options):
+def operate(smollm2: Path, store: CheckpointStore, *steps: dict[str, Any], **options: Any) -> Modified:
     return apply(inspect(smollm2), RECIPE.validate_python(steps), device="cpu", store=store, **options)
 
 
-def test_four_bits_of_the_demo_model(smollm2, store):
+def test_four_bits_of_the_demo_model(smollm2: Path, store: CheckpointStore) -> None:
     with operate(smollm2, store, RTN) as modified:
         manifest = modified.manifest
         assert len(manifest.tensors) == 210
@@ -59,7 +62,7 @@ def test_four_bits_of_the_demo_model(smollm2, store):
 
 
 @pytest.mark.parametrize("scope", ["row", "layer", "global"])
-def test_a_share_of_the_demo_model_is_met(smollm2, store, scope):
+def test_a_share_of_the_demo_model_is_met(smollm2: Path, store: CheckpointStore, scope: str) -> None:
     prune = {"type": "prune.magnitude", "sparsity": 0.37, "scope": scope}
     with operate(smollm2, store, prune) as modified:
         changes = modified.manifest.tensors
@@ -73,9 +76,9 @@ def test_a_share_of_the_demo_model_is_met(smollm2, store, scope):
             assert change.zeros == count * round(0.37 * change.elements / count)
 
 
-def test_memory_holds_a_few_tensors(smollm2, store):
+def test_memory_holds_a_few_tensors(smollm2: Path, store: CheckpointStore) -> None:
     before = anonymous_bytes()
-    seen = []
+    seen: list[int] = []
     steps = ({"type": "prune.magnitude", "sparsity": 0.6, "scope": "global"}, RTN)
     operate(smollm2, store, *steps, progress=lambda *_: seen.append(anonymous_bytes())).release()
     assert len(seen) > 600
@@ -83,7 +86,7 @@ def test_memory_holds_a_few_tensors(smollm2, store):
     assert max(seen) - before < 80e6
 
 
-def test_the_demo_model_packed_and_plain_again(smollm2, store, tmp_path):
+def test_the_demo_model_packed_and_plain_again(smollm2: Path, store: CheckpointStore, tmp_path: Path) -> None:
     packed = inspect(make_packed(smollm2, tmp_path / "w8a8", "W8A8"))
     assert packed.parameters == inspect(smollm2).parameters
     with dequantize(packed, device="cpu", store=store) as entry:
@@ -119,7 +122,7 @@ except HemostatError as error:
 """
 
 
-def test_a_disk_that_takes_no_more_is_told_and_leaves_nothing(smollm2, tmp_path):
+def test_a_disk_that_takes_no_more_is_told_and_leaves_nothing(smollm2: Path, tmp_path: Path) -> None:
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
     done = subprocess.run(
         [sys.executable, "-c", FULL, str(smollm2), str(tmp_path / "store")],

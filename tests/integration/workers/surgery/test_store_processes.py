@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -30,24 +31,24 @@ if sys.argv[2] == "hold":
 """
 
 
-def start(root, how="build"):
+def start(root: Path, how: str = "build") -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", BUILDER, str(root), how], stdout=subprocess.PIPE, text=True)
 
 
-def line(process):
+def line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
-def end(process):
+def end(process: subprocess.Popen[str]) -> None:
     process.kill()
     process.communicate()
 
 
-def writes(folder):
+def writes(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"y" * 1000)
 
 
-def test_processes_that_want_the_same_build_it_once(tmp_path):
+def test_processes_that_want_the_same_build_it_once(tmp_path: Path) -> None:
     processes = [start(tmp_path) for _ in range(4)]
     outputs = [process.communicate(timeout=240)[0] for process in processes]
     assert all(process.returncode == 0 for process in processes)
@@ -56,7 +57,7 @@ def test_processes_that_want_the_same_build_it_once(tmp_path):
     assert CheckpointStore(tmp_path, 10_000).keys == (KEY,)
 
 
-def test_a_build_that_was_killed_leaves_nothing_and_can_be_made_again(tmp_path):
+def test_a_build_that_was_killed_leaves_nothing_and_can_be_made_again(tmp_path: Path) -> None:
     process = start(tmp_path, "hang")
     assert line(process) == "building"
     store = CheckpointStore(tmp_path, 10_000)
@@ -70,7 +71,7 @@ def test_a_build_that_was_killed_leaves_nothing_and_can_be_made_again(tmp_path):
         assert entry.built
 
 
-def test_who_waits_for_a_build_that_is_killed_takes_over(tmp_path):
+def test_who_waits_for_a_build_that_is_killed_takes_over(tmp_path: Path) -> None:
     first = start(tmp_path, "hang")
     assert line(first) == "building"
     second = start(tmp_path)
@@ -83,7 +84,7 @@ def test_who_waits_for_a_build_that_is_killed_takes_over(tmp_path):
     assert list(tmp_path.glob(".staging-*")) == []
 
 
-def test_what_another_process_uses_is_not_evicted_until_it_ends(tmp_path):
+def test_what_another_process_uses_is_not_evicted_until_it_ends(tmp_path: Path) -> None:
     process = start(tmp_path, "hold")
     try:
         assert (line(process), line(process)) == ("building", "true")

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -60,7 +61,7 @@ ASKING = (
 )
 
 
-def test_the_page_holds(tiny, tmp_path):
+def test_the_page_holds(tiny: Callable[..., Path], tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     for folder in ("app", "workers", "tests", "docs"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
@@ -83,7 +84,7 @@ def test_the_page_holds(tiny, tmp_path):
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(block["body"], encoding="utf-8")
 
-    def run(*arguments):
+    def run(*arguments: str) -> str:
         environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONSAFEPATH": "1"}
         done = subprocess.run(
             [sys.executable, *arguments], cwd=copy, env=environment, capture_output=True, text=True, check=False

@@ -7,8 +7,10 @@ import contextlib
 import json
 import signal
 import subprocess
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -24,6 +26,7 @@ from tests.support.tools import tool
 from tests.support.verifying import PATIENCE_S
 from tests.support.worker import gone, wait_for
 
+Tiny = Callable[..., Path]
 LENGTH = 160
 RECIPE = [{"type": "quantize.rtn", "bits": 2, "group_size": 32}]
 
@@ -39,16 +42,16 @@ class Running:
     replica: Replica
     said: list[tuple[DeploymentState, str]] = field(default_factory=list)
 
-    def ask(self, **body):
+    def ask(self, **body: Any) -> httpx.Response:
         return httpx.post(f"{self.replica.url}/v1/verified", json={"prompt": [5, 6, 7]} | body, timeout=PATIENCE_S)
 
-    def lines(self, **body):
+    def lines(self, **body: Any) -> list[dict[str, Any]]:
         answer = self.ask(**body)
         assert answer.status_code == 200, answer.text
         assert answer.headers["content-type"] == "application/x-ndjson"
         return [json.loads(line) for line in answer.text.splitlines()]
 
-    def metric(self, name):
+    def metric(self, name: str) -> float:
         text = httpx.get(f"{self.replica.url}/metrics", timeout=30).text
         return next(
             sample.value
@@ -59,7 +62,7 @@ class Running:
 
 
 @pytest.fixture(scope="module")
-def running(tiny, tmp_path_factory):
+def running(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """Started while Redis is away: it has to wait for it."""
     home = tmp_path_factory.mktemp("verify") / "home"
     redis = RedisServer(home)
@@ -79,9 +82,9 @@ def running(tiny, tmp_path_factory):
     redis.stop()
     log = home / "verify.log"
     process = verifying.start(settings, "demo", log)
-    said = []
+    said: list[tuple[DeploymentState, str]] = []
 
-    def ready(replica):
+    def ready(replica: Replica) -> bool:
         said.append((replica.state, replica.reason))
         return replica.state is DeploymentState.READY
 
@@ -97,7 +100,7 @@ def running(tiny, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def endless(running):
+def endless(running: Running) -> dict[str, Any]:
     """A request whose greedy answer fills the context: it takes dozens of rounds, however fast the machine is."""
     for first in range(2, 60):
         asked = {"prompt": [first, 6], "max_tokens": LENGTH - 2, "temperature": 0.0}
@@ -106,7 +109,7 @@ def endless(running):
     raise AssertionError("every greedy answer ends by itself")
 
 
-def test_it_says_what_it_does_until_it_is_ready_and_then_what_it_measured(running):
+def test_it_says_what_it_does_until_it_is_ready_and_then_what_it_measured(running: Running) -> None:
     states = [state for state, _ in running.said]
     assert states == sorted(states, key=[DeploymentState.STARTING, DeploymentState.READY].index)
     assert states[0] is DeploymentState.STARTING
@@ -121,7 +124,7 @@ def test_it_says_what_it_does_until_it_is_ready_and_then_what_it_measured(runnin
     assert [file.name for file in folder.glob("selftest*")] == ["selftest.json"]
 
 
-def test_it_streams_blocks_and_counts_them(running):
+def test_it_streams_blocks_and_counts_them(running: Running) -> None:
     before = running.metric("hemostat_verify_requests_total")
     lines = running.lines(max_tokens=40, seed=1)
     *blocks, last = lines
@@ -135,7 +138,7 @@ def test_it_streams_blocks_and_counts_them(running):
     assert running.metric("hemostat_verify_tokens_per_reference_pass") >= 1
 
 
-def test_promtool_has_nothing_to_say(running):
+def test_promtool_has_nothing_to_say(running: Running) -> None:
     text = httpx.get(running.replica.metrics_urls[0], timeout=30).content
     done = subprocess.run([tool("promtool"), "check", "metrics"], input=text, capture_output=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
@@ -154,18 +157,18 @@ def test_promtool_has_nothing_to_say(running):
         ({"max_tokens": 4, "temperature": "hot"}, "temperature: "),
     ],
 )
-def test_what_cannot_be_verified_is_400_and_says_why(running, body, told):
+def test_what_cannot_be_verified_is_400_and_says_why(running: Running, body: dict[str, Any], told: str) -> None:
     answer = running.ask(**body)
     assert answer.status_code == 400
     assert told in answer.json()["detail"]
     assert (answer.json().get("code") == "context_exceeded") == ("together" in told)
 
 
-def test_a_head_without_end_is_refused(running):
+def test_a_head_without_end_is_refused(running: Running) -> None:
     hostile.endless_head(running.replica.url)
 
 
-def test_the_context_is_used_to_its_last_token(running):
+def test_the_context_is_used_to_its_last_token(running: Running) -> None:
     for prompt, most in (([5] * (LENGTH - 1), 1), ([5] * (LENGTH - 3), 3), ([5] * (LENGTH - 9), 9)):
         last = running.lines(prompt=prompt, max_tokens=most, seed=2)[-1]
         assert last["finish_reason"] in {"stop", "length"}
@@ -174,11 +177,11 @@ def test_the_context_is_used_to_its_last_token(running):
     assert 1 <= shortened["usage"]["completion_tokens"] <= 2
 
 
-def test_an_answer_that_nobody_waits_for_is_dropped(running, endless):
+def test_an_answer_that_nobody_waits_for_is_dropped(running: Running, endless: dict[str, Any]) -> None:
     """As many as may run at once are left by their clients; a request behind them is answered all the same."""
     finished = running.metric("hemostat_verify_requests_total")
 
-    async def leave():
+    async def leave() -> None:
         async with (
             httpx.AsyncClient(timeout=PATIENCE_S) as client,
             client.stream("POST", f"{running.replica.url}/v1/verified", json=endless) as answer,
@@ -186,7 +189,7 @@ def test_an_answer_that_nobody_waits_for_is_dropped(running, endless):
             async for _ in answer.aiter_lines():
                 return
 
-    async def all_leave():
+    async def all_leave() -> None:
         await asyncio.gather(*(leave() for _ in range(8)))
 
     asyncio.run(all_leave())
@@ -195,7 +198,7 @@ def test_an_answer_that_nobody_waits_for_is_dropped(running, endless):
     assert running.metric("hemostat_verify_requests_total") <= finished + 5, "those that left did not run to their end"
 
 
-def test_it_goes_on_while_redis_is_away_and_is_there_again_with_it(running):
+def test_it_goes_on_while_redis_is_away_and_is_there_again_with_it(running: Running) -> None:
     running.redis.stop()
     try:
         assert running.lines(max_tokens=3)[-1]["finish_reason"] in {"length", "stop"}
@@ -209,14 +212,14 @@ def test_it_goes_on_while_redis_is_away_and_is_there_again_with_it(running):
     assert found.id == running.replica.id
 
 
-def test_sigterm_ends_it_within_seconds_and_tells_whoever_waits(running, endless):
+def test_sigterm_ends_it_within_seconds_and_tells_whoever_waits(running: Running, endless: dict[str, Any]) -> None:
     """The last test of the module. A stream is open, which must not hold it up."""
     family = [running.process.pid, *(one.pid for one in psutil.Process(running.process.pid).children(recursive=True))]
     with httpx.stream("POST", f"{running.replica.url}/v1/verified", json=endless, timeout=PATIENCE_S) as answer:
         lines = answer.iter_lines()
         json.loads(next(lines))
         running.process.send_signal(signal.SIGTERM)
-        rest = []
+        rest: list[str] = []
         with contextlib.suppress(httpx.RemoteProtocolError):  # cut off in the middle
             rest += lines
         ended = not rest or "error" in json.loads(rest[-1]) or "finish_reason" in json.loads(rest[-1])

@@ -3,6 +3,7 @@
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,8 @@ def run(*arguments, width=140):
 def refused(*arguments, ends=2):
     status, output = run(*arguments, "--json")
     assert status == ends
-    return json.loads(output)["error"]
+    found: dict[str, Any] = json.loads(output)["error"]
+    return found
 
 
 @pytest.fixture

@@ -111,7 +111,7 @@ def test_an_import_that_the_system_kills_leaves_nothing(monkeypatch, folder):
 @pytest.fixture
 def imports(monkeypatch, tmp_path):
     """What is imported with HEMOSTAT_HOME at `tmp_path`, where `taken` and `gone` are registered and one.gguf lies."""
-    found = []
+    found: list[tuple[str, Path]] = []
     monkeypatch.setenv("HEMOSTAT_HOME", str(tmp_path))
     monkeypatch.delenv("HEMOSTAT_MODELS", raising=False)
     monkeypatch.setattr(models, "run_import", lambda source, folder: found.append((source, folder)))

@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -40,7 +41,7 @@ def written(tmp_path_factory):
 
 
 def test_json_is_the_answer_and_nothing_else(written):
-    answer = json.loads(written["programs"])
+    answer: dict[str, Any] = json.loads(written["programs"])
     assert answer["s0"] == pytest.approx(0.5222, abs=0.001)
     assert answer["identifiable"] is False
     assert answer["answer"] == "not identifiable"

@@ -18,10 +18,10 @@ def job(number, status, phase="queued", done=0, total=0):
 
 def test_a_queued_job_says_its_id_its_turn_and_that_the_service_went_away(monkeypatch):
     """The first connection of events breaks off, the next is refused, the third tells the end."""
-    slept = []
+    slept: list[float] = []
     monkeypatch.setattr("app.cli.client.time.sleep", slept.append)
     output = io.StringIO()
-    connections = []
+    connections: list[int] = []
 
     def event(name, data):
         return f"id: {len(connections)}\nevent: {name}\ndata: {json.dumps(data)}\n\n".encode()

@@ -61,7 +61,7 @@ def body(change):
 def parsed(words):
     """What typer would give the command: a plain reader of the words, by what each option says of itself."""
     known = {option.flag: option for option in options_of(ProbeRequest)}
-    given = {"set": []}
+    given: dict = {"set": []}
     rest = list(words)
     while rest:
         flag = rest.pop(0)

@@ -98,7 +98,7 @@ def test_a_folder_is_read_into_whatever_it_is_called_and_a_pipe_is_not_waited_fo
     (tmp_path / "notes.txt" / "a.txt").write_text("one")
     assert parse_text(str(tmp_path))["documents"] == [{"id": "notes.txt/a.txt", "text": "one"}]
     os.mkfifo(tmp_path / "pipe.txt")
-    found = []
+    found: list[HemostatError] = []
 
     def read():
         with pytest.raises(HemostatError) as caught:

@@ -5,6 +5,7 @@ The oracle is the command line itself: it is run up to the point where it would 
 
 import json
 import shlex
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -18,6 +19,7 @@ from app.kinds.surface.request import SurfaceRequest
 from app.reports.reproduce import reproduction
 from tests.support.reports import compare_report, draw
 
+Json = dict[str, Any]
 DOCUMENT = {"id": "a", "domain": "prose", "text": "A word."}
 PRUNE = {"type": "prune.wanda", "sparsity": 0.1}
 ROUND = {"type": "quantize.rtn", "bits": 8}
@@ -27,10 +29,10 @@ FILE = {"source": "file", "format": "mmlu", "path": "m.csv"}
 HARNESS = {"source": "harness", "task": "arc_easy", "path": "arc/easy.jsonl"}
 
 # The least that each kind can be asked with.
-BASES = {kind: {"candidate": {"model": "b", "recipe": [PRUNE]}} for kind in KINDS}
+BASES: dict[str, Json] = {kind: {"candidate": {"model": "b", "recipe": [PRUNE]}} for kind in KINDS}
 BASES["sweep"] |= {"knobs": [SPARSITIES]}
 BASES["surface"] = {"candidate": {"model": "b", "recipe": [PRUNE, ROUND]}, "knobs": [SPARSITIES, BITS]}
-TEXTS = [
+TEXTS: list[Json] = [
     {"source": "shipped", "documents": 12},
     {"source": "shipped", "corpus": "calibration"},
     {"source": "shipped", "corpus": "calibration", "documents": 3},
@@ -54,7 +56,7 @@ TEXTS = [
         )
     ),
 ]
-EVERY = [
+EVERY: list[Json] = [
     {"window": 128},
     {"seed": 2**62 + 1},
     {"allow_overlap": True},
@@ -63,7 +65,7 @@ EVERY = [
     {"thresholds": {"moderate": 0.1, "severe": 0.25, "collapse": 2.0}},
     *({"text": text} for text in TEXTS),
 ]
-OWN = {
+OWN: dict[str, list[Json]] = {
     "compare": [
         {"precision": "float32"},
         {"store_text": True},
@@ -139,7 +141,7 @@ OWN = {
     ],
 }
 # What a request keeps and no command need say: notes, and a field that its kind does not use.
-UNSAID = {kind: {"metadata", "timeout_s"} for kind in KINDS}
+UNSAID: dict[str, set[str]] = {kind: {"metadata", "timeout_s"} for kind in KINDS}
 UNSAID["trajectory"] |= {"window"}
 UNSAID["sweep"] |= {"self_check"}
 UNSAID["surface"] |= {"self_check"}
@@ -173,7 +175,7 @@ def command(report, request):
 
 def sent(monkeypatch, line):
     """What the command line would ask."""
-    kept = []
+    kept: list[Json] = []
     monkeypatch.setattr(submitting, "measure", lambda request, *_, **__: kept.append(request))
     done = CliRunner().invoke(app, shlex.split(line.replace("\\\n", " "))[1:])
     assert done.exit_code == 0, (done.output, done.exception)

@@ -1,5 +1,7 @@
 """Documents as others write them: conversations in the form of OpenAI's API."""
 
+from typing import Any
+
 import pytest
 from openai.types.chat import ChatCompletionMessage
 from pydantic import ValidationError
@@ -12,7 +14,7 @@ _CALL = {"id": "call_1", "type": "function", "function": {"name": "add", "argume
 def test_a_conversation_as_the_openai_client_dumps_it_is_a_document():
     called = ChatCompletionMessage.model_validate({"role": "assistant", "content": None, "tool_calls": [_CALL]})
     said = ChatCompletionMessage.model_validate({"role": "assistant", "content": "It is 2."})
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "user", "content": "What is 1 + 1?"},
         called.model_dump(),
         {"role": "tool", "tool_call_id": "call_1", "content": "2"},

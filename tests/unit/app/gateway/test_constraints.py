@@ -1,6 +1,7 @@
 """Limits of schemas, grammars, tools, biases and template arguments: at the limit passes, one beyond is a 400."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ def tool(parameters, name="f", **more):
 
 
 def nested(levels):
-    value = 1
+    value: Any = 1
     for _ in range(levels):
         value = {"a": value}
     return value
@@ -36,7 +37,7 @@ def sized(size):
     return {"a": "x" * (size - len('{"a":""}'))}
 
 
-WITHIN = [
+WITHIN: list[dict[str, Any]] = [
     answering(schema(512, 1000)),
     {"response_format": {"type": "text"}},
     {"response_format": sized(65_536)},
@@ -63,7 +64,7 @@ WITHIN = [
     {"tool_choice": "auto", "stream_options": {"include_usage": True}, "vllm_xargs": {"a": [1, 2]}},
 ]
 
-BEYOND = [
+BEYOND: list[tuple[dict[str, Any], str, str]] = [
     (answering(schema(513)), "response_format", "513 properties"),
     (answering({"$defs": {"a": schema(300), "b": {"anyOf": [schema(300)]}}}), "response_format", "600 properties"),
     (answering({"patternProperties": {str(number): {} for number in range(513)}}), "response_format", "513 properties"),

@@ -21,7 +21,7 @@ class Store:
         self.away = False
         self.reads = 0
         self.changes = 0
-        self.slow = None
+        self.slow: asyncio.Event | None = None
 
     async def list(self):
         self.reads += 1

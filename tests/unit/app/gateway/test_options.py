@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from app.gateway.errors import ApiError
@@ -61,9 +63,9 @@ def test_no_other_field_is_taken_for_it():
 
 
 def test_a_body_of_many_fields_is_refused_before_any_name_is_compared(monkeypatch):
-    compared = []
+    compared: list[str] = []
     monkeypatch.setattr("app.gateway.options._means_ours", compared.append)
-    body = {f"hemost{number}": 0 for number in range(256)}
+    body: dict[str, Any] = {f"hemost{number}": 0 for number in range(256)}
     assert take(dict(body)) == Options()
     assert len(compared) == 256
     compared.clear()

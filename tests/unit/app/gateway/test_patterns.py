@@ -2,6 +2,7 @@
 processor, where they are known."""
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -47,7 +48,7 @@ ARITHMETIC = (
     'root ::= expr\nexpr ::= term (("+" | "-") term)*\nterm ::= factor (("*" | "/") factor)*\n'
     'factor ::= [0-9]+ | "(" expr ")"  # what is a | b?\n'
 )
-TAKEN = [
+TAKEN: list[dict[str, Any]] = [
     having(*[string(pattern=r"^\d{4}-\d{2}-\d{2}$")] * 50),
     having(*[string(pattern=UUID)] * 20),
     having(*[string(pattern=r"^[a-zA-Z0-9._%+-]+@[a-zA-Z0-9.-]+\.[a-zA-Z]{2,}$")] * 20),
@@ -71,7 +72,7 @@ TAKEN = [
     grammar('?start: sum\n?sum: product | sum "+" product\nproduct: /[0-9]+/'),
 ]
 MANY = "root ::= " + " ".join(["r"] * 40)
-REFUSED = [
+REFUSED: list[tuple[dict[str, Any], str]] = [
     (having(*[string(pattern="^[a-z]{1,900}x[0-9]{1,900}$")] * 500), "response_format"),  # 69.5
     (having(*[string(pattern="^[a-z]{1,100}$")] * 100), "response_format"),  # 16.5
     (having(*[string(maxLength=1000 + index) for index in range(20)]), "response_format"),  # 58

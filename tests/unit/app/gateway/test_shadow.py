@@ -4,6 +4,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from app.contracts.deployment import ShadowSample
 from app.gateway.rewrite import Seen
 from app.gateway.shadow import Budget, Sampler, eligible
 from app.telemetry.gateway import GatewayMetrics
@@ -19,7 +20,7 @@ class Clock:
 
 class Queue:
     def __init__(self):
-        self.held = []
+        self.held: list[ShadowSample] = []
         self.room = 10
         self.away = False
         self.slow = asyncio.Event()

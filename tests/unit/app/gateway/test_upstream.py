@@ -93,7 +93,7 @@ async def head(reader):
 async def test_a_body_of_any_size_arrives_whole_under_its_length(upstream, size):
     """Beyond a part it is sent in parts, which chunked transfer would do as well, and not every server reads that."""
     sent = random.Random(size).randbytes(size)
-    heads = []
+    heads: list[bytes] = []
 
     async def answer(reader, writer):
         said, body = await head(reader)
@@ -113,7 +113,7 @@ async def test_a_body_of_any_size_arrives_whole_under_its_length(upstream, size)
 
 
 async def test_no_cookie_of_a_replica_is_sent_back(upstream):
-    heads = []
+    heads: list[bytes] = []
 
     async def answer(reader, writer):
         for _ in range(2):

@@ -1,5 +1,6 @@
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ class Client:
 
     def __init__(self):
         self.lively = asyncio.Event()  # it has got three signs of life
-        self.messages = []
+        self.messages: list[dict[str, Any]] = []
         self.reads = asyncio.Event()
         self.reads.set()
 
@@ -99,7 +100,7 @@ async def run(work, *, left=None, stopping=None, drain_s=1.0):
 
 
 async def test_work_is_stopped_when_its_client_leaves_or_the_process_goes():
-    stopped = []
+    stopped: list[str] = []
 
     async def work(name):
         try:

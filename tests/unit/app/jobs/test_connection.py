@@ -1,6 +1,8 @@
 import os
 from pathlib import Path
 
+from redis.asyncio import Redis
+
 from app.jobs.connection import SOCKET_TIMEOUT_S, UNIX_PATH_LIMIT, connect, embedded_socket, redis_url
 from app.settings import Settings
 
@@ -43,7 +45,7 @@ async def test_a_path_with_spaces_and_signs_survives_the_url():
 
 async def test_the_client_never_waits_less_than_a_blocking_read():
     settings = Settings()
-    client = connect(settings)
+    client: Redis = connect(settings)
     kwargs = client.connection_pool.connection_kwargs
     assert kwargs["socket_timeout"] == SOCKET_TIMEOUT_S > 2 * 2.0 >= 2 * settings.sse_poll_s
     await client.aclose()

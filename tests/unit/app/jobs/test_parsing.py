@@ -172,7 +172,7 @@ def test_detail_and_hint_suffice_to_correct_the_request(change, detail, hint):
 
 
 def test_no_more_faults_are_worked_out_than_are_told(monkeypatch):
-    hints = []
+    hints: list[str] = []
     monkeypatch.setattr(faults, "meant", lambda word, _: hints.append(word) or "")
     error = refused(changed(lambda b: b.update({f"x{i}": 0 for i in range(5000)})))
     assert MAX_ERRORS <= len(hints) <= 2 * MAX_ERRORS

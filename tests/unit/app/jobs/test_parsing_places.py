@@ -1,12 +1,15 @@
 """Where a fault is: tasks, recipes, knobs and decoders are told apart by tags, which are no part of a place."""
 
+from typing import Any
+
 import pytest
 
 from app.contracts.errors import ErrorCode
 from app.problems import RequestError
 from tests.support.submissions import refused
 
-TASKS = [{"source": "file", "format": "arc", "path": "arc.jsonl"}, {"source": "shipped"}]
+Json = dict[str, Any]
+TASKS: list[Json] = [{"source": "file", "format": "arc", "path": "arc.jsonl"}, {"source": "shipped"}]
 
 
 def tasks(**fields):

@@ -1,5 +1,7 @@
 """What a record keeps of a request, and how a list names it."""
 
+from typing import Any
+
 import pytest
 from pydantic import TypeAdapter
 
@@ -8,7 +10,7 @@ from app.contracts.text import TextSource
 from app.jobs.record import read_record, request_fields, text_name
 from app.kinds.registry import requests
 
-TEXT = TypeAdapter(TextSource)
+TEXT: TypeAdapter[TextSource] = TypeAdapter(TextSource)
 WRITTEN = {
     "id": "diag_1",
     "status": "queued",
@@ -36,7 +38,7 @@ def test_documents_that_came_with_the_request_are_counted_and_not_told():
 
 @pytest.mark.parametrize(("kind", "window"), [("compare", 64), ("tasks", 64), ("trajectory", None)])
 def test_a_record_tells_the_text_and_the_window_where_the_kind_has_one(kind, window):
-    asked = {
+    asked: dict[str, Any] = {
         "kind": kind,
         "reference": {"model": "tiny"},
         "self_check": True,

@@ -4,6 +4,7 @@ import copy as copying
 import json
 import os
 import struct
+from typing import Any
 
 import pytest
 import torch
@@ -108,7 +109,7 @@ def test_a_file_that_never_ends_is_none(copy, name):
 
 # ---- mutations
 
-ODD = [None, True, 0, -1, 2**31, 10**30, 1e308, float("nan"), "", "re:(a+)+$", "x" * 5000, [], {}, [None]]
+ODD: list[Any] = [None, True, 0, -1, 2**31, 10**30, 1e308, float("nan"), "", "re:(a+)+$", "x" * 5000, [], {}, [None]]
 ODD += [{"a": {}}, {"type": "Sequence", "processors": 3}, [[[[]]]], {"0": "x"}, {"quant_method": "compressed-tensors"}]
 VALUES = st.sampled_from(ODD) | st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -144,7 +145,7 @@ FILES = {
     "tokenizer_config.json": {"chat_template": [{"name": "default", "template": "x"}]},
     "generation_config.json": {},
 }
-REQUEST = {
+REQUEST: dict[str, Any] = {
     "kind": "compare",
     "reference": {"model": "sound"},
     "candidate": {"model": "hostile", "recipe": [{"type": "quantize.rtn", "bits": 4, "group_size": 32}]},

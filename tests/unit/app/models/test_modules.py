@@ -6,10 +6,11 @@ from safetensors.torch import load_file, save_file
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import inspect
 from app.models.modules import check_step, natural_key, select, weights_of
+from app.recipes.base import Step
 from app.recipes.recipe import RecipeStep
 from tests.support.copies import edit_json
 
-STEP = TypeAdapter(RecipeStep)
+STEP: TypeAdapter[Step] = TypeAdapter(RecipeStep)
 
 
 def rtn(**fields):

@@ -14,7 +14,7 @@ def test_a_suggestion_names_what_is_valid():
     assert suggestion("q9", [f"name{i:02}" for i in range(20)]).endswith("name15, … (20 in all)")
 
 
-def test_names_that_are_as_near_are_all_named():
+def test_names_that_are_as_near_are_all_named() -> None:
     valid = ["k_bits", "layers", "v_bits", "dtype"]
     assert meant("bits", valid) == "did you mean 'k_bits' or 'v_bits'?"
     assert suggestion("bits", valid) == "did you mean 'k_bits' or 'v_bits'? valid: dtype, k_bits, layers, v_bits"

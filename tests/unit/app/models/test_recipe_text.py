@@ -5,7 +5,7 @@ from pydantic import TypeAdapter
 from app.models.recipes import canonical_json, recipe_fingerprint
 from app.recipes.recipe import Recipe
 
-RECIPE = TypeAdapter(Recipe)
+RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 
 
 def recipe(text):

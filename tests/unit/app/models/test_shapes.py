@@ -1,6 +1,7 @@
 """The oracle for shapes is transformers: a model of each architecture, built and saved by it."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ SIZES = {
     "head_dim": 16,
     "pad_token_id": 0,
 }
-MODELS = {
+MODELS: dict[str, dict[str, Any]] = {
     "llama": {},
     "llama-biases": {"model_type": "llama", "attention_bias": True, "mlp_bias": True},
     "mistral": {},

@@ -1,6 +1,7 @@
 """What is refused before tool calls are generated."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from app.jobs.parsing import parse_submission
 from app.kinds.compare.plan import check_tool_calls
 from app.kinds.compare.request import CompareRequest, ToolCallRun
 
-DOCUMENT = {"id": "d", "messages": [{"role": "user", "content": "a"}], "scored": "all"}
+DOCUMENT: dict[str, Any] = {"id": "d", "messages": [{"role": "user", "content": "a"}], "scored": "all"}
 TOOLS = [{"name": "add", "parameters": {}}]
 
 

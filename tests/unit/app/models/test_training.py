@@ -12,7 +12,7 @@ from workers.mitigation.gradient_pruning import recovery
 from workers.mitigation.repair import distill
 from workers.surgery.blockwise.walk import BATCH_TOKENS
 
-RECIPE = TypeAdapter(Recipe)
+RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 TEXT = {"calibration_windows": 10, "calibration_window": 100}
 
 

@@ -1,6 +1,8 @@
 """Whatever text a report holds, no renderer lets it act on a terminal or turn the text around it."""
 
 import copy
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -12,9 +14,10 @@ from tests.support.terminal import printed
 from tests.unit.app.reports.test_snapshots import REPORTS
 
 HOSTILE = "\x1b[31m\u202e<b class=x>"
+Path = tuple[str | int, ...]
 
 
-def texts(value, path=()):
+def texts(value: Any, path: Path = ()) -> Iterator[Path]:
     """Where texts are; of the entries of a list the first alone."""
     if isinstance(value, str):
         yield path
@@ -25,7 +28,7 @@ def texts(value, path=()):
         yield from texts(value[0], (*path, 0))
 
 
-def spoiled(report, kind):
+def spoiled(report: dict[str, Any], kind: str) -> tuple[dict[str, Any], int]:
     """The report with the hostile text behind each text that its contract leaves open, and how many these are."""
     made, count = copy.deepcopy(report), 0
     for path in texts(report):
@@ -45,7 +48,7 @@ def spoiled(report, kind):
 
 
 @pytest.mark.parametrize("kind", REPORTS)
-def test_no_text_of_a_report_reaches_a_reader_as_it_is(kind):
+def test_no_text_of_a_report_reaches_a_reader_as_it_is(kind: str) -> None:
     report, count = spoiled(REPORTS[kind](), kind)
     assert count > 20
     blocks = KINDS[kind].call("view", KINDS[kind].report.model_validate(report))

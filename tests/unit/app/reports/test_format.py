@@ -9,7 +9,7 @@ from app.reports import format as fmt
 SUPERSCRIPTS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 
 
-def read(text):
+def read(text: str) -> float:
     """The number that a reader would take from a text."""
     found = re.fullmatch(r"([−+]?[\d,]+(?:\.\d+)?)(?:×10([⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+))?", text)
     assert found, text

@@ -6,7 +6,7 @@ from app.contracts.report import ContextToken, Passage
 from app.reports.heat import STEPS, HeatScale, heat_passage, largest_kl
 
 
-def passage(*kls, texts=None):
+def passage(*kls: float | None, texts: tuple[str, ...] | None = None) -> Passage:
     texts = texts or tuple(f" t{index}" for index in range(len(kls)))
     tokens = tuple(ContextToken(text=text, kl=kl) for text, kl in zip(texts, kls, strict=True))
     return Passage(document="d", domain="prose", start=10, tokens=tokens)

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import re
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ VARIANTS = variants()
 PAGES = {name: render(report) for name, report in VARIANTS.items()}
 
 
-def test_no_page_asks_the_network_for_anything():
+def test_no_page_asks_the_network_for_anything() -> None:
     for html in PAGES.values():
         for element in tree(html).all():
             assert element.tag not in {"script", "iframe", "object", "embed", "img", "form", "base", "video", "audio"}
@@ -28,7 +29,7 @@ def test_no_page_asks_the_network_for_anything():
         assert "@import" not in style
 
 
-def test_the_policy_of_a_page_allows_its_style_and_nothing_else():
+def test_the_policy_of_a_page_allows_its_style_and_nothing_else() -> None:
     for html in PAGES.values():
         page = tree(html)
         policies = [meta.attributes for meta in page.all("meta")]
@@ -40,7 +41,7 @@ def test_the_policy_of_a_page_allows_its_style_and_nothing_else():
         assert "script-src" not in directives
 
 
-def test_charts_have_titles_tables_have_captions_and_links_lead_somewhere():
+def test_charts_have_titles_tables_have_captions_and_links_lead_somewhere() -> None:
     for html in PAGES.values():
         page = tree(html)
         charts = list(page.all("svg"))
@@ -57,15 +58,15 @@ def test_charts_have_titles_tables_have_captions_and_links_lead_somewhere():
         assert {link.attributes["href"].removeprefix("#") for link in page.all("a")} <= targets
 
 
-def test_a_page_depends_on_its_report_alone():
+def test_a_page_depends_on_its_report_alone() -> None:
     assert render(VARIANTS["severe"]) == PAGES["severe"]
 
 
-def test_what_has_no_finite_value_has_no_chart_of_the_excess():
+def test_what_has_no_finite_value_has_no_chart_of_the_excess() -> None:
     assert not list(tree(PAGES["nothing-finite"]).one(id_="verdict").all("svg"))
 
 
-def test_a_stronger_colour_is_a_larger_kl_and_the_worst_token_shows_its_own():
+def test_a_stronger_colour_is_a_larger_kl_and_the_worst_token_shows_its_own() -> None:
     report = VARIANTS["severe"]
     passages = list(tree(PAGES["severe"]).all(class_="passage"))
     assert len(passages) == len(report["passages"])
@@ -80,13 +81,13 @@ def test_a_stronger_colour_is_a_larger_kl_and_the_worst_token_shows_its_own():
         assert float(drawn.one("sup").text) == pytest.approx(kls[worst], rel=0.05)
 
 
-def _step(classes):
+def _step(classes: Any) -> str:
     found = re.search(r"\bk(\d)\b", classes)
     assert found
     return found[1]
 
 
-def test_hostile_text_is_shown_and_never_obeyed():
+def test_hostile_text_is_shown_and_never_obeyed() -> None:
     html = PAGES["hostile"]
     page = tree(html)
     assert not list(page.all("b", class_="x"))
@@ -110,7 +111,7 @@ def test_hostile_text_is_shown_and_never_obeyed():
     assert len(HOSTILE) > 20
 
 
-def test_a_token_of_many_characters_is_cut_in_tables():
+def test_a_token_of_many_characters_is_cut_in_tables() -> None:
     section = tree(PAGES["hostile"]).one(id_="tokens").one(class_="worst-tokens").text
     assert "… (300 characters)" in section
     assert "a" * 100 not in section

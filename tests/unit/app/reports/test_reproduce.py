@@ -16,7 +16,7 @@ def report(**options):
     return CompareReport.model_validate(compare_report(draw(documents=3), store_text=False, **options))
 
 
-def posted(curl):
+def posted(curl: str) -> dict:
     """The body that a shell would send."""
     words = shlex.split(curl.replace("\\\n", " "))
     assert words[words.index("curl") + 1] == "-sS"

@@ -80,7 +80,7 @@ def test_linear_labels_are_as_far_apart_as_each_other(low, high, gap, step):
     assert [after - before for before, after in pairwise(labels)] == pytest.approx([step] * (len(labels) - 1))
 
 
-def test_an_axis_around_zero_holds_zero_every_mean_and_every_limit():
+def test_an_axis_around_zero_holds_zero_every_mean_and_every_limit() -> None:
     means = [Mean(mean=0.2, ci=(0.1, 0.4)), Mean(mean=0.3, ci=None), Mean(mean=None, ci=None)]
     scale = LinearScale.around_zero(*means)
     assert scale.low < 0

@@ -1,5 +1,8 @@
 """One snapshot per kind and renderer. What must hold for every report is in the tests beside this file."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from app.kinds.registry import KINDS
@@ -13,7 +16,7 @@ from tests.support.terminal import printed
 from tests.support.trajectory_reports import trajectory_report
 from tests.support.variants import VARIANTS
 
-REPORTS = {
+REPORTS: dict[str, Callable[[], dict[str, Any]]] = {
     "calibrate": lambda: VARIANTS["calibrate"]()["refused"],
     "attribute": lambda: VARIANTS["attribute"]()["full"] | {"internals": dense().model_dump(mode="json")},
     "compare": compare_report,
@@ -37,12 +40,12 @@ DETAILED = {
 }
 
 
-def test_every_kind_has_a_snapshot():
+def test_every_kind_has_a_snapshot() -> None:
     assert REPORTS.keys() == VARIANTS.keys() == DETAILED.keys() == KINDS.keys()
 
 
 @pytest.mark.parametrize("kind", REPORTS)
-def test_a_report_shows_what_it_showed(kind, snapshot):
+def test_a_report_shows_what_it_showed(kind: str, snapshot: Callable[[str, str], None]) -> None:
     report = REPORTS[kind]()
     blocks = KINDS[kind].call("view", parse(report))
     snapshot(f"{kind}.html", body(render_html(blocks)))
@@ -53,7 +56,7 @@ def test_a_report_shows_what_it_showed(kind, snapshot):
 
 
 @pytest.mark.parametrize("kind", VARIANTS)
-def test_each_state_of_a_report_is_told_as_it_was(kind, snapshot):
+def test_each_state_of_a_report_is_told_as_it_was(kind: str, snapshot: Callable[[str, str], None]) -> None:
     """Headings, figures and what is said if something is missing, undecided, broken or not asked for."""
     drawn = VARIANTS[kind]()
     snapshot(f"{kind}.states.txt", "\n\n".join(f"=== {name}\n{printed(one)}" for name, one in drawn.items()))

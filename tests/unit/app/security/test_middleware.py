@@ -98,7 +98,7 @@ async def test_a_key_that_can_be_guessed_is_refused_though_the_file_holds_it(tmp
 async def test_a_request_whose_key_is_revoked_meanwhile_ends_as_if_its_client_had_left(tmp_path):
     file = write_keys(tmp_path / "keys", key_line("ci", "read"))
     ring = KeyFile(file)
-    heard = []
+    heard: list[str] = []
     begun = asyncio.Event()
 
     async def stream(scope, receive, send):
@@ -234,7 +234,7 @@ async def test_a_declared_length_is_refused_before_anything_is_read():
         read += 1
         return {"type": "http.request", "body": b"", "more_body": False}
 
-    sent = []
+    sent: list[dict[str, object]] = []
 
     async def send(message):
         sent.append(message)

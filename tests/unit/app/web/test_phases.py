@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -20,19 +21,19 @@ WEIGHTS = {"surgery", "thresholds", "write"}
 
 
 @cache
-def parsed(file):
+def parsed(file: Path) -> ast.Module:
     return ast.parse(file.read_text(encoding="utf-8"))
 
 
 @cache
-def modules():
+def modules() -> dict[str, Path]:
     found = {".".join(file.relative_to(ROOT).with_suffix("").parts): file for file in (ROOT / "workers").rglob("*.py")}
     return {name.removesuffix(".__init__"): file for name, file in found.items()}
 
 
 @cache
-def imported(file):
-    names = set()
+def imported(file: Path) -> frozenset[str]:
+    names: set[str] = set()
     for node in ast.walk(parsed(file)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
@@ -41,7 +42,7 @@ def imported(file):
     return frozenset(names & modules().keys())
 
 
-def reached(kind):
+def reached(kind: str) -> set[Path]:
     """The modules of the workers that a kind's handler imports, itself or by others."""
     names = {KINDS[kind].handler.partition(":")[0]}
     new = names
@@ -52,7 +53,7 @@ def reached(kind):
     return {file for file in files if not file.relative_to(ROOT).as_posix().startswith(RENAMED)}
 
 
-def literals(node, file):
+def literals(node: ast.expr, file: Path) -> Iterator[str]:
     """The phase that an expression is: a text, one with "…" for what is filled in, or a constant of the module."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         yield node.value
@@ -67,7 +68,7 @@ def literals(node, file):
                 yield str(ast.literal_eval(one.value))
 
 
-def called(node):
+def called(node: ast.Call) -> tuple[str, str]:
     """(the method, what it is of), without leading underscores."""
     if not isinstance(node.func, ast.Attribute):
         return getattr(node.func, "id", ""), ""
@@ -75,9 +76,9 @@ def called(node):
     return node.func.attr.lstrip("_"), (of.attr if isinstance(of, ast.Attribute) else getattr(of, "id", "")).lstrip("_")
 
 
-def reported(file):
+def reported(file: Path) -> set[str]:
     """The phases that a module's code gives to a job's context, or to what does so."""
-    found = set()
+    found: set[str] = set()
     for node in ast.walk(parsed(file)):
         if not isinstance(node, ast.Call):
             continue
@@ -93,7 +94,7 @@ def reported(file):
 
 
 @cache
-def inside():
+def inside() -> set[str]:
     """What an attribution reports while it compares what goes on inside the models."""
     return {
         str(node.args[0].value)
@@ -104,7 +105,7 @@ def inside():
 
 
 @cache
-def of_steps():
+def of_steps() -> set[str]:
     """What the steps of a recipe report."""
     source = "".join(
         file.read_text(encoding="utf-8") for room in RENAMED[:2] for file in sorted((ROOT / room).rglob("*.py"))
@@ -112,14 +113,14 @@ def of_steps():
     return set(re.findall(r'(?:progress\(\s*|\bphase(?:: str)? ?= ?)"([\w ]+)"', source)) - WEIGHTS
 
 
-def filled(phase):
+def filled(phase: str) -> set[str]:
     """All that a formatted phase may be."""
     (stages,) = (one.values["stage"] for one in METRICS if one.name == "attribution_swaps")
     inner = {"modify: …": of_steps(), "inside: …": inside(), "borders: …": MODELS, "swap …": stages}
     return {phase.replace("…", one) for one in inner[phase]} if "…" in phase else {phase}
 
 
-def phases(kind):
+def phases(kind: str) -> set[str]:
     return {one for file in reached(kind) for phase in reported(file) for one in filled(phase)}
 
 

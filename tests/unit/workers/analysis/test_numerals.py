@@ -14,10 +14,10 @@ from workers.analysis.numerals import MINUS, counted, numeral
         (1.0985, "#.3g", "1.10"),
     ],
 )
-def test_a_number_has_the_sign_of_the_tables_and_no_exponent_of_python(value, form, text):
+def test_a_number_has_the_sign_of_the_tables_and_no_exponent_of_python(value: float, form: str, text: str) -> None:
     assert numeral(value, form) == text
     assert fmt.MINUS == MINUS
 
 
-def test_a_count_has_its_noun_as_on_the_page():
+def test_a_count_has_its_noun_as_on_the_page() -> None:
     assert all(counted(number, "document") == fmt.counted(number, "document") for number in (0, 1, 2, 1234))

@@ -25,12 +25,12 @@ ITEM = Item("i", "Q", choices=("née", "ab"), gold=0)
         ((-9.0, math.nan), "acc", True),
     ],
 )
-def test_choices(logps, metric, right):
+def test_choices(logps: tuple[float, float], metric: str, right: bool) -> None:
     found = choose([ITEM], [np.asarray(logps)], metric)  # type: ignore[arg-type]
     assert bool(found.right[0]) is right
 
 
-def test_where_no_likelihood_is_a_number_nothing_was_said():
+def test_where_no_likelihood_is_a_number_nothing_was_said() -> None:
     found = choose([ITEM], [np.asarray([math.nan, math.nan])], "acc")
     assert (found.said, found.right.tolist()) == ((None,), [False])
 
@@ -46,7 +46,7 @@ def test_where_no_likelihood_is_a_number_nothing_was_said():
         ("#### x", "[invalid]", "[invalid]"),
     ],
 )
-def test_numbers_are_found_as_the_harness_finds_them(text, strict, flexible):
+def test_numbers_are_found_as_the_harness_finds_them(text: str, strict: str, flexible: str) -> None:
     assert extract(text, "exact_match_strict") == strict
     assert extract(text, "exact_match_flexible") == flexible
 
@@ -61,23 +61,23 @@ def test_numbers_are_found_as_the_harness_finds_them(text, strict, flexible):
         ("[invalid]", "#### 18", False),
     ],
 )
-def test_signs_that_do_not_matter_are_left_out(answer, target, right):
+def test_signs_that_do_not_matter_are_left_out(answer: str, target: str, right: bool) -> None:
     assert matches(answer, target) is right
 
 
-def test_an_answer_without_number_is_none():
+def test_an_answer_without_number_is_none() -> None:
     items = [Item("a", "Q", target="#### 4"), Item("b", "Q", target="#### 5")]
     found = read_numbers(items, ["it is 4", "who knows"], "exact_match_flexible")
     assert (found.said, found.right.tolist()) == (("4", None), [True, False])
 
 
-def test_generation_ends_at_the_first_stop():
+def test_generation_ends_at_the_first_stop() -> None:
     assert cut("    return a\n\ndef other():\n  pass\n#", STOPS["humaneval"]) == "    return a\n"
     assert cut(" 4\nQuestion: 5</s>", STOPS["gsm8k"]) == " 4\n"
     assert cut("abc", ("x",)) == "abc"
 
 
-def test_a_program_is_head_and_completion_and_its_test_judges_it():
+def test_a_program_is_head_and_completion_and_its_test_judges_it() -> None:
     item = Item("p", "def f(x):\n", test="def check(f):\n    assert f(2) == 4\n", entry_point="f")
     assert run(*program(item, "    return 2 * x")) == Ending("passed")
     assert run(*program(item, "    return x")) == Ending("wrong")

@@ -1,14 +1,16 @@
 """From values of tokens to likelihoods of choices: each model is judged by its own numbers."""
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 import pytest
 
+from app.contracts.notice import Notice
 from app.contracts.task import METRICS, FileTask
-from app.kinds.tasks.report import FlipPrediction, NotFinite
+from app.kinds.tasks.report import AnyTaskResult, FlipPrediction, NotFinite
 from app.kinds.tasks.request import TasksRequest
 from app.models.tasks.items import Item
 from app.settings import Settings
@@ -18,9 +20,10 @@ from tests.support.tiny import make_tokenizer
 from workers.answering.answers import choose
 from workers.answering.likelihood import gathered, likelihoods
 from workers.answering.pair import Answered
-from workers.answering.prompts import choice_prompts
+from workers.answering.prompts import Prompts, choice_prompts
 from workers.diagnosis.tasks.job import _broken, _warnings
 from workers.diagnosis.tasks.result import Planned, results
+from workers.distributions.token_values import TokenValues
 
 ITEMS = [Item(f"{number}", "The fox", choices=("jumps over", "sleeps"), gold=number % 2) for number in range(100)]
 REQUEST = TasksRequest.model_validate({"kind": "tasks", "reference": {"model": "a"}, "candidate": {"model": "b"}})
@@ -30,11 +33,11 @@ PLAN = Planned(
 )
 
 
-def prompts():
+def prompts() -> Prompts:
     return choice_prompts(ITEMS, make_tokenizer(), None, 64, pointer="", check_cancelled=lambda: None)
 
 
-def values(asked, broken):
+def values(asked: Prompts, broken: int) -> TokenValues:
     """Both models are sure of the right choice; at the tokens of the first `broken` items the candidate has none."""
     rows = [
         np.full(np.count_nonzero(window.scored), -0.1 if choice == ITEMS[item].gold else -9.0)
@@ -52,9 +55,9 @@ def values(asked, broken):
     )
 
 
-def test_the_start_of_the_engine_is_told_before_it_begins(tmp_path):
+def test_the_start_of_the_engine_is_told_before_it_begins(tmp_path: Path) -> None:
     class Room:
-        def engine(self, *_, **__):
+        def engine(self, *_: object, **__: object) -> Any:
             raise InterruptedError
 
     context = Context(Settings(home=tmp_path), tmp_path)
@@ -66,7 +69,7 @@ def test_the_start_of_the_engine_is_told_before_it_begins(tmp_path):
     assert context.steps == [("engine", 0, 0)]
 
 
-def result(*, broken, swapped=False):
+def result(*, broken: int, swapped: bool = False) -> AnyTaskResult:
     asked = prompts()
     found = values(asked, broken)
     if swapped:
@@ -83,11 +86,11 @@ def result(*, broken, swapped=False):
     return told
 
 
-def not_finite(found):
+def not_finite(found: AnyTaskResult) -> list[Notice]:
     return [one for one in _warnings([found]) if one.code == "not_finite"]
 
 
-def test_items_that_a_broken_candidate_loses_are_harmful_flips():
+def test_items_that_a_broken_candidate_loses_are_harmful_flips() -> None:
     found = result(broken=80)
     assert (found.flips.harmful, found.flips.both_right, found.flips.both_wrong) == (80, 20, 0)
     assert found.outcome == "worse"
@@ -99,20 +102,20 @@ def test_items_that_a_broken_candidate_loses_are_harmful_flips():
     assert warning.facts == {"task": "fox", "model": "candidate", "positions": tokens, "items": 80, "asked": 100}
 
 
-def test_a_broken_reference_takes_nothing_from_the_candidate():
+def test_a_broken_reference_takes_nothing_from_the_candidate() -> None:
     found = result(broken=80, swapped=True)
     assert (found.flips.harmful, found.flips.helpful, found.flips.both_right) == (0, 80, 20)
     (warning,) = not_finite(found)
     assert warning.facts["model"] == "reference"
 
 
-def test_kl_is_of_positions_where_both_are_numbers():
+def test_kl_is_of_positions_where_both_are_numbers() -> None:
     asked = prompts()
     found = gathered(asked, values(asked, 80))
     assert np.array_equal(np.isnan(found.kl), found.item < 80)
 
 
-def test_where_all_are_numbers_nothing_is_warned_of():
+def test_where_all_are_numbers_nothing_is_warned_of() -> None:
     found = result(broken=0)
     assert found.not_finite_candidate == NotFinite(positions=0, items=0)
     assert _broken(found) == (None, None)
@@ -120,7 +123,7 @@ def test_where_all_are_numbers_nothing_is_warned_of():
 
 
 @pytest.mark.parametrize("side", ["reference", "candidate"])
-def test_one_token_without_a_number_spoils_its_choice_alone(side):
+def test_one_token_without_a_number_spoils_its_choice_alone(side: str) -> None:
     asked = prompts()
     found = values(asked, 0)
     logp = getattr(found, f"logp_{side}").copy()

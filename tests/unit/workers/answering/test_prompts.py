@@ -12,11 +12,11 @@ from workers.text.tokenization import encode
 TOKENIZER = make_tokenizer()
 
 
-def rows(items, limit, bos=None):  # type: ignore[no-untyped-def]
+def rows(items: list[Item], limit: int, bos: int | None = None):  # type: ignore[no-untyped-def]
     return choice_prompts(items, TOKENIZER, bos, limit, pointer="/tasks/0", check_cancelled=lambda: None)
 
 
-def test_the_space_before_an_answer_belongs_to_it():
+def test_the_space_before_an_answer_belongs_to_it() -> None:
     before, after = encode_pair(TOKENIZER, "The lazy ", "dog")
     assert TOKENIZER.decode(before) == "The lazy"
     assert TOKENIZER.decode(after) == " dog"
@@ -24,7 +24,7 @@ def test_the_space_before_an_answer_belongs_to_it():
     assert np.array_equal(np.concatenate([before, after]), whole)
 
 
-def test_the_tokens_of_the_choice_are_scored_and_no_other():
+def test_the_tokens_of_the_choice_are_scored_and_no_other() -> None:
     item = Item("i", "The quick brown fox", choices=("jumps over", "dog"), gold=0)
     found = rows([item, item], 64, bos=0)
     assert (found.item, found.choice) == ((0, 0, 1, 1), (0, 1, 0, 1))
@@ -37,7 +37,7 @@ def test_the_tokens_of_the_choice_are_scored_and_no_other():
     assert found.longest == max(len(window.tokens) for window in found.windows)
 
 
-def test_what_is_too_long_loses_its_beginning():
+def test_what_is_too_long_loses_its_beginning() -> None:
     item = Item("i", "one two three four five six seven", choices=("eight", "nine"), gold=0)
     found = rows([item], 6, bos=0)
     assert found.shortened == 1
@@ -47,13 +47,13 @@ def test_what_is_too_long_loses_its_beginning():
     assert TOKENIZER.decode(found.windows[0].tokens[1:]).endswith("en eight")
 
 
-def test_an_answer_longer_than_the_context_is_refused():
+def test_an_answer_longer_than_the_context_is_refused() -> None:
     item = Item("i-7", "Q", choices=("eight nine ten " * 8, "nine"), gold=0)
     with refused(ErrorCode.WINDOW_TOO_LARGE, "/tasks/0", match="'i-7' takes"):
         rows([item], 8)
 
 
-def test_open_prompts_are_read_whole_and_score_nothing():
+def test_open_prompts_are_read_whole_and_score_nothing() -> None:
     items = [Item("a", "one two"), Item("b", "one two three four five six seven eight")]
     found = open_prompts(items, TOKENIZER, None, 6, pointer="/tasks/0", check_cancelled=lambda: None)
     assert found.shortened == 1
@@ -62,7 +62,7 @@ def test_open_prompts_are_read_whole_and_score_nothing():
     assert not any(window.scored.any() for window in found.windows)
 
 
-def test_other_rows_have_another_fingerprint():
+def test_other_rows_have_another_fingerprint() -> None:
     one = Item("i", "The quick brown fox", choices=("jumps", "dog"), gold=0)
     other = Item("i", "The quick brown fox", choices=("jumps", "lazy"), gold=0)
     assert rows([one], 64).fingerprint == rows([one], 64).fingerprint

@@ -1,14 +1,17 @@
 """Which texts stand for an item."""
 
+from typing import Any, NoReturn
+
 import pytest
 
+from app.contracts.task import TaskFormat
 from app.models.tasks.formats import READERS
 from app.models.tasks.items import Item
 from workers.answering.scored import documents_of
 from workers.text.documents import TextDocument
 from workers.text.overlap import document_overlap
 
-ROWS = {
+ROWS: dict[TaskFormat, dict[str, Any]] = {
     "hellaswag": {
         "activity_label": "Cooking",
         "ctx_a": "A cook",
@@ -28,11 +31,11 @@ ROWS = {
 }
 
 
-def complain(what, hint):
+def complain(what: str, hint: str) -> NoReturn:
     raise AssertionError(what, hint)
 
 
-def found(form, text):
+def found(form: TaskFormat, text: str) -> list[str]:
     item = READERS[form](ROWS[form], "7", complain)
     shared = document_overlap([TextDocument("mine", "text", text=text)], documents_of(form, [item]))
     return sorted({name for _, name in shared})
@@ -54,7 +57,7 @@ def found(form, text):
         ("humaneval", "def f():\n    return 1"),
     ],
 )
-def test_a_text_made_of_an_item_is_the_item(form, text):
+def test_a_text_made_of_an_item_is_the_item(form: TaskFormat, text: str) -> None:
     assert found(form, text) == [f"{form}/7"]
 
 
@@ -62,11 +65,11 @@ def test_a_text_made_of_an_item_is_the_item(form, text):
     ("form", "text"),
     [("arc", "Fire"), ("arc", "What is hot? Water"), ("mmlu", "A. Fire"), ("gsm8k", "They are 4. #### 4"), ("arc", "")],
 )
-def test_a_part_of_one_is_not(form, text):
+def test_a_part_of_one_is_not(form: TaskFormat, text: str) -> None:
     assert found(form, text) == []
 
 
-def test_what_is_read_in_pairs_and_what_stands_before_count():
+def test_what_is_read_in_pairs_and_what_stands_before_count() -> None:
     item = Item("1", "The cat ", prefix="Complete: ", choices=("sat", "ran"), pairs=(("The cat", " sat down"),))
     texts = {document.text for document in documents_of("t", [item])}
     assert {"The cat sat down", "Complete: The cat ", "Complete: The cat  ran"} <= texts

@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,25 +16,28 @@ from workers.decoding.loop import decode
 
 PROMPTS = [(1, 2, 3), (4, 4, 1, 2), (0,), (5, 6, 5, 6, 5), (2, 2)]
 END = 7
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "diverse_beam.json").read_text())
+Pool = dict[tuple[int, ...], tuple[float, float]]
+GOLDEN: list[dict[str, Any]] = json.loads((Path(__file__).parent / "golden" / "diverse_beam.json").read_text())
 
 
-def _log_p(model, text):
+def _log_p(model: TableModel, text: tuple[int, ...]) -> np.ndarray:
     return np.log(softmax(model.logits(text)))
 
 
-def _diverse(model, prompt, beams, groups, diversity, steps, penalty):
+def _diverse(
+    model: TableModel, prompt: tuple[int, ...], beams: int, groups: int, diversity: float, steps: int, penalty: float
+) -> tuple[int, ...]:
     """Groups in dictionaries from text to (score, log-probability)."""
     width = beams // groups
-    open_ = [{(): (0.0, 0.0)} for _ in range(groups)]
-    closed = [{} for _ in range(groups)]
+    open_: list[Pool] = [{(): (0.0, 0.0)} for _ in range(groups)]
+    closed: list[Pool] = [{} for _ in range(groups)]
     stopped = [False] * groups
     for length in range(1, steps + 1):
-        taken = []
+        taken: list[int] = []
         for g in range(groups):
             if stopped[g]:
                 continue
-            grown = {}
+            grown: Pool = {}
             for text, (score, total) in open_[g].items():
                 log_p = _log_p(model, prompt + text)
                 for token in range(model.vocabulary):
@@ -51,7 +55,7 @@ def _diverse(model, prompt, beams, groups, diversity, steps, penalty):
                     open_[g][text] = grown[text]
             taken += [text[-1] for text in open_[g]]
 
-            def value(text, pool=closed[g]):
+            def value(text: tuple[int, ...], pool: Pool = closed[g]) -> float:
                 return pool[text][0] / math.pow(len(text), penalty)
 
             closed[g] = {text: closed[g][text] for text in sorted(closed[g], key=value, reverse=True)[:width]}
@@ -66,7 +70,7 @@ def _diverse(model, prompt, beams, groups, diversity, steps, penalty):
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(("beams", "penalty"), [(2, 1.0), (4, 1.0), (5, 0.0), (3, 2.0)])
-def test_beam_search_follows_its_definition(seed, beams, penalty):
+def test_beam_search_follows_its_definition(seed: int, beams: int, penalty: float) -> None:
     model = random_model(8, seed=seed)
 
     made = decode(
@@ -79,7 +83,7 @@ def test_beam_search_follows_its_definition(seed, beams, penalty):
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(("beams", "groups", "diversity"), [(4, 4, 0.5), (4, 2, 0.5), (6, 3, 2.0)])
-def test_diverse_beam_search_follows_its_definition(seed, beams, groups, diversity):
+def test_diverse_beam_search_follows_its_definition(seed: int, beams: int, groups: int, diversity: float) -> None:
     model = random_model(8, seed=seed)
     decoder = DiverseBeam(name="diverse_beam", beams=beams, groups=groups, diversity=diversity)
 
@@ -89,7 +93,7 @@ def test_diverse_beam_search_follows_its_definition(seed, beams, groups, diversi
     assert [one.tokens for one in made] == expected
 
 
-def test_enough_beams_find_the_most_probable_text_of_all():
+def test_enough_beams_find_the_most_probable_text_of_all() -> None:
     model = random_model(3, seed=4)
     made = decode(model, [(0,), (1, 2)], Beam(name="beam", beams=9, length_penalty=0), max_tokens=3)
 
@@ -101,7 +105,7 @@ def test_enough_beams_find_the_most_probable_text_of_all():
         assert one.tokens == max(scores, key=lambda text: scores[text])
 
 
-def test_groups_without_diversity_are_greedy_and_with_it_are_not_all():
+def test_groups_without_diversity_are_greedy_and_with_it_are_not_all() -> None:
     """Four groups of one beam each: without a penalty each is greedy search; a large one drives the others away, and
     the most probable of what they find is no worse than greedy's."""
     model = random_model(8, seed=0)
@@ -110,7 +114,7 @@ def test_groups_without_diversity_are_greedy_and_with_it_are_not_all():
     alike = decode(model, PROMPTS, DiverseBeam(name="diverse_beam", diversity=0), max_tokens=6)
     apart = decode(model, PROMPTS, DiverseBeam(name="diverse_beam", diversity=3), max_tokens=6)
 
-    def total(prompt, tokens):
+    def total(prompt: tuple[int, ...], tokens: tuple[int, ...]) -> float:
         return float(sum(_log_p(model, prompt + tokens[:at])[token] for at, token in enumerate(tokens)))
 
     assert [one.tokens for one in alike] == greedy
@@ -119,7 +123,7 @@ def test_groups_without_diversity_are_greedy_and_with_it_are_not_all():
     assert max(gains) > 0
 
 
-def test_groups_by_hand():
+def test_groups_by_hand() -> None:
     """Three groups of one beam, λ = ln 2: a token that an earlier group took counts half, one that two took a quarter.
 
         after the prompt  A .5   B .3   C .2      after A  A .6   B .25  C .15      after B  A .7   B .2   C .1
@@ -132,16 +136,16 @@ def test_groups_by_hand():
     The texts are AAA with .5 · .6 · .6 = .18, BAA with .3 · .7 · .6 = .126, ABB with .5 · .25 · .2 = .025.
     """
     after = {(): (0.5, 0.3, 0.2), (0,): (0.6, 0.25, 0.15), (1,): (0.7, 0.2, 0.1)}
-    seen = []
+    seen: list[tuple[int, ...]] = []
 
-    def logits(text):
+    def logits(text: tuple[int, ...]) -> np.ndarray:
         seen.append(text[1:])
         return np.log(after[text[1:][-1:]])
 
     decoder = DiverseBeam(name="diverse_beam", beams=3, groups=3, diversity=math.log(2))
     made = decode(TableModel(3, logits), [(2,)], decoder, max_tokens=4)
 
-    def beams(length):
+    def beams(length: int) -> list[tuple[int, ...]]:
         return [text for text in seen if len(text) == length][:3]
 
     assert beams(1) == [(0,), (1,), (0,)]
@@ -150,7 +154,7 @@ def test_groups_by_hand():
     assert made[0].tokens == (0, 0, 0, 0)
 
 
-def test_what_diversity_subtracted_does_not_decide_which_group_is_returned():
+def test_what_diversity_subtracted_does_not_decide_which_group_is_returned() -> None:
     """Two groups of one beam, λ = ln 2.
 
         after the prompt  A .5   B .3   C .2      after A  A .36  B .33  C .31      after B  A .7   B .2   C .1
@@ -165,7 +169,7 @@ def test_what_diversity_subtracted_does_not_decide_which_group_is_returned():
     assert decode(model, [(2,)], decoder, max_tokens=3)[0].tokens == (1, 0, 1)
 
 
-def _table(text):
+def _table(text: tuple[int, ...]) -> np.ndarray:
     """Logits of nine tokens after the last two; the ninth, which transformers pads with, is as good as impossible."""
     a, b = text[-2:]
     rows = [(31 * a * a + 17 * b + 13 * c * c + 7 * a * b * c + 5 * b * c) % 29 / 10 + c / 100 for c in range(8)]
@@ -173,7 +177,7 @@ def _table(text):
 
 
 @pytest.mark.parametrize("case", GOLDEN, ids=lambda case: f"{case['beams']}-{case['groups']}-{case['end']}")
-def test_groups_are_those_of_transformers(case):
+def test_groups_are_those_of_transformers(case: dict[str, Any]) -> None:
     """The texts of all groups are what `generate(num_beams=…, num_beam_groups=…, diversity_penalty=…,
     num_return_sequences=num_beams)` of transformers 4.51.3 gave on this table, 8 tokens behind two; later releases have
     no group beam search. It ranks by what diversity left, so that the best is chosen here. Where texts may end, the
@@ -184,16 +188,16 @@ def test_groups_are_those_of_transformers(case):
     )
     for told, theirs in case["texts"].items():
         prompt = tuple(int(token) for token in told.split())
-        seen = []
+        seen: list[tuple[int, ...]] = []
 
-        def logits(text, seen=seen):
+        def logits(text: tuple[int, ...], seen: list[tuple[int, ...]] = seen) -> np.ndarray:
             seen.append(text[2:])
             return _table(text)
 
         ends = frozenset() if case["end"] is None else frozenset({case["end"]})
         (made,) = decode(TableModel(9, logits), [prompt], decoder, max_tokens=8, ends=ends)
 
-        def value(text, prompt=prompt):
+        def value(text: list[int], prompt: tuple[int, ...] = prompt) -> float:
             total = sum(np.log(softmax(_table((*prompt, *text[:at]))))[token] for at, token in enumerate(text))
             return float(total) / math.pow(len(text), penalty)
 
@@ -205,7 +209,7 @@ def test_groups_are_those_of_transformers(case):
             assert beginnings == last, told
 
 
-def test_a_vocabulary_smaller_than_the_beams_is_no_trouble():
+def test_a_vocabulary_smaller_than_the_beams_is_no_trouble() -> None:
     made = decode(random_model(2, seed=1), [(0,)], Beam(name="beam", beams=8), max_tokens=5, ends=frozenset({1}))
 
     assert len(made) == 1

@@ -1,6 +1,7 @@
 """Distances after shaping beside the definitions in float64, where supports agree and where they do not."""
 
-from typing import cast
+from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from workers.decoding.distances import ShapedDistances, distances_of, shaped_dis
 from workers.distributions.head import Head
 
 
-def _shaping(name, **values):
+def _shaping(name: str, **values: Any) -> Shaping:
     return cast(Shaping, DECODER.validate_python({"name": name, **values}))
 
 
@@ -27,16 +28,16 @@ SHAPINGS = (
 )
 
 
-def _head(seed, vocabulary=60, width=8):
+def _head(seed: int, vocabulary: int = 60, width: int = 8) -> Head:
     weights = torch.randn(vocabulary, width, generator=torch.Generator().manual_seed(seed))
     return Head(weights, None, 1.0, None, f"{seed}")
 
 
-def _hidden(seed, positions=40, width=8):
+def _hidden(seed: int, positions: int = 40, width: int = 8) -> torch.Tensor:
     return torch.randn(positions, width, generator=torch.Generator().manual_seed(seed))
 
 
-def _left(p, shaping):
+def _left(p: np.ndarray, shaping: Shaping) -> np.ndarray:
     """The distribution that is left, in float64, from the definition."""
     order = np.lexsort((np.arange(len(p)), -p))
     entropy = -float((p * np.log(p)).sum())
@@ -60,7 +61,7 @@ def _left(p, shaping):
 
 
 @pytest.mark.parametrize("shaping", SHAPINGS, ids=str)
-def test_each_distance_is_its_definition(shaping):
+def test_each_distance_is_its_definition(shaping: Shaping) -> None:
     heads, hidden = (_head(1), _head(1)), (_hidden(3), _hidden(3) + 0.3 * _hidden(4))
 
     (made,) = shaped_distances([hidden], *heads, [shaping])
@@ -82,7 +83,7 @@ def test_each_distance_is_its_definition(shaping):
 
 
 @pytest.mark.parametrize("shaping", SHAPINGS, ids=str)
-def test_a_model_is_at_no_distance_from_itself(shaping):
+def test_a_model_is_at_no_distance_from_itself(shaping: Shaping) -> None:
     (made,) = shaped_distances([(_hidden(3), _hidden(3))], _head(1), _head(1), [shaping])
 
     assert not made.kl.any()
@@ -92,7 +93,7 @@ def test_a_model_is_at_no_distance_from_itself(shaping):
     assert not made.supports_differ.any()
 
 
-def test_a_hand_made_pair():
+def test_a_hand_made_pair() -> None:
     """Two tokens kept of p and of q: (2/3, 1/3, 0) and (0.5, 0, 0.5)."""
     p, q = torch.tensor([[0.6, 0.3, 0.1]]).log(), torch.tensor([[0.4, 0.2, 0.4]]).log()
 
@@ -108,7 +109,7 @@ def test_a_hand_made_pair():
     assert warm.kl[0] == pytest.approx(0.6 * np.log(1.5) + 0.3 * np.log(1.5) + 0.1 * np.log(0.25))
 
 
-def test_a_probability_that_rounds_to_zero_leaves_a_finite_divergence():
+def test_a_probability_that_rounds_to_zero_leaves_a_finite_divergence() -> None:
     """At temperature 0.1 float32 knows no number as small as q of the second token; its logarithm it does know."""
     p, q = torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, -40.0]])
 
@@ -118,7 +119,7 @@ def test_a_probability_that_rounds_to_zero_leaves_a_finite_divergence():
     assert not made.supports_differ[0]
 
 
-def test_logits_that_are_not_finite_are_marked_and_left_out():
+def test_logits_that_are_not_finite_are_marked_and_left_out() -> None:
     reference, candidate = _hidden(3), _hidden(4)
     candidate[5, 0] = torch.nan
 
@@ -132,7 +133,7 @@ def test_logits_that_are_not_finite_are_marked_and_left_out():
     assert summarized(_of(finite=[False]), [0], [0]) is None
 
 
-def _of(finite, kl=(0.0,), differ=(False,)):
+def _of(finite: Sequence[bool], kl: Sequence[float] = (0.0,), differ: Sequence[bool] = (False,)) -> ShapedDistances:
     n = len(finite)
     return ShapedDistances(
         kl=np.array(kl),
@@ -144,7 +145,7 @@ def _of(finite, kl=(0.0,), differ=(False,)):
     )
 
 
-def test_the_mean_divergence_is_over_the_positions_where_it_exists():
+def test_the_mean_divergence_is_over_the_positions_where_it_exists() -> None:
     kl = [0.1, np.inf, 0.3, np.inf, 0.2, 0.4, 0.6, 0.0]
     differ = [False, True, True, True, False, False, False, False]
 
@@ -159,9 +160,9 @@ def test_the_mean_divergence_is_over_the_positions_where_it_exists():
     assert everywhere.kl is None
 
 
-def test_pairs_are_read_one_after_the_other_and_may_be_stopped():
+def test_pairs_are_read_one_after_the_other_and_may_be_stopped() -> None:
     head, hidden = _head(1), (_hidden(3), _hidden(4))
-    told = []
+    told: list[int] = []
 
     whole = shaped_distances([hidden], head, head, SHAPINGS)
     parts = shaped_distances(
@@ -172,14 +173,14 @@ def test_pairs_are_read_one_after_the_other_and_may_be_stopped():
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_allclose(one.tv, other.tv, rtol=1e-5, atol=1e-7)
 
-    def stop():
+    def stop() -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
         shaped_distances([hidden], head, head, SHAPINGS, check_cancelled=stop)
 
 
-def test_what_does_not_fit_together_is_refused():
+def test_what_does_not_fit_together_is_refused() -> None:
     with pytest.raises(ValueError, match="60 and 50"):
         shaped_distances([], _head(1), _head(1, vocabulary=50), SHAPINGS)
     with pytest.raises(ValueError, match="40 and 39"):

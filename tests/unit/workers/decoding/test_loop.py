@@ -1,12 +1,14 @@
 """Every decoder on hand-made distributions, beside its definition written anew with numpy, one prompt at a time."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
 from app.contracts.decoding import (
     Contrastive,
+    Decoder,
     Eta,
     Fsd,
     FsdD,
@@ -20,6 +22,7 @@ from app.contracts.decoding import (
 )
 from tests.support.decoding import TableModel, random_model, softmax
 from workers.decoding.loop import decode, rule_of
+from workers.decoding.model import Continuation
 from workers.decoding.rules import Draws
 from workers.decoding.uniforms import uniforms
 
@@ -27,22 +30,22 @@ PROMPTS = [(1, 2, 3), (4, 4, 1, 2), (0,), (5, 6, 5, 6, 5), (2, 2)]
 STEPS = 16
 
 
-def _cosine(one, other):
+def _cosine(one: np.ndarray, other: np.ndarray) -> float:
     return float(one @ other / (np.linalg.norm(one) * np.linalg.norm(other)))
 
 
-def _top(p, k):
+def _top(p: np.ndarray, k: int) -> list[int]:
     return sorted(range(len(p)), key=lambda token: (-p[token], token))[:k]
 
 
-def _greedy(model, prompt, steps):
+def _greedy(model: TableModel, prompt: tuple[int, ...], steps: int) -> tuple[int, ...]:
     text = prompt
     for _ in range(steps):
         text = (*text, int(np.argmax(model.logits(text))))
     return text[len(prompt) :]
 
 
-def _contrastive(model, prompt, steps, k, alpha):
+def _contrastive(model: TableModel, prompt: tuple[int, ...], steps: int, k: int, alpha: float) -> tuple[int, ...]:
     text = prompt
     for _ in range(steps):
         p = softmax(model.logits(text))
@@ -55,7 +58,7 @@ def _contrastive(model, prompt, steps, k, alpha):
     return text[len(prompt) :]
 
 
-def _fsd(model, prompt, steps, k, alpha, n):
+def _fsd(model: TableModel, prompt: tuple[int, ...], steps: int, k: int, alpha: float, n: int) -> tuple[int, ...]:
     text = prompt
     for _ in range(steps):
         p = softmax(model.logits(text))
@@ -72,7 +75,9 @@ def _fsd(model, prompt, steps, k, alpha, n):
     return text[len(prompt) :]
 
 
-def _fsd_d(model, prompt, steps, k, alpha, n, beta):
+def _fsd_d(
+    model: TableModel, prompt: tuple[int, ...], steps: int, k: int, alpha: float, n: int, beta: float
+) -> tuple[int, ...]:
     text = prompt
     for _ in range(steps):
         p = softmax(model.logits(text))
@@ -95,12 +100,12 @@ def _fsd_d(model, prompt, steps, k, alpha, n, beta):
     return text[len(prompt) :]
 
 
-def _tokens(made):
+def _tokens(made: Sequence[Continuation]) -> list[tuple[int, ...]]:
     return [one.tokens for one in made]
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_greedy_takes_the_most_probable_token(seed):
+def test_greedy_takes_the_most_probable_token(seed: int) -> None:
     model = random_model(8, seed=seed)
 
     made = decode(model, PROMPTS, Greedy(), max_tokens=STEPS)
@@ -110,7 +115,7 @@ def test_greedy_takes_the_most_probable_token(seed):
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("k", "alpha"), [(3, 0.6), (8, 0.2), (20, 1.0)])
-def test_contrastive_search_follows_its_definition(seed, k, alpha):
+def test_contrastive_search_follows_its_definition(seed: int, k: int, alpha: float) -> None:
     model = random_model(8, seed=seed)
 
     made = decode(model, PROMPTS, Contrastive(name="contrastive", k=k, alpha=alpha), max_tokens=STEPS)
@@ -121,7 +126,7 @@ def test_contrastive_search_follows_its_definition(seed, k, alpha):
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("n", "alpha"), [(2, 0.45), (3, 0.45), (4, 0.8)])
-def test_fsd_follows_its_definition(seed, n, alpha):
+def test_fsd_follows_its_definition(seed: int, n: int, alpha: float) -> None:
     model = random_model(8, seed=seed)
 
     made = decode(model, PROMPTS, Fsd(name="fsd", k=3, alpha=alpha, n=n), max_tokens=STEPS)
@@ -132,7 +137,7 @@ def test_fsd_follows_its_definition(seed, n, alpha):
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("n", "beta"), [(2, 0.9), (3, 0.9), (4, 0.5)])
-def test_fsd_d_follows_its_definition(seed, n, beta):
+def test_fsd_d_follows_its_definition(seed: int, n: int, beta: float) -> None:
     model = random_model(8, seed=seed)
 
     made = decode(model, PROMPTS, FsdD(name="fsd_d", k=3, alpha=0.65, n=n, beta=beta), max_tokens=STEPS)
@@ -142,13 +147,13 @@ def test_fsd_d_follows_its_definition(seed, n, beta):
 
 
 @pytest.mark.parametrize("decoder", [Contrastive(name="contrastive", alpha=0), Fsd(name="fsd", alpha=0)], ids=str)
-def test_without_weight_a_penalty_leaves_greedy_search(decoder):
+def test_without_weight_a_penalty_leaves_greedy_search(decoder: Decoder) -> None:
     model = random_model(8)
 
     assert decode(model, PROMPTS, decoder, max_tokens=9) == decode(model, PROMPTS, Greedy(), max_tokens=9)
 
 
-def _stays(decoder, p):
+def _stays(decoder: Decoder, p: np.ndarray) -> list[int]:
     entropy = -float((p * np.log(p)).sum())
     order = _top(p, len(p))
     match decoder:
@@ -180,7 +185,7 @@ def _stays(decoder, p):
     ],
     ids=str,
 )
-def test_samplers_draw_from_what_their_definition_leaves(decoder):
+def test_samplers_draw_from_what_their_definition_leaves(decoder: Decoder) -> None:
     model, keys, seed = random_model(9, seed=3), [10, 3, 7, 8, 2], 11
 
     made = decode(model, PROMPTS, decoder, max_tokens=STEPS, seed=seed, keys=keys)
@@ -197,7 +202,7 @@ def test_samplers_draw_from_what_their_definition_leaves(decoder):
 
 
 @pytest.mark.parametrize("decoder", defaults(), ids=lambda decoder: decoder.name)
-def test_a_prompt_is_continued_the_same_alone_and_beside_others(decoder):
+def test_a_prompt_is_continued_the_same_alone_and_beside_others(decoder: Decoder) -> None:
     model = random_model(8, seed=5)
 
     together = decode(model, PROMPTS, decoder, max_tokens=12, seed=1, ends=frozenset({7}))
@@ -210,7 +215,7 @@ def test_a_prompt_is_continued_the_same_alone_and_beside_others(decoder):
 
 
 @pytest.mark.parametrize("decoder", defaults(), ids=lambda decoder: decoder.name)
-def test_a_text_stops_at_its_end_and_at_the_limit(decoder):
+def test_a_text_stops_at_its_end_and_at_the_limit(decoder: Decoder) -> None:
     model = random_model(8, seed=2)
 
     made = decode(model, PROMPTS, decoder, max_tokens=30, ends=frozenset({7, 6}))
@@ -223,10 +228,10 @@ def test_a_text_stops_at_its_end_and_at_the_limit(decoder):
 
 
 @pytest.mark.parametrize("decoder", defaults(), ids=lambda decoder: decoder.name)
-def test_a_caller_may_stop_between_two_tokens(decoder):
-    told = []
+def test_a_caller_may_stop_between_two_tokens(decoder: Decoder) -> None:
+    told: list[int] = []
 
-    def tick(tokens):
+    def tick(tokens: int) -> None:
         told.append(tokens)
         if len(told) == 3:
             raise InterruptedError
@@ -238,14 +243,14 @@ def test_a_caller_may_stop_between_two_tokens(decoder):
 
 
 @pytest.mark.parametrize("name", ["beam", "diverse_beam", "contrastive"])
-def test_what_looks_ahead_has_no_rule(name):
+def test_what_looks_ahead_has_no_rule(name: str) -> None:
     decoder = next(one for one in defaults() if one.name == name)
 
     with pytest.raises(ValueError, match=name):
         rule_of(decoder, Draws(0, [0], 1))
 
 
-def test_two_models_part_as_rarely_as_their_cumulative_distributions_allow():
+def test_two_models_part_as_rarely_as_their_cumulative_distributions_allow() -> None:
     """What common random numbers are for: the share of differing tokens is what the intervals of [0, 1) leave, and far
     below that of independent draws."""
     one, far = random_model(8, seed=1), random_model(8, seed=2)

@@ -1,10 +1,11 @@
 """Truncations against their definitions in float64, against transformers', and at their borders."""
 
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from transformers.generation.logits_process import (
     EtaLogitsWarper,
     LogitsProcessorList,
@@ -18,12 +19,14 @@ from transformers.generation.logits_process import (
 from app.contracts.decoding import DECODER, Shaping
 from workers.decoding.truncation import FEW, eta, min_p, shaped, top_k, top_p, typical
 
+Array = NDArray[np.float64]
 
-def _logits(rows, vocabulary, seed=0, scale=2.0):
+
+def _logits(rows: int, vocabulary: int, seed: int = 0, scale: float = 2.0) -> torch.Tensor:
     return scale * torch.randn(rows, vocabulary, generator=torch.Generator().manual_seed(seed))
 
 
-def _shaping(name, **values):
+def _shaping(name: str, **values: Any) -> Shaping:
     return cast(Shaping, DECODER.validate_python({"name": name, **values}))
 
 
@@ -39,9 +42,9 @@ CASES = [
 
 @pytest.mark.parametrize(("shaping", "warpers"), CASES, ids=lambda case: getattr(case, "name", ""))
 @pytest.mark.parametrize("vocabulary", [40, 2 * FEW + 3])
-def test_the_distribution_is_that_of_transformers(shaping, warpers, vocabulary):
+def test_the_distribution_is_that_of_transformers(shaping: Shaping, warpers: list[Any], vocabulary: int) -> None:
     logits = _logits(12, vocabulary)
-    chain = LogitsProcessorList([TemperatureLogitsWarper(temperature=shaping.temperature), *warpers])
+    chain: Any = LogitsProcessorList([TemperatureLogitsWarper(temperature=shaping.temperature), *warpers])
 
     theirs = chain(torch.zeros(12, 1, dtype=torch.long), logits.clone()).softmax(1)
 
@@ -50,7 +53,7 @@ def test_the_distribution_is_that_of_transformers(shaping, warpers, vocabulary):
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-8)
 
 
-def _by_definition(p, shaping):
+def _by_definition(p: Array, shaping: Shaping) -> set[int]:
     """Tokens that stay, from the papers' formulas."""
     order = sorted(range(len(p)), key=lambda token: (-p[token], token))
     entropy = -sum(x * np.log(x) for x in p if x > 0)
@@ -101,7 +104,7 @@ HAND_MADE = np.array(
     ],
     ids=str,
 )
-def test_hand_made_distributions_keep_what_the_definition_keeps(shaping):
+def test_hand_made_distributions_keep_what_the_definition_keeps(shaping: Shaping) -> None:
     shaped_RV = shaped(torch.tensor(HAND_MADE).log(), shaping).numpy()
 
     for row, p in zip(shaped_RV, HAND_MADE, strict=True):
@@ -111,14 +114,14 @@ def test_hand_made_distributions_keep_what_the_definition_keeps(shaping):
         np.testing.assert_allclose(row, expected / expected.sum(), rtol=1e-12)
 
 
-def test_ties_at_the_border_keep_the_lower_ids():
+def test_ties_at_the_border_keep_the_lower_ids() -> None:
     flat = torch.full((1, 3 * FEW), 1 / (3 * FEW), dtype=torch.float64)
 
     for made in (top_k(flat, 5), top_p(flat, 4.5 / (3 * FEW)), typical(flat, 4.5 / (3 * FEW))):
         assert made.nonzero()[:, 1].tolist() == [0, 1, 2, 3, 4]
 
 
-def test_a_row_that_needs_more_than_a_few_tokens_gets_them():
+def test_a_row_that_needs_more_than_a_few_tokens_gets_them() -> None:
     vocabulary = 4 * FEW
     logits = torch.stack([torch.linspace(0, 1, vocabulary), torch.linspace(0, 40, vocabulary)]).double()
     p = logits.softmax(1)
@@ -132,7 +135,7 @@ def test_a_row_that_needs_more_than_a_few_tokens_gets_them():
     assert int((kept[0] > 0).sum()) > FEW > int((kept[1] > 0).sum())
 
 
-def test_only_typical_sampling_may_drop_the_most_probable_token():
+def test_only_typical_sampling_may_drop_the_most_probable_token() -> None:
     p = _logits(6, 50, scale=0.2).double().softmax(1)
 
     for made in (top_k(p, 1), top_p(p, 1e-9), min_p(p, 1.0), eta(p, 0.999999)):

@@ -1,5 +1,8 @@
 """Unit tests run the graphs uncompiled: the same operations in the same order, without the seconds of a compiler."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -9,19 +12,19 @@ from workers.distributions.reference_store import ReferenceStore
 
 
 @pytest.fixture
-def eager():
+def eager() -> Iterator[None]:
     """What is wrapped in torch.compile runs as it is written."""
     with torch.compiler.set_stance("force_eager"):
         yield
 
 
 @pytest.fixture
-def store(tmp_path):
+def store(tmp_path: Path) -> ReferenceStore:
     return ReferenceStore(tmp_path / "references", HUGE)
 
 
 @pytest.fixture(autouse=True)
-def unverified():
+def unverified() -> Iterator[None]:
     """Every test stands for a process of its own."""
     reference_store._verified.clear()
     yield

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,11 +14,11 @@ from app.contracts.distances import DISTANCES
 from workers.distributions.terms import TERMS, distances
 
 
-def test_every_distance_has_its_term():
+def test_every_distance_has_its_term() -> None:
     assert [distance.name for distance in DISTANCES] == list(TERMS)
 
 
-def test_no_distance_of_unlike_models_passes_its_bound():
+def test_no_distance_of_unlike_models_passes_its_bound() -> None:
     """Rounding of float32 sums alone would take the total variation above 1."""
     rows = torch.randn((2, 200, 20_000), generator=torch.Generator().manual_seed(1)) * 12
     found = distances(*rows.log_softmax(-1))
@@ -26,7 +27,7 @@ def test_no_distance_of_unlike_models_passes_its_bound():
     assert float(found["tv"].max()) > 0.999
 
 
-def test_a_distance_of_a_test_reaches_tokens_report_differences_pages_and_metrics(tmp_path):
+def test_a_distance_of_a_test_reaches_tokens_report_differences_pages_and_metrics(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.hellinger_measured", str(tmp_path)],
         capture_output=True,

@@ -23,7 +23,7 @@ from tests.support.divergences import (
     values_of,
 )
 from workers.distributions import divergence as divergence_module
-from workers.distributions.divergence import CHUNK, Divergence, arithmetic
+from workers.distributions.divergence import CHUNK, Divergence, Precision, arithmetic
 from workers.distributions.head import Head
 from workers.distributions.token_values import FIELDS, TokenValues
 
@@ -32,20 +32,22 @@ pytestmark = pytest.mark.usefixtures("eager")
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("heads", HEADS)
-def test_means_agree_with_float64_for_every_kind_of_head(heads, precision):
+def test_means_agree_with_float64_for_every_kind_of_head(heads: str, precision: Precision) -> None:
     assert_means(case(*HEADS[heads], 200, by=0.05), precision)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize(("vocabulary", "bits"), [(2, 4), (7, 4), (64, 4), (1003, 6), (1003, 8), (3000, 4)])
-def test_means_agree_with_float64_at_every_size_of_vocabulary_and_change(vocabulary, bits, precision):
+def test_means_agree_with_float64_at_every_size_of_vocabulary_and_change(
+    vocabulary: int, bits: int, precision: Precision
+) -> None:
     head = make_head(vocabulary, 96, spread=4.0)
     assert_means(case(head, head, 200, by=BITS[bits]), precision)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("by", [1e-2, 1e-3, 1e-4])
-def test_tiny_divergences_do_not_drown_in_rounding(by, precision):
+def test_tiny_divergences_do_not_drown_in_rounding(by: float, precision: Precision) -> None:
     """Down to a mean KL of 1e-8 nats. The states are float32: bf16 ones cannot be so close and differ."""
     head = make_head(2000, 64, spread=3.0)
     h = hidden_states(300, 64, dtype=torch.float32)
@@ -57,7 +59,7 @@ def test_tiny_divergences_do_not_drown_in_rounding(by, precision):
 
 
 @pytest.mark.parametrize("heads", ["plain", "soft cap", "weights differ", "all differs"])
-def test_no_mean_is_further_off_than_that_of_two_heads_rounded_to_bf16(heads):
+def test_no_mean_is_further_off_than_that_of_two_heads_rounded_to_bf16(heads: str) -> None:
     given_case = case(*HEADS[heads], 200, by=0.01)
     naive = oracle(
         logits64(given_case.reference, given_case.reference_TD).bfloat16().double(),
@@ -84,7 +86,9 @@ def test_no_mean_is_further_off_than_that_of_two_heads_rounded_to_bf16(heads):
         (5000, {"softcap": 8.0}),
     ],
 )
-def test_a_model_has_exactly_no_divergence_from_itself(form, vocabulary, precision):
+def test_a_model_has_exactly_no_divergence_from_itself(
+    form: dict[str, float], vocabulary: int, precision: Precision
+) -> None:
     head = make_head(vocabulary, 65, spread=6.0, **form)  # type: ignore[arg-type]
     twin = replace(head, weight_VD=head.weight_VD.clone())
     h = hidden_states(300, 65)
@@ -100,7 +104,9 @@ def test_a_model_has_exactly_no_divergence_from_itself(form, vocabulary, precisi
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("softcap", [None, 8.0])
-def test_heads_that_differ_where_the_states_are_zero_do_not_diverge(softcap, precision):
+def test_heads_that_differ_where_the_states_are_zero_do_not_diverge(
+    softcap: float | None, precision: Precision
+) -> None:
     head = make_head(1003, 65, spread=6.0, softcap=softcap)
     h, weight_VD = hidden_states(300, 65), head.weight_VD.clone()
     h[:, 3] = 0
@@ -112,7 +118,9 @@ def test_heads_that_differ_where_the_states_are_zero_do_not_diverge(softcap, pre
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("softcap", [None, 8.0])
-def test_equal_logits_of_states_of_two_widths_differ_by_rounding_alone(softcap, precision):
+def test_equal_logits_of_states_of_two_widths_differ_by_rounding_alone(
+    softcap: float | None, precision: Precision
+) -> None:
     """As docs/divergence.md says: this form subtracts within one product, whose order the processor decides."""
     head = make_head(1003, 65, spread=6.0, softcap=softcap)
     wide = replace(head, weight_VD=torch.cat([head.weight_VD, torch.zeros(1003, 31, dtype=torch.bfloat16)], dim=1))
@@ -124,12 +132,12 @@ def test_equal_logits_of_states_of_two_widths_differ_by_rounding_alone(softcap, 
 
 
 @pytest.mark.parametrize("heads", ["plain", "bias, soft cap and scale"])
-def test_no_divergence_of_equal_rows_depends_on_the_order_in_which_a_compiler_adds(heads):
+def test_no_divergence_of_equal_rows_depends_on_the_order_in_which_a_compiler_adds(heads: str) -> None:
     head, h = HEADS[heads][0], hidden_states(200, 64)
     divergence = Divergence(head, head, device="cpu")
     in_order = divergence._graphs.normalise
 
-    def in_another_order(*tile):
+    def in_another_order(*tile: torch.Tensor) -> tuple[torch.Tensor, ...]:
         sum_a, sum_b, moved = in_order(*tile)
         return sum_a, sum_b * (1 + 1e-6), moved
 
@@ -140,14 +148,14 @@ def test_no_divergence_of_equal_rows_depends_on_the_order_in_which_a_compiler_ad
     assert divergence(h, disturbed(h, 0.01), torch.arange(200)).kl.min() > 0
 
 
-def two_token_case(odds, other_odds):
+def two_token_case(odds: float, other_odds: float) -> Case:
     """Distributions (p, 1 − p) over two tokens, from their odds."""
     head = Head(torch.tensor([[1.0], [0.0]]), None, 1.0, None, "two")
     states = [torch.tensor([[math.log(value)]]) for value in (odds, other_odds)]
     return Case(head, head, states[0], states[1], torch.tensor([0]))
 
 
-def test_two_tokens_by_hand():
+def test_two_tokens_by_hand() -> None:
     """p = (¾, ¼), q = (¼, ¾): both KL are ½·ln 3, TV is ½, JS is ln 2 less the entropy of (¾, ¼)."""
     found = values_of(two_token_case(3.0, 1 / 3), "float32")
     assert found.kl[0] == pytest.approx(0.5 * math.log(3), rel=1e-6)
@@ -164,7 +172,7 @@ def test_two_tokens_by_hand():
 
 
 @pytest.mark.parametrize("heads", ["plain", "bias", "soft cap", "weights differ", "widths differ"])
-def test_every_count_is_exact_in_float32(heads):
+def test_every_count_is_exact_in_float32(heads: str) -> None:
     given_case = case(*HEADS[heads], 200, by=0.2)
     found, right = values_of(given_case, "float32"), given_case.oracle()
     for name in COUNTS:
@@ -173,7 +181,7 @@ def test_every_count_is_exact_in_float32(heads):
         assert len(wrong) <= (2 if name.startswith("rank_token") else 0), name
 
 
-def test_tops_and_overlaps_are_exact_in_fast_precision_too():
+def test_tops_and_overlaps_are_exact_in_fast_precision_too() -> None:
     """Rounded logits tie for the first place in one position of twenty; refined ones do not."""
     head = make_head(4096, 64, spread=6.0)
     given_case = case(head, head, 400, by=0.02)
@@ -189,7 +197,7 @@ def test_tops_and_overlaps_are_exact_in_fast_precision_too():
 
 
 @pytest.mark.parametrize("where", ["one block", "a block each", "the last block", "both ends"])
-def test_the_ten_largest_are_found_wherever_they_lie(where):
+def test_the_ten_largest_are_found_wherever_they_lie(where: str) -> None:
     vocabulary = 64 * 40 + 17
     ids = {
         "one block": np.arange(10) + 130,
@@ -212,7 +220,7 @@ def test_the_ten_largest_are_found_wherever_they_lie(where):
         assert found.top_candidate[0] == ids[9]
 
 
-def test_equal_logits_are_ordered_by_token_id_and_share_a_rank():
+def test_equal_logits_are_ordered_by_token_id_and_share_a_rank() -> None:
     weight = torch.zeros(300, 4)
     weight[[17, 250, 120]] = 1.0
     head = Head(weight.bfloat16(), None, 1.0, None, "ties")
@@ -223,7 +231,7 @@ def test_equal_logits_are_ordered_by_token_id_and_share_a_rank():
     assert found.overlap10[0] == 10
 
 
-def test_the_last_chunk_is_as_good_as_any():
+def test_the_last_chunk_is_as_good_as_any() -> None:
     """Whatever the number of positions, and however they are divided, the values are the same bits."""
     chunk = CHUNK["cpu"]
     given_case = case(PLAIN, PLAIN, 2 * chunk + 44, by=0.05)
@@ -247,7 +255,9 @@ def test_the_last_chunk_is_as_good_as_any():
     seed=st.integers(0, 1000),
     precision=st.sampled_from(PRECISIONS),
 )
-def test_values_stay_where_they_must(spread, by, vocabulary, seed, precision):
+def test_values_stay_where_they_must(
+    spread: float, by: float, vocabulary: int, seed: int, precision: Precision
+) -> None:
     head = make_head(vocabulary, 8, spread=spread, seed=seed)
     found = values_of(case(head, head, 12, by=by, seed=seed), precision)
     assert found.finite.all()
@@ -265,7 +275,7 @@ def test_values_stay_where_they_must(spread, by, vocabulary, seed, precision):
         assert 1 <= getattr(found, name).min() <= getattr(found, name).max() <= vocabulary
 
 
-def test_float32_stays_float32_where_the_process_has_allowed_less():
+def test_float32_stays_float32_where_the_process_has_allowed_less() -> None:
     given_case = case(PLAIN, PLAIN, 200, by=0.01)
     torch.set_float32_matmul_precision("medium")  # bf16 products on this kind of CPU
     try:
@@ -276,11 +286,13 @@ def test_float32_stays_float32_where_the_process_has_allowed_less():
 
 
 @pytest.mark.parametrize("before", [True, False, (False, False)])
-def test_on_a_gpu_partial_sums_are_float32_while_it_runs_and_as_before_afterwards(before):
+def test_on_a_gpu_partial_sums_are_float32_while_it_runs_and_as_before_afterwards(
+    before: bool | tuple[bool, bool],
+) -> None:
     """The pair is what batch invariance sets: no split sums at all."""
     allowed = torch._C._get_cublas_allow_bf16_reduced_precision_reduction  # both values; the public name has the first
     given_case = case(PLAIN, PLAIN, 2, by=0.01)
-    seen = []
+    seen: list[object] = []
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = before  # type: ignore[assignment]
     try:
         found = allowed()
@@ -296,7 +308,7 @@ def test_on_a_gpu_partial_sums_are_float32_while_it_runs_and_as_before_afterward
     assert seen == [(False, isinstance(before, bool))]
 
 
-def test_vocabularies_must_be_of_one_size():
+def test_vocabularies_must_be_of_one_size() -> None:
     with pytest.raises(HemostatError) as caught:
         Divergence(PLAIN, make_head(1001, 64), device="cpu")
     assert caught.value.code == ErrorCode.VOCABULARY_MISMATCH
@@ -305,7 +317,9 @@ def test_vocabularies_must_be_of_one_size():
 
 
 @pytest.mark.parametrize(("none", "computed"), [(True, "float32"), (False, "fast")])
-def test_a_processor_without_products_of_bf16_computes_in_float32_and_says_so(monkeypatch, none, computed):
+def test_a_processor_without_products_of_bf16_computes_in_float32_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, none: bool, computed: str
+) -> None:
     monkeypatch.setattr(divergence_module, "lacking", lambda _: none)
     assert arithmetic("fast", "cpu") == computed
     assert arithmetic("float32", "cpu") == "float32"

@@ -10,13 +10,13 @@ from tests.support.distributions import case
 from tests.support.divergences import HEADS, PLAIN, PRECISIONS
 from tests.support.second_device import WAITED, second_device
 from workers.distributions import divergence as module
-from workers.distributions.divergence import Divergence
+from workers.distributions.divergence import Divergence, Precision
 from workers.distributions.token_values import FIELDS, TokenValues
 
 pytestmark = pytest.mark.usefixtures("eager")
 
 
-def test_what_the_host_waits_for_is_seen():
+def test_what_the_host_waits_for_is_seen() -> None:
     """A number that is read, a mask whose rows are counted, and copies, unless they are asked not to wait."""
     with second_device() as device:
         there = torch.ones(3).to(device)
@@ -28,7 +28,7 @@ def test_what_the_host_waits_for_is_seen():
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("heads", HEADS)
-def test_every_step_to_the_values_runs_where_no_number_can_be_read(heads, precision):
+def test_every_step_to_the_values_runs_where_no_number_can_be_read(heads: str, precision: Precision) -> None:
     """A tensor of meta has no numbers: an operator that has to know one raises."""
     given = case(*HEADS[heads], 300, by=0.05)
     made = Divergence(given.reference, given.candidate, precision=precision, device="meta")
@@ -38,7 +38,7 @@ def test_every_step_to_the_values_runs_where_no_number_can_be_read(heads, precis
 
 
 @pytest.mark.parametrize("heads", ["plain", "bias, soft cap and scale", "weights differ", "widths differ"])
-def test_the_host_waits_for_the_device_once_when_values_are_read(heads):
+def test_the_host_waits_for_the_device_once_when_values_are_read(heads: str) -> None:
     given = case(*HEADS[heads], 300, by=0.05)
     h = given.reference_TD.clone()
     h[7, 3] = torch.nan
@@ -57,13 +57,13 @@ def test_the_host_waits_for_the_device_once_when_values_are_read(heads):
         assert np.array_equal(getattr(found, name), getattr(on_host, name), equal_nan=True), name
 
 
-def test_on_a_cpu_values_are_there_at_once():
+def test_on_a_cpu_values_are_there_at_once() -> None:
     given = case(PLAIN, PLAIN, 20, by=0.05)
     started = Divergence(PLAIN, PLAIN, device="cpu").start(given.reference_TD, given.candidate_TD, given.next_T)
     assert started.ready
 
 
-def test_no_position_has_no_values():
+def test_no_position_has_no_values() -> None:
     given = case(PLAIN, PLAIN, 20, by=0.05)
     nothing = replace(
         given, reference_TD=given.reference_TD[:0], candidate_TD=given.candidate_TD[:0], next_T=given.next_T[:0]

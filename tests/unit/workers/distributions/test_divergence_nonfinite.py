@@ -9,6 +9,7 @@ import torch
 
 from tests.support.distributions import case, make_head
 from tests.support.divergences import ALLOWED, COUNTS, FLOATS, HEADS, OWN, PLAIN, PRECISIONS, values_of
+from workers.distributions.divergence import Precision
 from workers.distributions.token_values import FIELDS
 
 pytestmark = pytest.mark.usefixtures("eager")
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 3.0e38])
 @pytest.mark.parametrize("side", ["reference", "candidate"])
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_what_is_not_finite_is_marked_and_touches_nothing_else(side, bad, precision):
+def test_what_is_not_finite_is_marked_and_touches_nothing_else(side: str, bad: float, precision: Precision) -> None:
     clean = case(PLAIN, PLAIN, 140, by=0.05)
     expected = values_of(clean, precision)
     spoiled = (clean.reference_TD if side == "reference" else clean.candidate_TD).clone()
@@ -44,7 +45,7 @@ def test_what_is_not_finite_is_marked_and_touches_nothing_else(side, bad, precis
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("side", ["reference", "candidate"])
 @pytest.mark.parametrize("heads", HEADS)
-def test_the_sound_side_s_own_values_are_as_exact_as_elsewhere(heads, side, precision):
+def test_the_sound_side_s_own_values_are_as_exact_as_elsewhere(heads: str, side: str, precision: Precision) -> None:
     """Of every kind of head, the other side's states being NaN everywhere."""
     clean = case(*HEADS[heads], 200, by=0.05)
     broken = "candidate" if side == "reference" else "reference"
@@ -60,7 +61,7 @@ def test_the_sound_side_s_own_values_are_as_exact_as_elsewhere(heads, side, prec
             assert np.isnan(getattr(found, name)).all(), name
 
 
-def test_a_weight_that_is_not_finite_marks_every_position():
+def test_a_weight_that_is_not_finite_marks_every_position() -> None:
     weight = PLAIN.weight_VD.clone()
     weight[500, 3] = math.nan
     broken = replace(PLAIN, weight_VD=weight)
@@ -69,7 +70,9 @@ def test_a_weight_that_is_not_finite_marks_every_position():
 
 @pytest.mark.parametrize("weight", [1e35, math.inf, math.nan])
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_by_a_broken_head_of_the_reference_nothing_is_told_of_the_candidate(precision, weight):
+def test_by_a_broken_head_of_the_reference_nothing_is_told_of_the_candidate(
+    precision: Precision, weight: float
+) -> None:
     weight_VD = PLAIN.weight_VD.clone()
     weight_VD[500, 3] = weight
     found = values_of(case(replace(PLAIN, weight_VD=weight_VD), PLAIN, 20, by=0.05), precision)
@@ -79,7 +82,7 @@ def test_by_a_broken_head_of_the_reference_nothing_is_told_of_the_candidate(prec
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_candidate_with_absurd_logits_has_huge_but_finite_divergences(precision):
+def test_a_candidate_with_absurd_logits_has_huge_but_finite_divergences(precision: Precision) -> None:
     reference = make_head(500, 32, spread=3.0)
     candidate = replace(reference, weight_VD=(reference.weight_VD.float().flip(0) * 1e6).bfloat16())
     given_case = case(reference, candidate, 64, by=0.0)

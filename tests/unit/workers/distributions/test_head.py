@@ -1,7 +1,10 @@
 """The head of each architecture against transformers' own logits; what cannot be reproduced is refused."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,15 +17,16 @@ from tests.support.second_device import second_device
 from tests.support.tiny import CONFIGS, make_tokenizer
 from workers.distributions.head import KNOWN, Head
 
+Tiny = Callable[..., Path]
 # Beyond the shared tiny models: the ones that multiply.
-OTHERS = {
+OTHERS: dict[str, dict[str, Any]] = {
     "cohere": {"model_type": "cohere", "logit_scale": 0.25},
     "gemma3_text": {"model_type": "gemma3_text", "final_logit_softcapping": 12.0, "head_dim": 32},
     "granitemoe": {"model_type": "granitemoe", "logits_scaling": 3.0},
 }
 
 
-def build(folder, model_type, **fields):
+def build(folder: Path, model_type: str, **fields: Any) -> Path:
     """A tiny random-weight checkpoint of an architecture that the shared fixture has not."""
     config = AutoConfig.for_model(
         model_type,
@@ -46,7 +50,7 @@ def build(folder, model_type, **fields):
     return folder
 
 
-def states_and_logits(checkpoint):
+def states_and_logits(checkpoint: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """Last hidden states, after the final norm, and logits, both of transformers in float32."""
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
     tokens = torch.arange(2, 50)[None]
@@ -54,7 +58,7 @@ def states_and_logits(checkpoint):
         return model.model(tokens).last_hidden_state[0], model(tokens).logits[0]
 
 
-def assert_reproduced(checkpoint):
+def assert_reproduced(checkpoint: Path) -> Head:
     hidden_TD, logits_TV = states_and_logits(checkpoint)
     head = Head.load(checkpoint)
     assert head.vocabulary == logits_TV.shape[1]
@@ -64,7 +68,7 @@ def assert_reproduced(checkpoint):
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_logits_are_those_of_transformers(tiny, kind):
+def test_logits_are_those_of_transformers(tiny: Tiny, kind: str) -> None:
     head = assert_reproduced(tiny(kind))
     assert head.weight_VD.dtype == torch.bfloat16
     assert head.softcap == CONFIGS[kind].get("final_logit_softcapping")
@@ -72,13 +76,13 @@ def test_logits_are_those_of_transformers(tiny, kind):
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_logits_of_scaled_and_capped_heads_are_those_of_transformers(tmp_path, kind):
+def test_logits_of_scaled_and_capped_heads_are_those_of_transformers(tmp_path: Path, kind: str) -> None:
     head = assert_reproduced(build(tmp_path / kind, **OTHERS[kind]))
     assert (head.scale, head.softcap) != (1.0, None)
 
 
 @pytest.mark.parametrize("architecture", sorted(KNOWN))
-def test_absent_fields_mean_what_the_architecture_s_class_says(architecture):
+def test_absent_fields_mean_what_the_architecture_s_class_says(architecture: str) -> None:
     """A configuration written by hand may leave out what the class takes for granted."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -91,7 +95,9 @@ def test_absent_fields_mean_what_the_architecture_s_class_says(architecture):
             assert field.default == getattr(defaults, field.name, 1.0), field.name
 
 
-def make_up(folder, *, rows=40, config=None, **tensors):
+def make_up(
+    folder: Path, *, rows: int = 40, config: dict[str, Any] | None = None, **tensors: torch.Tensor | None
+) -> Path:
     """A checkpoint of an architecture that nobody knows: 33 tokens, width 16."""
     folder.mkdir()
     fields = {
@@ -104,7 +110,7 @@ def make_up(folder, *, rows=40, config=None, **tensors):
     }
     (folder / "config.json").write_text(json.dumps(fields | (config or {})))
     generator = torch.Generator().manual_seed(0)
-    stored = {
+    stored: dict[str, torch.Tensor | None] = {
         "model.norm.weight": torch.ones(16),
         "lm_head.weight": torch.randn(rows, 16, generator=generator),
         "model.layers.0.weight": torch.randn(16, 16, generator=generator),
@@ -114,13 +120,13 @@ def make_up(folder, *, rows=40, config=None, **tensors):
     return folder
 
 
-def refusal(checkpoint):
+def refusal(checkpoint: Path) -> HemostatError:
     with pytest.raises(HemostatError) as caught:
         Head.load(checkpoint)
     return caught.value
 
 
-def test_an_unknown_architecture_with_an_ordinary_head_is_taken_as_it_stands(tmp_path):
+def test_an_unknown_architecture_with_an_ordinary_head_is_taken_as_it_stands(tmp_path: Path) -> None:
     """Rows beyond the vocabulary are padding; a bias is one."""
     folder = make_up(tmp_path / "made-up", rows=40, lm_head__bias=torch.linspace(-1, 1, 40))
     stored = load_file(folder / "model.safetensors")
@@ -146,7 +152,9 @@ def test_an_unknown_architecture_with_an_ordinary_head_is_taken_as_it_stands(tmp
         {"output_multiplier": 0.2},
     ],
 )
-def test_an_unknown_architecture_that_hints_at_more_is_refused_by_the_hint(tmp_path, field):
+def test_an_unknown_architecture_that_hints_at_more_is_refused_by_the_hint(
+    tmp_path: Path, field: dict[str, Any]
+) -> None:
     error = refusal(make_up(tmp_path / "made-up", config=field))
     assert error.code == ErrorCode.HEAD_UNSUPPORTED
     assert next(iter(field)) in error.detail
@@ -157,7 +165,7 @@ def test_an_unknown_architecture_that_hints_at_more_is_refused_by_the_hint(tmp_p
     "field",
     [{"logit_scale": 1.0}, {"final_logit_softcapping": None}, {"attn_logit_softcapping": 50.0}, {"norm_head": False}],
 )
-def test_a_hint_that_says_nothing_is_no_reason(tmp_path, field):
+def test_a_hint_that_says_nothing_is_no_reason(tmp_path: Path, field: dict[str, Any]) -> None:
     assert Head.load(make_up(tmp_path / "made-up", config=field)).scale == 1.0
 
 
@@ -178,14 +186,16 @@ def test_a_hint_that_says_nothing_is_no_reason(tmp_path, field):
     ],
     ids=["no norm", "no head", "tied to an embedding of no known name", "rows", "width", "integers without a scale"],
 )
-def test_a_head_that_cannot_be_reproduced_is_refused(tmp_path, config, tensors, code, said):
+def test_a_head_that_cannot_be_reproduced_is_refused(
+    tmp_path: Path, config: dict[str, Any], tensors: dict[str, torch.Tensor | None], code: ErrorCode, said: str
+) -> None:
     error = refusal(make_up(tmp_path / "made-up", config=config, **tensors))
     assert error.code == code
     assert said in error.detail
 
 
 @pytest.mark.parametrize("copied", [True, False])
-def test_the_second_matrix_of_a_tied_head_must_be_a_copy_of_the_first(tiny, tmp_path, copied):
+def test_the_second_matrix_of_a_tied_head_must_be_a_copy_of_the_first(tiny: Tiny, tmp_path: Path, copied: bool) -> None:
     folder = copier(tiny, tmp_path)()
     tensors = load_file(folder / "model.safetensors")
     embedding = tensors["model.embed_tokens.weight"]
@@ -209,13 +219,20 @@ def test_the_second_matrix_of_a_tied_head_must_be_a_copy_of_the_first(tiny, tmp_
         ("gemma2", "final_logit_softcapping", -1, ErrorCode.HEAD_UNSUPPORTED, "soft cap -1.0"),
     ],
 )
-def test_a_scale_that_makes_no_sense_is_refused(tmp_path, tiny, kind, field, value, code, said):
+def test_a_scale_that_makes_no_sense_is_refused(
+    tmp_path: Path, tiny: Tiny, kind: str, field: str, value: object, code: ErrorCode, said: str
+) -> None:
     error = refusal(edited(tiny(kind), tmp_path / "edited", {field: value}))
     assert error.code == code
     assert said in error.detail
 
 
-def edited(source, folder, config=None, change=lambda _: None):
+def edited(
+    source: Path,
+    folder: Path,
+    config: dict[str, Any] | None = None,
+    change: Callable[[dict[str, torch.Tensor]], None] = lambda _: None,
+) -> Path:
     """A copy of a checkpoint with other fields or tensors."""
     folder.mkdir()
     fields = json.loads((source / "config.json").read_text()) | (config or {})
@@ -226,12 +243,12 @@ def edited(source, folder, config=None, change=lambda _: None):
     return folder
 
 
-def test_the_fingerprint_is_of_norm_head_and_scale_and_of_nothing_else(tmp_path, tiny):
+def test_the_fingerprint_is_of_norm_head_and_scale_and_of_nothing_else(tmp_path: Path, tiny: Tiny) -> None:
     source = tiny("granite")
     own = Head.load(source).fingerprint
 
-    def touch(name):
-        def change(tensors):
+    def touch(name: str) -> Callable[[dict[str, torch.Tensor]], None]:
+        def change(tensors: dict[str, torch.Tensor]) -> None:
             tensors[name][0] += 1
 
         return change
@@ -249,7 +266,7 @@ def test_the_fingerprint_is_of_norm_head_and_scale_and_of_nothing_else(tmp_path,
     assert len(others - {own}) == 3
 
 
-def test_the_head_is_held_in_the_engine_s_dtype(tmp_path):
+def test_the_head_is_held_in_the_engine_s_dtype(tmp_path: Path) -> None:
     folder = make_up(tmp_path / "made-up")
     exact = load_file(folder / "model.safetensors")["lm_head.weight"][:33]
     single = Head.load(folder, dtype=torch.float32)
@@ -258,7 +275,7 @@ def test_the_head_is_held_in_the_engine_s_dtype(tmp_path):
     assert single.fingerprint != Head.load(folder).fingerprint
 
 
-def packed(folder, *, bits, strategy, symmetric, activations=False):
+def packed(folder: Path, *, bits: int, strategy: str, symmetric: bool, activations: bool = False) -> torch.Tensor:
     """Writes a made-up checkpoint whose head compressed-tensors has packed; returns the weight that it stands for."""
     from compressed_tensors.compressors import BaseCompressor
     from compressed_tensors.quantization import QuantizationScheme
@@ -303,12 +320,12 @@ def packed(folder, *, bits, strategy, symmetric, activations=False):
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("strategy", ["group", "channel"])
 @pytest.mark.parametrize("symmetric", [True, False])
-def test_a_packed_head_is_unpacked(tmp_path, bits, strategy, symmetric):
+def test_a_packed_head_is_unpacked(tmp_path: Path, bits: int, strategy: str, symmetric: bool) -> None:
     meant = packed(tmp_path / "packed", bits=bits, strategy=strategy, symmetric=symmetric)
     assert torch.allclose(Head.load(tmp_path / "packed", dtype=torch.float32).weight_VD, meant, atol=1e-6)
 
 
-def test_a_head_that_quantizes_its_input_is_refused(tmp_path):
+def test_a_head_that_quantizes_its_input_is_refused(tmp_path: Path) -> None:
     """It is no linear map of the hidden state."""
     packed(tmp_path / "packed", bits=8, strategy="channel", symmetric=True, activations=True)
     error = refusal(tmp_path / "packed")
@@ -316,14 +333,14 @@ def test_a_head_that_quantizes_its_input_is_refused(tmp_path):
     assert "hidden state" in error.detail
 
 
-def test_the_same_matrix_is_recognised_whatever_else_differs(tiny):
+def test_the_same_matrix_is_recognised_whatever_else_differs(tiny: Tiny) -> None:
     head = Head.load(tiny("llama"))
     assert head.same_matrix(replace(head, weight_VD=head.weight_VD.clone(), scale=2.0))
     assert not head.same_matrix(replace(head, weight_VD=head.weight_VD + 1))
     assert not head.same_matrix(replace(head, weight_VD=head.weight_VD[:, :-1]))
 
 
-def test_logits_on_a_device_are_those_of_the_host(tiny):
+def test_logits_on_a_device_are_those_of_the_host(tiny: Tiny) -> None:
     head = Head.load(tiny("gemma2"))
     hidden_TD = torch.randn(5, head.hidden_size, generator=torch.Generator().manual_seed(0)).bfloat16()
     with second_device() as device:

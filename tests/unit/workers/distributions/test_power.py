@@ -12,7 +12,7 @@ from workers.distributions.power import minimum_detectable_effect, tokens_to_dec
 
 @pytest.mark.parametrize("clusters", [5, 10, 30, 60, 500])
 @pytest.mark.parametrize("power", [0.8, 0.9])
-def test_the_smallest_effect_is_detected_as_often_as_asked(clusters, power):
+def test_the_smallest_effect_is_detected_as_often_as_asked(clusters: int, power: float) -> None:
     effect = minimum_detectable_effect(0.25, clusters, power=power)
     assert effect is not None
     critical = stats.t.ppf(0.975, clusters - 1)
@@ -21,12 +21,12 @@ def test_the_smallest_effect_is_detected_as_often_as_asked(clusters, power):
     )
 
 
-def test_no_spread_detects_everything_and_a_single_cluster_nothing():
+def test_no_spread_detects_everything_and_a_single_cluster_nothing() -> None:
     assert minimum_detectable_effect(0.0, 30) == 0.0
     assert minimum_detectable_effect(1.0, 1) is None
 
 
-def test_an_interval_that_straddles_nothing_is_decided_already():
+def test_an_interval_that_straddles_nothing_is_decided_already() -> None:
     assert tokens_to_decide(1000, 0.3, (0.25, 0.4), [0.01, 0.2, 1.0]) == 1000
 
 
@@ -38,11 +38,13 @@ def test_an_interval_that_straddles_nothing_is_decided_already():
         ((0.0, 0.5), [0.2, 0.4], 9),  # the harder of the two: 0.3 below, a third of the way
     ],
 )
-def test_half_the_way_needs_four_times_the_text(interval, thresholds, factor):
+def test_half_the_way_needs_four_times_the_text(
+    interval: tuple[float, float], thresholds: list[float], factor: int
+) -> None:
     assert tokens_to_decide(1000, 0.3, interval, thresholds) == pytest.approx(1000 * factor, abs=1)
 
 
-def test_a_threshold_on_the_upper_limit_is_not_left_yet_and_one_on_the_lower_is():
+def test_a_threshold_on_the_upper_limit_is_not_left_yet_and_one_on_the_lower_is() -> None:
     assert tokens_to_decide(1000, 0.3, (0.2, 0.5), [0.5]) == 1001
     assert tokens_to_decide(1000, 0.3, (0.2, 0.5), [0.2]) == 1000
 
@@ -55,7 +57,9 @@ def test_a_threshold_on_the_upper_limit_is_not_left_yet_and_one_on_the_lower_is(
     st.floats(0.05, 0.95),
     st.booleans(),
 )
-def test_with_so_many_tokens_the_threshold_is_outside(tokens, mean, below, above, part, higher):
+def test_with_so_many_tokens_the_threshold_is_outside(
+    tokens: int, mean: float, below: float, above: float, part: float, higher: bool
+) -> None:
     threshold = mean + part * above if higher else mean - part * below
     needed = tokens_to_decide(tokens, mean, (mean - below, mean + above), [threshold])
     assert needed > tokens

@@ -14,7 +14,7 @@ from tests.support.reference_stores import HUGE, assert_holds, fill, lose
 from workers.distributions.reference_store import ReferenceStore
 
 
-def test_states_go_with_the_last_job_that_wrote_or_read_them(store):
+def test_states_go_with_the_last_job_that_wrote_or_read_them(store: ReferenceStore) -> None:
     first, second = (ReferenceStore(store.root, HUGE, user=job) for job in ("first", "second"))
     fill(first, "shared")
     fill(first, "own")
@@ -30,7 +30,9 @@ def test_states_go_with_the_last_job_that_wrote_or_read_them(store):
     drop_states(store.root, "unknown")
 
 
-def test_states_are_found_again_by_who_removes_them_after_a_crash(store, monkeypatch):
+def test_states_are_found_again_by_who_removes_them_after_a_crash(
+    store: ReferenceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     user = ReferenceStore(store.root, HUGE, user="job")
     fill(user, "one")
     fill(user, "other")
@@ -38,7 +40,7 @@ def test_states_are_found_again_by_who_removes_them_after_a_crash(store, monkeyp
     class Killed(BaseException):
         """What comes after a kill does not happen."""
 
-    def killed(*_, **__):
+    def killed(*_: object, **__: object) -> None:
         raise Killed
 
     for name in ("remove_states", "shutil.rmtree"):
@@ -50,13 +52,15 @@ def test_states_are_found_again_by_who_removes_them_after_a_crash(store, monkeyp
     assert not any((store.root / ".users").iterdir())
 
 
-def test_what_two_jobs_used_that_are_deleted_at_one_time_is_removed_by_a_later_call(store, monkeypatch):
+def test_what_two_jobs_used_that_are_deleted_at_one_time_is_removed_by_a_later_call(
+    store: ReferenceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     jobs = ("first", "second")
     for job in jobs:
         fill(ReferenceStore(store.root, HUGE, user=job), "key")
     both, unlink = threading.Barrier(2, timeout=0.5), Path.unlink
 
-    def meet(path, missing_ok=False):
+    def meet(path: Path, missing_ok: bool = False) -> None:
         if path.parent.name in jobs:
             with contextlib.suppress(threading.BrokenBarrierError):
                 both.wait()
@@ -70,7 +74,7 @@ def test_what_two_jobs_used_that_are_deleted_at_one_time_is_removed_by_a_later_c
     assert not store.folder("key").exists()
 
 
-def test_nobody_waits_for_a_process_that_hangs_while_it_removes_states(store):
+def test_nobody_waits_for_a_process_that_hangs_while_it_removes_states(store: ReferenceStore) -> None:
     fill(ReferenceStore(store.root, HUGE, user="job"), "key")
     hangs = try_lock(store.root / ".locks" / ".users", exclusive=True)
     drop_states(store.root, "job")
@@ -80,7 +84,7 @@ def test_nobody_waits_for_a_process_that_hangs_while_it_removes_states(store):
     assert not store.folder("key").exists()
 
 
-def test_states_that_are_read_at_this_moment_stay_until_a_later_call(store):
+def test_states_that_are_read_at_this_moment_stay_until_a_later_call(store: ReferenceStore) -> None:
     fill(ReferenceStore(store.root, HUGE, user="job"), "key")
     reader = store.open("key")
     drop_states(store.root, "job")

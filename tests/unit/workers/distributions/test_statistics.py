@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
 from scipy import stats
 
 from workers.distributions.statistics import (
@@ -20,10 +21,11 @@ from workers.distributions.statistics import (
     root_mean_square,
 )
 
+Array = NDArray[np.float64]
 arrays = hnp.arrays(np.float64, st.integers(1, 200), elements=st.floats(-1e6, 1e6))
 
 
-def test_order_statistics_equal_scipys_and_the_standard_librarys():
+def test_order_statistics_equal_scipys_and_the_standard_librarys() -> None:
     values = np.random.default_rng(0).lognormal(-3, 2, 12_345)
     found = order_statistics(values)
     for name, probability in {
@@ -39,24 +41,24 @@ def test_order_statistics_equal_scipys_and_the_standard_librarys():
     assert (found["min"], found["max"]) == (values.min(), values.max())
 
 
-def test_single_precision_is_summarized_in_double():
+def test_single_precision_is_summarized_in_double() -> None:
     values = np.random.default_rng(1).lognormal(size=1001).astype(np.float32)
     assert order_statistics(values)["p99"] == float(np.quantile(values.astype(np.float64), 0.99))
     assert root_mean_square(np.full(10, 1e30, dtype=np.float32)) == pytest.approx(1e30, rel=1e-6)
 
 
 @given(arrays)
-def test_order_statistics_rise_and_do_not_depend_on_order(values):
+def test_order_statistics_rise_and_do_not_depend_on_order(values: Array) -> None:
     found = list(order_statistics(values).values())
     assert all(first <= second or math.isclose(first, second) for first, second in itertools.pairwise(found))
     assert order_statistics(values[::-1]) == order_statistics(values)
 
 
-def test_root_mean_square_by_hand():
+def test_root_mean_square_by_hand() -> None:
     assert root_mean_square([3.0, -4.0]) == pytest.approx(math.sqrt(12.5))
 
 
-def test_perplexity_is_the_geometric_mean_of_the_inverse_probabilities():
+def test_perplexity_is_the_geometric_mean_of_the_inverse_probabilities() -> None:
     probabilities = np.array([0.5, 0.25, 0.01])
     assert perplexity(np.log(probabilities)) == pytest.approx(1 / statistics.geometric_mean(probabilities), rel=1e-12)
     assert perplexity(np.full(4, -1e4)) == math.inf
@@ -64,7 +66,7 @@ def test_perplexity_is_the_geometric_mean_of_the_inverse_probabilities():
     assert exponential(-1e4) == 0.0
 
 
-def test_histogram_counts_like_numpys_and_loses_nothing():
+def test_histogram_counts_like_numpys_and_loses_nothing() -> None:
     values = np.concatenate([[0.0, -1e-9, 1e-8, 10.0, 25.0], np.random.default_rng(2).lognormal(-4, 3, 5000)])
     found = histogram(values)
     assert found.edges == KL_EDGES

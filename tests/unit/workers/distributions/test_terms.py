@@ -14,7 +14,7 @@ NAMES = ("kl", "reverse_kl", "js", "tv", "entropy_p", "entropy_q")
 LOG_P = (0.0, -1e-4, -0.7, -5.0, -20.0, -60.0)
 
 
-def exact(lp, r):
+def exact(lp: float, r: float) -> dict[str, float]:
     """The summands with 60 digits."""
     import mpmath
 
@@ -34,12 +34,12 @@ def exact(lp, r):
         return {name: float(value) for name, value in zip(NAMES, values, strict=True)}
 
 
-def computed(lp, r):
+def computed(lp: float, r: float) -> dict[str, float]:
     values = terms(torch.tensor([lp]), torch.tensor([r]))
     return {name: float(value) for name, value in zip(NAMES, values, strict=True)}
 
 
-def test_summands_agree_with_sixty_digits():
+def test_summands_agree_with_sixty_digits() -> None:
     sizes = (1e-12, 1e-6, 1e-4, 0.01, 0.1, 0.49, SPLIT - 1e-6, SPLIT, SPLIT + 1e-6, 0.6, 1.0, 3.0, 10.0, 40.0)
     wrong = []
     for start, size, sign in itertools.product(LOG_P, sizes, (-1, 1)):
@@ -57,13 +57,13 @@ def test_summands_agree_with_sixty_digits():
     assert wrong == []
 
 
-def test_equal_probabilities_add_exactly_nothing():
+def test_equal_probabilities_add_exactly_nothing() -> None:
     values = terms(torch.linspace(-80, 0, 1001), torch.zeros(1001))
     for value in values[:4]:
         assert not value.any()
 
 
-def test_no_summand_is_negative():
+def test_no_summand_is_negative() -> None:
     generator = torch.Generator().manual_seed(0)
     lp = -torch.rand(200_000, generator=generator) * 90
     for size in (1e-7, 1e-3, 0.5, 5.0, 80.0):
@@ -73,13 +73,13 @@ def test_no_summand_is_negative():
             assert float(value.min()) >= 0, name
 
 
-def test_a_token_that_is_left_out_adds_next_to_nothing():
+def test_a_token_that_is_left_out_adds_next_to_nothing() -> None:
     lp = torch.full((4,), -3.0e38)
     for value in terms(lp, torch.tensor([0.0, 3.0, -100.0, 100.0])):
         assert float(value.max()) < 1e-15
 
 
-def test_the_exponentials_are_those_of_the_library_down_to_their_limits():
+def test_the_exponentials_are_those_of_the_library_down_to_their_limits() -> None:
     u = torch.linspace(-LOWEST, 0, 100_001)
     assert torch.allclose(exp_down(u).double(), u.double().exp(), rtol=2e-5, atol=0)
     assert torch.allclose(exp_down(u / 4).double(), (u.double() / 4).exp(), rtol=1e-5, atol=0)

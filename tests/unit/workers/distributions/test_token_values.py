@@ -1,6 +1,7 @@
 """The container of per-position values: joins, survives a file, refuses what does not fit."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,7 +11,7 @@ from tests.support.values import random_values
 from workers.distributions.token_values import FIELDS, LAYOUT, Positions, TokenValues
 
 
-def same(first, second):
+def same(first: TokenValues, second: TokenValues) -> bool:
     return all(
         getattr(first, name).dtype == getattr(second, name).dtype
         and np.array_equal(getattr(first, name), getattr(second, name))
@@ -18,12 +19,12 @@ def same(first, second):
     )
 
 
-def positions(count):
+def positions(count: int) -> Positions:
     index = np.arange(count)
     return Positions(document=index % 3, window=index % 5, position=index, context=index + 1, token_id=index * 7)
 
 
-def test_parts_join_in_order_and_select_takes_them_apart():
+def test_parts_join_in_order_and_select_takes_them_apart() -> None:
     first, second = random_values(7, seed=1), random_values(4, seed=2)
     joined = TokenValues.concat([first, second])
     assert len(joined) == 11
@@ -31,7 +32,7 @@ def test_parts_join_in_order_and_select_takes_them_apart():
     assert same(joined.select(np.arange(11) >= 7), second)
 
 
-def test_delta_p_is_the_difference_of_the_probabilities():
+def test_delta_p_is_the_difference_of_the_probabilities() -> None:
     values = replace(random_values(2), logp_reference=np.log([0.5, 0.25]), logp_candidate=np.log([0.125, 1.0]))
     np.testing.assert_allclose(values.delta_p, [-0.375, 0.75], atol=1e-15)
 
@@ -47,12 +48,12 @@ def test_delta_p_is_the_difference_of_the_probabilities():
         ("top1_agree", np.zeros(3, dtype=np.int8)),
     ],
 )
-def test_a_column_that_does_not_fit_is_refused(field, array):  # type: ignore[type-arg]
+def test_a_column_that_does_not_fit_is_refused(field: str, array: np.ndarray) -> None:  # type: ignore[type-arg]
     with pytest.raises(ValueError, match=r"needed"):
         replace(random_values(3), **{field: array})
 
 
-def test_a_file_gives_back_exactly_what_was_saved(tmp_path):
+def test_a_file_gives_back_exactly_what_was_saved(tmp_path: Path) -> None:
     values = replace(random_values(9), js=np.full(9, np.nan, dtype=np.float32))
     values.save(tmp_path / "values.npz")
     loaded = TokenValues.load(tmp_path / "values.npz")
@@ -61,7 +62,7 @@ def test_a_file_gives_back_exactly_what_was_saved(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["values.npz"]
 
 
-def test_damaged_and_foreign_files_are_refused(tmp_path):
+def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "values.npz"
     with pytest.raises(FileNotFoundError):
         TokenValues.load(path)
@@ -76,7 +77,7 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
         TokenValues.load(path)
 
 
-def test_a_write_that_fails_leaves_nothing_and_spares_what_was_there(tmp_path):
+def test_a_write_that_fails_leaves_nothing_and_spares_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "values.npz"
     random_values(3, seed=1).save(path)
     before = path.read_bytes()
@@ -89,11 +90,11 @@ def test_a_write_that_fails_leaves_nothing_and_spares_what_was_there(tmp_path):
 
 
 class Unwritable:
-    def __array__(self, dtype=None, copy=None):  # type: ignore[type-arg]
+    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:  # type: ignore[type-arg]
         raise OSError("no space")
 
 
-def test_parquet_has_one_row_a_position_with_names_and_nulls(tmp_path):
+def test_parquet_has_one_row_a_position_with_names_and_nulls(tmp_path: Path) -> None:
     values = random_values(6)
     finite = np.array([True, True, False, True, True, True])
     values = replace(values, kl=np.where(finite, values.kl, np.nan), finite=finite)
@@ -109,7 +110,7 @@ def test_parquet_has_one_row_a_position_with_names_and_nulls(tmp_path):
     np.testing.assert_allclose(table["delta_p"].to_numpy(), values.delta_p, rtol=0)
 
 
-def test_flags_are_boolean_columns_of_their_own_and_what_does_not_fit_is_refused(tmp_path):
+def test_flags_are_boolean_columns_of_their_own_and_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     flag = np.array([True, False, True, False, False, True])
     named = ["a", "b", "c"], ["prose", "code", "prose"]
     random_values(6).to_parquet(tmp_path / "f.parquet", positions(6), *named, flags={"class_numbers": flag})

@@ -1,5 +1,7 @@
 """The stream behind a layer, whole or in two parts: corrected rows by the formula, others not a bit."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -19,39 +21,41 @@ BLOCKS = Blocks({1: ONE}, layers=2, hidden_size=D)
 class Layer(nn.Module):
     """Hands on what it is given, as so many parts of the stream."""
 
-    def __init__(self, parts):
+    def __init__(self, parts: int) -> None:
         super().__init__()
         self.parts = parts
 
-    def forward(self, *stream):
+    def forward(self, *stream: torch.Tensor) -> Any:
         made = tuple(part.clone() for part in stream)
         return made[0] if self.parts == 1 else made
 
 
-def model(parts):
-    made = nn.Module()
+def model(parts: int) -> Any:
+    made: Any = nn.Module()
     made.anything = nn.Parameter(torch.zeros(1))
     made.model = nn.Module()
     made.model.layers = nn.ModuleList([Layer(parts), Layer(parts)])
     return made
 
 
-def slots(made, *, rank=2, count=2):
+def slots(made: Any, *, rank: int = 2, count: int = 2) -> Slots:
     return Slots(made, "made", width=D, rows=16, count=count, rank=rank)
 
 
-def drawn(parts, dtype=torch.float32):
+def drawn(parts: int, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
     return [torch.randn(5, D).to(dtype) for _ in range(parts)]
 
 
-def parts_of(found):
+def parts_of(found: Any) -> list[torch.Tensor]:
     return [found] if isinstance(found, torch.Tensor) else list(found)
 
 
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("parts", [1, 2])
-def test_rows_are_corrected_by_their_slot_and_others_keep_every_bit(parts, dtype, compiled):
+def test_rows_are_corrected_by_their_slot_and_others_keep_every_bit(
+    parts: int, dtype: torch.dtype, compiled: bool
+) -> None:
     made = model(parts)
     held = slots(made)
     first, second = made.model.layers
@@ -72,7 +76,7 @@ def test_rows_are_corrected_by_their_slot_and_others_keep_every_bit(parts, dtype
 
 
 @pytest.mark.parametrize("parts", [1, 2])
-def test_rows_of_one_version_alone_get_what_they_get_beside_another(parts):
+def test_rows_of_one_version_alone_get_what_they_get_beside_another(parts: int) -> None:
     made = model(parts)
     held = slots(made)
     layer, given = made.model.layers[1], drawn(parts)
@@ -89,7 +93,7 @@ def test_rows_of_one_version_alone_get_what_they_get_beside_another(parts):
     assert all(map(torch.equal, without, given)), "a block without a correction is left alone"
 
 
-def test_operations_that_a_graph_recorded_make_the_corrections_that_come_later():
+def test_operations_that_a_graph_recorded_make_the_corrections_that_come_later() -> None:
     """Recorded as a CUDA graph records: on tensors at their addresses, all slots in use, no row corrected."""
     made = model(2)
     held = slots(made)
@@ -106,7 +110,7 @@ def test_operations_that_a_graph_recorded_make_the_corrections_that_come_later()
         assert all(torch.equal(one[row], other[row]) for one, other in zip(told, given, strict=True))
 
 
-def test_other_corrections_take_a_slot_that_no_row_needs():
+def test_other_corrections_take_a_slot_that_no_row_needs() -> None:
     made = model(1)
     held = slots(made)
     (given,) = drawn(1)
@@ -120,7 +124,7 @@ def test_other_corrections_take_a_slot_that_no_row_needs():
     assert torch.equal(made.model.layers[0](given), given), "a block without a correction is left alone"
 
 
-def test_corrections_of_all_rows_in_turn_and_none_once_they_are_removed():
+def test_corrections_of_all_rows_in_turn_and_none_once_they_are_removed() -> None:
     made = model(2)
     given = drawn(2)
     both = [correct_always(made, name, blocks) for name, blocks in (("a", BLOCKS), ("b", OTHERS))]
@@ -130,7 +134,7 @@ def test_corrections_of_all_rows_in_turn_and_none_once_they_are_removed():
     assert all(map(torch.equal, made.model.layers[1](*given), given))
 
 
-def test_a_row_above_the_limit_is_left_alone():
+def test_a_row_above_the_limit_is_left_alone() -> None:
     made = model(1)
     limit = torch.tensor(1.0)
     blocks = Blocks({0: BlockCorrection(ONE.down_RD, ONE.up_DR, ONE.bias_D, limit)}, layers=2, hidden_size=D)
@@ -141,7 +145,7 @@ def test_a_row_above_the_limit_is_left_alone():
     assert not torch.equal(found[0], given[0])
 
 
-def test_what_is_no_stream_is_refused():
+def test_what_is_no_stream_is_refused() -> None:
     with pytest.raises(HemostatError) as caught:
         made = model(3)
         slots(made)

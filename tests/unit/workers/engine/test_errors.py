@@ -7,7 +7,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from workers.engine.errors import describe, is_out_of_memory, translate
 
 
-def torch_allocation_failure():
+def torch_allocation_failure() -> RuntimeError:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60, dtype=torch.uint8)
     return caught.value
@@ -27,25 +27,25 @@ def torch_allocation_failure():
         ValueError("Free memory on device cuda:0 (1.00/80.00 GiB) on startup is less than desired GPU memory"),
     ],
 )  # fmt: skip
-def test_memory_that_ran_out_is_told_as_such(error):
+def test_memory_that_ran_out_is_told_as_such(error: Exception) -> None:
     told = translate(error, "while scoring")
     assert told.code is ErrorCode.ENGINE_OUT_OF_MEMORY
     assert "HEMOSTAT_ENGINE_BATCH_TOKENS" in told.hint
     assert "while scoring" in told.detail
 
 
-def test_torchs_own_allocator_is_recognised():
+def test_torchs_own_allocator_is_recognised() -> None:
     assert is_out_of_memory(torch_allocation_failure())
 
 
-def test_a_cause_further_down_is_found():
+def test_a_cause_further_down_is_found() -> None:
     outer = RuntimeError("Engine core initialization failed.")
     outer.__cause__ = MemoryError()
     assert is_out_of_memory(outer)
     assert not is_out_of_memory(RuntimeError("something else"))
 
 
-def test_a_window_beyond_the_context():
+def test_a_window_beyond_the_context() -> None:
     text = (
         "1 validation error for ModelConfig\n  Value error, User-specified max_model_len (4096) is greater than the "
         "derived max_model_len (max_position_embeddings=256.0 or model_max_length=None in model's config.json). "
@@ -64,22 +64,22 @@ def test_a_window_beyond_the_context():
         NotImplementedError("No compressed-tensors compatible scheme was found."),
     ],
 )
-def test_what_has_no_kernel_here_is_unsupported(error):
+def test_what_has_no_kernel_here_is_unsupported(error: Exception) -> None:
     assert translate(error, "while starting").code is ErrorCode.CHECKPOINT_UNSUPPORTED
 
 
-def test_anything_else_is_an_engine_failure_with_its_cause():
+def test_anything_else_is_an_engine_failure_with_its_cause() -> None:
     told = translate(AssertionError("expert parallel group is not initialized"), "while starting")
     assert told.code is ErrorCode.ENGINE_FAILED
     assert "AssertionError: expert parallel group is not initialized" in told.detail
 
 
-def test_our_own_errors_pass_unchanged():
+def test_our_own_errors_pass_unchanged() -> None:
     error = HemostatError(ErrorCode.CHECKPOINT_CORRUPT, "x")
     assert translate(error, "while starting") is error
 
 
-def test_a_description_is_one_short_line():
+def test_a_description_is_one_short_line() -> None:
     line = describe(ValueError("a\n b  c" + "x" * 1000))
     assert line.startswith("ValueError: a b cxxx")
     assert "\n" not in line

@@ -1,13 +1,15 @@
 """Which model fits which GPU: reckoned from published sizes, since no GPU is at hand here."""
 
 import math
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.models.checkpoint import inspect
+from app.models.checkpoint import CheckpointInfo, inspect
 from app.settings import Settings
 from tests.support.published_models import CARDS, MODELS, bytes_of, info_of
 from workers.calibration.verified.models import kept_tokens
@@ -19,10 +21,11 @@ from workers.engine.serving.arguments import gpu_cache_bytes
 from workers.engine.sizes import kv_cache_bytes, scorer_bytes
 from workers.engine.split import Split
 
+Tiny = Callable[..., Path]
 LENGTH = 4096
 
 
-def scored_bytes(info):
+def scored_bytes(info: CheckpointInfo) -> int:
     cache = kv_cache_bytes(info, Settings(), "bfloat16", LENGTH)
     options = EngineOptions(info.path, info.architecture, "pooling", "cuda", "bfloat16", LENGTH, LENGTH, 256, cache)
     return needed_bytes(info, options)
@@ -39,10 +42,12 @@ def scored_bytes(info):
         ("Llama-3.1-70B", {141}, {141}, set()),
     ],
 )
-def test_which_card_holds_which_model(tiny, name, scored, served, quarter):
+def test_which_card_holds_which_model(
+    tiny: Tiny, name: str, scored: set[int], served: set[int], quarter: set[int]
+) -> None:
     info = info_of(name, tiny)
 
-    def serves(card, share):
+    def serves(card: int, share: float) -> bool:
         settings = Settings(share_serving=share)
         try:
             gpu_cache_bytes(info, settings, dtype="bfloat16", max_model_len=LENGTH, total=bytes_of(card))
@@ -68,10 +73,12 @@ def test_which_card_holds_which_model(tiny, name, scored, served, quarter):
         ("Llama-3.1-70B", set(), set(), set()),
     ],
 )
-def test_which_card_holds_what_is_beside_a_replica_by_the_default_shares(tiny, name, worker, shadow, verify):
+def test_which_card_holds_what_is_beside_a_replica_by_the_default_shares(
+    tiny: Tiny, name: str, worker: set[int], shadow: set[int], verify: set[int]
+) -> None:
     info, settings = info_of(name, tiny), Settings()
 
-    def verifies(card):
+    def verifies(card: int) -> bool:
         head = 4 * info.vocabulary * info.hidden_size
         budget = int(settings.share_verify * bytes_of(card)) - head
         try:
@@ -88,12 +95,12 @@ def test_which_card_holds_what_is_beside_a_replica_by_the_default_shares(tiny, n
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_replica_keeps_to_its_share_and_a_refusal_names_the_share_that_is_enough(tiny, name):
+def test_a_replica_keeps_to_its_share_and_a_refusal_names_the_share_that_is_enough(tiny: Tiny, name: str) -> None:
     info, total = info_of(name, tiny), bytes_of(141)
     parameters, layers, hidden, _, kv_heads, _, vocabulary = MODELS[name]
     besides = 2 * parameters + 1024**3 + 3 * 4 * 256 * vocabulary + 3 * 4 * layers * hidden * (2 * 64 + 1)
 
-    def cache(share):
+    def cache(share: float) -> int:
         return gpu_cache_bytes(info, Settings(share_serving=share), dtype="bfloat16", max_model_len=LENGTH, total=total)
 
     assert cache(1.0) == total - besides
@@ -105,13 +112,15 @@ def test_a_replica_keeps_to_its_share_and_a_refusal_names_the_share_that_is_enou
     assert f"set it to {enough:g}," in caught.value.hint
 
 
-def test_the_workers_engines_keep_to_its_share_of_a_gpu_where_there_are_deployments(tiny, monkeypatch):
+def test_the_workers_engines_keep_to_its_share_of_a_gpu_where_there_are_deployments(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """70 GB of an H100 are free, and 4 GB held by this process."""
     monkeypatch.setattr(module, "pick_device", lambda _: "cuda")
     monkeypatch.setattr(module, "available_bytes", lambda _: 70 * 10**9)
     monkeypatch.setattr(module, "total_bytes", lambda _: bytes_of(80))
     monkeypatch.setattr(module, "held_bytes", lambda _: 4 * 10**9)
-    fractions = []
+    fractions: list[float] = []
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", fractions.append)
     pool = EnginePool(Settings(share_diagnosis=0.2))
     pool.take_share(1.0)
@@ -131,7 +140,9 @@ def test_the_workers_engines_keep_to_its_share_of_a_gpu_where_there_are_deployme
     pool.make_room(needed)
 
 
-def test_an_engine_that_lost_a_part_while_idle_is_ended_before_the_next_job_needs_room(tiny, monkeypatch):
+def test_an_engine_that_lost_a_part_while_idle_is_ended_before_the_next_job_needs_room(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """vLLM's executor says so, and answers nothing any more."""
     monkeypatch.setattr(module, "pick_device", lambda _: "cuda")
     monkeypatch.setattr(module, "available_bytes", lambda _: 70 * 10**9)

@@ -2,8 +2,10 @@
 
 import gc
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import vllm
@@ -13,20 +15,20 @@ from workers.engine.launch import load_vllm
 
 
 @pytest.fixture(scope="module")
-def modules():
+def modules() -> list[ModuleType]:
     load_vllm()
     import_module("vllm.v1.worker.gpu_worker")
     return [module for name, module in list(sys.modules.items()) if name.partition(".")[0] == "vllm"]
 
 
 @pytest.fixture
-def shown():
+def shown() -> Iterator[None]:
     """Whatever a failure hides from the collector is shown again."""
     yield
     gc.unfreeze()
 
 
-def test_no_name_of_vllm_hides_the_heap_while_an_engine_starts(modules, shown):
+def test_no_name_of_vllm_hides_the_heap_while_an_engine_starts(modules: list[ModuleType], shown: None) -> None:
     from vllm.utils import gc_utils
 
     bound = [
@@ -46,14 +48,14 @@ def test_no_name_of_vllm_hides_the_heap_while_an_engine_starts(modules, shown):
     assert gc.isenabled()
 
 
-def test_afterwards_the_collector_is_as_before(modules):
+def test_afterwards_the_collector_is_as_before(modules: list[ModuleType]) -> None:
     real = gc.freeze, gc.unfreeze
     with alone_in_the_process():
         assert (gc.freeze, gc.unfreeze) != real
     assert (gc.freeze, gc.unfreeze) == real
 
 
-def test_every_call_of_vllm_goes_through_the_module_whose_names_are_replaced():
+def test_every_call_of_vllm_goes_through_the_module_whose_names_are_replaced() -> None:
     sources = list(Path(vllm.__path__[0]).rglob("*.py"))
     assert len(sources) > 2000
     assert not [path for path in sources if "from gc import" in path.read_text(encoding="utf-8")]

@@ -1,4 +1,7 @@
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +12,7 @@ from tests.support.divergences import PRECISIONS
 from workers import products
 from workers.calibration.online.scoring import Scorer
 from workers.distributions import divergence
+from workers.distributions.divergence import Precision
 from workers.distributions.head import Head
 from workers.engine.sizes import (
     divergence_bytes,
@@ -19,18 +23,22 @@ from workers.engine.sizes import (
     weight_bytes,
 )
 
+Tiny = Callable[..., Path]
+
 
 @pytest.fixture
-def lacks(monkeypatch):
+def lacks(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
     """Says whether this processor has 16-bit products."""
     return lambda none: monkeypatch.setattr(products, "lacking", lambda dtype: none and dtype != torch.float32)
 
 
-def test_a_step_is_shorter_for_a_larger_model_and_never_longer_than_allowed(tiny, lacks):
+def test_a_step_is_shorter_for_a_larger_model_and_never_longer_than_allowed(
+    tiny: Tiny, lacks: Callable[[bool], None]
+) -> None:
     info = inspect(tiny("llama"))
     layer = info.tensors["model.norm.weight"]
 
-    def of(parameters):
+    def of(parameters: int) -> int:
         return step_tokens(replace(info, tensors={"w": replace(layer, shape=(parameters,))}), 4096, "cpu")
 
     lacks(True)
@@ -43,7 +51,7 @@ def test_a_step_is_shorter_for_a_larger_model_and_never_longer_than_allowed(tiny
     assert step_tokens(info, 4096, "cuda") == 4096
 
 
-def test_the_cache_holds_a_step_and_at_least_what_the_settings_say(tiny):
+def test_the_cache_holds_a_step_and_at_least_what_the_settings_say(tiny: Tiny) -> None:
     info = inspect(tiny("llama"))
     per_token = 3 * 2 * 32 * 2
     small = Settings(engine_kv_cache_bytes=1024 * 1024)
@@ -52,7 +60,7 @@ def test_the_cache_holds_a_step_and_at_least_what_the_settings_say(tiny):
     assert kv_cache_bytes(info, Settings(engine_kv_cache_bytes=1 << 30), "bfloat16", 4096) == 1 << 30
 
 
-def test_plain_weights_are_counted_in_the_engines_dtype(tiny, lacks):
+def test_plain_weights_are_counted_in_the_engines_dtype(tiny: Tiny, lacks: Callable[[bool], None]) -> None:
     info = inspect(tiny("llama-untied"))
     weights = sum(tensor.elements for tensor in info.tensors.values())
     lacks(False)
@@ -61,7 +69,9 @@ def test_plain_weights_are_counted_in_the_engines_dtype(tiny, lacks):
 
 
 @pytest.mark.parametrize("kind", ["llama", "llama-untied"])
-def test_what_is_multiplied_counts_as_float32_where_the_processor_multiplies_so(tiny, lacks, kind):
+def test_what_is_multiplied_counts_as_float32_where_the_processor_multiplies_so(
+    tiny: Tiny, lacks: Callable[[bool], None], kind: str
+) -> None:
     """The output matrix is packed beside itself: tied or not, its rows are looked up, or kept for the next weights."""
     info = inspect(tiny(kind))
     sizes = {name: tensor.elements for name, tensor in info.tensors.items()}
@@ -75,7 +85,9 @@ def test_what_is_multiplied_counts_as_float32_where_the_processor_multiplies_so(
     assert weight_bytes(info, "bfloat16", "cuda", head=True) == 2 * sum(sizes.values())
 
 
-def test_experts_are_multiplied_by_kernels_of_their_own_in_the_engines_dtype(tiny, lacks, monkeypatch):
+def test_experts_are_multiplied_by_kernels_of_their_own_in_the_engines_dtype(
+    tiny: Tiny, lacks: Callable[[bool], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     info = inspect(tiny("mixtral"))
     sizes = {name: tensor.elements for name, tensor in info.tensors.items()}
     linear = sum(size for name, size in sizes.items() if "self_attn" in name or name.endswith(".gate.weight"))
@@ -87,7 +99,9 @@ def test_experts_are_multiplied_by_kernels_of_their_own_in_the_engines_dtype(tin
 
 
 @pytest.mark.parametrize("kind", ["llama", "llama-untied"])
-def test_weights_for_single_rows_are_those_that_are_multiplied_once_more_in_16_bits(tiny, monkeypatch, kind):
+def test_weights_for_single_rows_are_those_that_are_multiplied_once_more_in_16_bits(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     info = inspect(tiny(kind))
     sizes = {name: tensor.elements for name, tensor in info.tensors.items()}
     multiplied = sum(size for name, size in sizes.items() if name.endswith("_proj.weight"))
@@ -101,17 +115,17 @@ def test_weights_for_single_rows_are_those_that_are_multiplied_once_more_in_16_b
     assert single_row_bytes(info, "bfloat16", "cpu") == 0
 
 
-def test_packed_weights_count_as_they_are_packed(tiny):
+def test_packed_weights_count_as_they_are_packed(tiny: Tiny) -> None:
     info = replace(inspect(tiny("llama")), quantization={"format": "pack-quantized"})
     assert weight_bytes(info, "bfloat16", "cpu", head=True) == info.bytes
 
 
-def head(vocabulary, width, value):
+def head(vocabulary: int, width: int, value: int) -> Head:
     """One number, of which the host holds no copy."""
     return Head(torch.tensor(value, dtype=torch.bfloat16).expand(vocabulary, width), None, 1.0, None, "one number")
 
 
-def bytes_on_meta(*holders):
+def bytes_on_meta(*holders: Any) -> int:
     """Of the tensors there that are attributes, and of the heads among these; each counts once."""
     values = [one for holder in holders for one in vars(holder).values()]
     tensors = [one.weight_VD if isinstance(one, Head) else one for one in values]
@@ -123,7 +137,7 @@ PAIRS = {"same": (128, 0), "differ": (128, 1), "widths differ": (64, 0)}
 
 
 @pytest.fixture
-def as_on_a_gpu(monkeypatch):
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(divergence.CHUNK, "meta", divergence.CHUNK["cuda"])
 
 
@@ -131,7 +145,7 @@ def as_on_a_gpu(monkeypatch):
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("pair", PAIRS)
 @pytest.mark.parametrize("vocabulary", [128_000, 152_064])
-def test_a_divergence_takes_what_is_left_for_it_on_a_gpu(vocabulary, pair, precision):
+def test_a_divergence_takes_what_is_left_for_it_on_a_gpu(vocabulary: int, pair: str, precision: Precision) -> None:
     one, other = head(vocabulary, 128, 0), head(vocabulary, *PAIRS[pair])
     made = divergence.Divergence(one, other, precision=precision, device="meta")
     candidate = None if pair == "same" else other
@@ -142,7 +156,7 @@ def test_a_divergence_takes_what_is_left_for_it_on_a_gpu(vocabulary, pair, preci
 
 @pytest.mark.usefixtures("as_on_a_gpu")
 @pytest.mark.parametrize("pair", PAIRS)
-def test_the_scores_of_served_requests_take_what_the_shadow_leaves_for_them(pair):
+def test_the_scores_of_served_requests_take_what_the_shadow_leaves_for_them(pair: str) -> None:
     one, other = head(128_000, 128, 0), head(128_000, *PAIRS[pair])
     made = Scorer(one, other, device="meta")
     found = scorer_bytes(one, other, "cuda", "bfloat16", same=pair == "same")

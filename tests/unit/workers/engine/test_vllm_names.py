@@ -1,7 +1,9 @@
 """What we use of vLLM, against the installed one: an upgrade fails here first."""
 
 import inspect
+from collections.abc import Iterator
 from functools import reduce
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,7 @@ from workers.engine.isolation import quiet_vllm
 from workers.engine.serving.arguments import server_environment
 
 # Name -> {path from it: parameters that we give it by name, or positions that we fill; None: it is only read}.
-USED = {
+USED: dict[str, dict[str, str | int | None]] = {
     "Attention": {"forward": "query key value", "register_forward_pre_hook": "hook with_kwargs"},
     "CPUModelRunner": {"_sample": 3, "get_model": 1},
     "EngineArgs": {
@@ -93,16 +95,16 @@ USED = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def imported():
+def imported() -> Iterator[None]:
     environment.prepare()
     with quiet_vllm():
         yield
 
 
-def fault(name, path, wanted):
+def fault(name: str, path: str, wanted: str | int | None) -> str:
     """What is not as we use it; empty if all is."""
     try:
-        found = reduce(getattr, filter(None, path.split(".")), getattr(vllm_names, name))
+        found: Any = reduce(getattr, filter(None, path.split(".")), getattr(vllm_names, name))
     except (ImportError, AttributeError) as error:
         return f"is not there ({error})"
     if wanted is None:
@@ -119,7 +121,7 @@ def fault(name, path, wanted):
     return "" if required <= wanted <= len(taken) else f"takes {inspect.signature(found)}, we give {wanted}"
 
 
-def test_every_name_has_what_we_use_of_it():
+def test_every_name_has_what_we_use_of_it() -> None:
     assert set(USED) == set(vllm_names.NAMES)
     faults = [
         f"{vllm_names.NAMES[name]} {path} {what}"
@@ -130,7 +132,7 @@ def test_every_name_has_what_we_use_of_it():
     assert not faults, f"{' '.join(distribution())} differs from workers/engine/vllm_names.py:\n" + "\n".join(faults)
 
 
-def test_vllm_knows_every_environment_variable_that_we_set():
+def test_vllm_knows_every_environment_variable_that_we_set() -> None:
     from vllm import envs
 
     ours = {*environment.ENGINE, *server_environment(None, {}, device="cpu"), environment.BATCH_INVARIANT}

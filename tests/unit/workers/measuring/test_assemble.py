@@ -1,7 +1,9 @@
 """What a report says beside its numbers."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 from app.kinds.compare.request import CompareRequest
@@ -11,7 +13,7 @@ from workers.engine.device import EngineIdentity
 from workers.measuring.assemble import execution, left_out, of_making, repeatable
 
 
-def test_the_request_of_a_report_holds_no_document_wherever_a_text_is():
+def test_the_request_of_a_report_holds_no_document_wherever_a_text_is() -> None:
     text = {"source": "inline", "documents": [{"id": "d", "text": "a secret of ours"}]}
     step = {"type": "quantize.gptq", "bits": 4, "calibration": text}
     asked = {"kind": "compare", "reference": {"model": "a"}, "candidate": {"model": "a", "recipe": [step]}}
@@ -25,7 +27,7 @@ def test_the_request_of_a_report_holds_no_document_wherever_a_text_is():
     assert body["metadata"] == more["metadata"]
 
 
-def test_what_steps_warned_of_is_told_with_their_types():
+def test_what_steps_warned_of_is_told_with_their_types() -> None:
     told = of_making(sides("too little text", "more damping was needed"), "candidate 2")
     assert [one.text.rsplit(": ", 1) for one in told] == [
         ["Of making candidate 2 by quantize.gptq", "too little text"],
@@ -36,7 +38,7 @@ def test_what_steps_warned_of_is_told_with_their_types():
     assert left_out(1200)[0].facts == {"positions": 1200}
 
 
-def test_how_passes_ran_is_told_with_the_batch_that_the_reference_had(tiny):
+def test_how_passes_ran_is_told_with_the_batch_that_the_reference_had(tiny: Callable[..., Path]) -> None:
     reference = inspect(tiny("llama"))
     norm = reference.tensors["model.norm.weight"]
     large = replace(reference, tensors={"w": replace(norm, shape=(10**12,))})

@@ -1,4 +1,7 @@
 import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -6,18 +9,19 @@ from pydantic import TypeAdapter
 from transformers import AutoTokenizer
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.text import InlineText
+from app.contracts.text import InlineText, TextSource
 from app.recipes.base import Calibrated
 from app.recipes.recipe import Recipe
 from app.settings import Settings
 from workers.measuring.calibration_text import CalibrationLoader, loader_without_sampler
 from workers.text.documents import TextDocument, of_inline
 
-RECIPE = TypeAdapter(Recipe)
+Tiny = Callable[..., Path]
+RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 TEXTS = ["the quick brown fox jumps over the lazy dog", "zero one two three four five six", "a model that is changed"]
 
 
-def step(**fields):
+def step(**fields: Any) -> Calibrated:
     documents = [{"id": f"d{index}", "text": text} for index, text in enumerate(TEXTS)]
     inline = {"source": "inline", "documents": documents}
     (found,) = RECIPE.validate_python(
@@ -36,15 +40,15 @@ def step(**fields):
     return found
 
 
-def loader(folder, **more):
-    def load(source):
+def loader(folder: Path, **more: Any) -> CalibrationLoader:
+    def load(source: TextSource) -> list[TextDocument]:
         assert isinstance(source, InlineText)
         return of_inline(source.documents, settings=Settings())
 
     return CalibrationLoader(load, folder, **more)
 
 
-def test_windows_are_the_documents_one_after_the_other(tiny):
+def test_windows_are_the_documents_one_after_the_other(tiny: Tiny) -> None:
     found = loader(tiny())(step())
     tokenizer = AutoTokenizer.from_pretrained(tiny())
     order = np.random.default_rng(0).permutation(3)
@@ -54,7 +58,7 @@ def test_windows_are_the_documents_one_after_the_other(tiny):
     assert found.asked == 3
 
 
-def test_the_tokens_that_text_is_made_of_come_with_it(tiny, tmp_path):
+def test_the_tokens_that_text_is_made_of_come_with_it(tiny: Tiny, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny(bos=True), tmp_path / "more")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.add_tokens(["<tool>"])
@@ -65,13 +69,13 @@ def test_the_tokens_that_text_is_made_of_come_with_it(tiny, tmp_path):
     assert set(tokenizer.tokenize(TEXTS[0])) <= set(words)
 
 
-def test_each_window_begins_with_the_bos_that_the_tokenizer_adds(tiny):
+def test_each_window_begins_with_the_bos_that_the_tokenizer_adds(tiny: Tiny) -> None:
     plain, with_bos = loader(tiny())(step()), loader(tiny(bos=True))(step())
     assert set(with_bos.tokens_NL[:, 0].tolist()) == {0}
     assert with_bos.tokens_NL[:, 1:].flatten().tolist() == plain.tokens_NL.flatten().tolist()[:21]
 
 
-def test_fewer_windows_where_the_text_is_short_and_none_is_refused(tiny):
+def test_fewer_windows_where_the_text_is_short_and_none_is_refused(tiny: Tiny) -> None:
     found = loader(tiny())(step(calibration_windows=4096))
     assert 3 <= len(found.tokens_NL) < 4096 == found.asked
     assert found.documents == 3
@@ -81,7 +85,7 @@ def test_fewer_windows_where_the_text_is_short_and_none_is_refused(tiny):
     assert "8192" in caught.value.detail
 
 
-def test_a_document_that_is_scored_too_is_refused_by_its_id_and_counts_once(tiny):
+def test_a_document_that_is_scored_too_is_refused_by_its_id_and_counts_once(tiny: Tiny) -> None:
     twice = [{"id": f"d{index}", "text": text} for index, text in enumerate([*TEXTS, *TEXTS])]
     looks = step(calibration={"source": "inline", "documents": twice}).model_dump()
     recipe = RECIPE.validate_python([{"type": "quantize.rtn", "bits": 4}, looks])
@@ -96,7 +100,7 @@ def test_a_document_that_is_scored_too_is_refused_by_its_id_and_counts_once(tiny
     loader(tiny()).refuse_overlap(recipe, scored[:1], pointer="")
 
 
-def test_what_is_served_cannot_sample_from_the_reference(tiny):
+def test_what_is_served_cannot_sample_from_the_reference(tiny: Tiny) -> None:
     load = loader_without_sampler(Settings(), tiny())
     with pytest.raises(HemostatError) as caught:
         load(step(calibration={"source": "self"}))
@@ -105,11 +109,11 @@ def test_what_is_served_cannot_sample_from_the_reference(tiny):
     assert shipped.tokens_NL.shape == (3, 8)
 
 
-def test_domains_of_which_a_step_reads_no_document_are_named_once(tiny):
+def test_domains_of_which_a_step_reads_no_document_are_named_once(tiny: Tiny) -> None:
     scored = [TextDocument(f"s{at}", domain, text=f"scored {at}") for at, domain in enumerate(["code", "text", "code"])]
     rounded = {"type": "quantize.rtn", "bits": 4}
 
-    def reading(*domains):
+    def reading(*domains: str) -> Recipe:
         documents = [{"id": domain, "domain": domain, "text": TEXTS[0]} for domain in domains]
         looks = step(calibration={"source": "inline", "documents": documents})
         return RECIPE.validate_python([rounded, looks.model_dump()])

@@ -1,5 +1,6 @@
 """Classes at scored positions, through a real tokenizer and the windows that are scored."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +10,8 @@ from transformers import PreTrainedTokenizerFast
 
 from app.contracts.text import Document
 from tests.support.tiny import make_tokenizer
-from workers.measuring.classify import classify
+from workers.distributions.token_values import Positions
+from workers.measuring.classify import Classified, classify
 from workers.measuring.positions import positions_of
 from workers.text.documents import TextDocument
 from workers.text.shipped import load_shipped
@@ -19,7 +21,7 @@ from workers.text.tokenization import load_tokenizer
 from workers.text.windows import make_windows
 
 if TYPE_CHECKING:
-    pass
+    from transformers import PreTrainedTokenizerBase
 
 HERMES = (
     "{% if tools %}<s>tools {% for t in tools %}{{ t | tojson }}{% endfor %}</s>{% endif %}"
@@ -30,22 +32,24 @@ HERMES = (
 
 
 @pytest.fixture(scope="module")
-def smollm2_tokenizer(smollm2):
+def smollm2_tokenizer(smollm2: Path) -> "PreTrainedTokenizerBase":
     return load_tokenizer(smollm2)
 
 
-def classified(documents, tokenizer, window=512):
+def classified(
+    documents: list[TextDocument], tokenizer: "PreTrainedTokenizerBase", window: int = 512
+) -> tuple[Classified, Positions]:
     corpus = make_windows(documents, tokenizer, window)
     positions = positions_of(corpus)
     return classify(documents, corpus, positions, tokenizer, vocabulary=len(tokenizer)), positions
 
 
-def text_of(tokenizer, positions, mask):
+def text_of(tokenizer: "PreTrainedTokenizerBase", positions: Positions, mask: np.ndarray) -> str:
     return str(tokenizer.decode(positions.token_id[mask].tolist()))
 
 
 @pytest.mark.parametrize("corpus", ["evaluation", "classes"])
-def test_no_class_is_empty_on_the_shipped_texts(corpus, smollm2_tokenizer):
+def test_no_class_is_empty_on_the_shipped_texts(corpus: str, smollm2_tokenizer: "PreTrainedTokenizerBase") -> None:
     documents = load_shipped(corpus)  # type: ignore[arg-type]
     found, positions = classified(documents, smollm2_tokenizer)
     assert set(found.masks) == {one.name for one in CLASSES}
@@ -60,7 +64,7 @@ def test_no_class_is_empty_on_the_shipped_texts(corpus, smollm2_tokenizer):
 
 @pytest.mark.parametrize("bos", [False, True])
 @pytest.mark.parametrize("window", [8, 512])
-def test_masks_follow_the_windows(bos, window):
+def test_masks_follow_the_windows(bos: bool, window: int) -> None:
     tokenizer = make_tokenizer(bos=bos)
     documents = [
         TextDocument(str(number), "text", text=f"He saw {number}37 foxes and 4,5 dogs. " * 3) for number in range(3)
@@ -73,7 +77,7 @@ def test_masks_follow_the_windows(bos, window):
         assert sum(character.isdigit() for character in text_of(tokenizer, positions, mask)) == digits
 
 
-def conversation(scored="assistant"):
+def conversation(scored: str = "assistant") -> TextDocument:
     return TextDocument.of(
         Document.model_validate(
             {
@@ -91,7 +95,7 @@ def conversation(scored="assistant"):
     )
 
 
-def test_calls_that_the_template_writes():
+def test_calls_that_the_template_writes() -> None:
     tokenizer = make_tokenizer()
     tokenizer.chat_template = HERMES
     found, positions = classified([conversation()], tokenizer)
@@ -103,7 +107,7 @@ def test_calls_that_the_template_writes():
     assert text_of(tokenizer, positions, found.masks["template"]).count("</s>") == 2
 
 
-def test_sampled_text_has_answers_and_the_template_s_tokens():
+def test_sampled_text_has_answers_and_the_template_s_tokens() -> None:
     tokenizer = make_tokenizer()
     tokens = np.asarray(tokenizer("<s>user 12</s>The dog 34 jumps over it all</s>")["input_ids"], dtype=np.int32)
     begin = int(np.flatnonzero(tokens == 1)[0]) + 1
@@ -115,7 +119,7 @@ def test_sampled_text_has_answers_and_the_template_s_tokens():
     assert text_of(tokenizer, positions, found.masks["template"]) == "</s>"
 
 
-def test_exact_tokens_are_decoded_in_place():
+def test_exact_tokens_are_decoded_in_place() -> None:
     tokenizer = make_tokenizer()
     text = "The dog 🙂 jumps é over 東京. " * 20
     tokens = np.asarray(tokenizer(text, add_special_tokens=False)["input_ids"], dtype=np.int32)
@@ -126,7 +130,7 @@ def test_exact_tokens_are_decoded_in_place():
     assert [int(end) for _, end in offsets] == ends
 
 
-def test_words_stay_apart_where_a_tokenizer_drops_the_space_before_what_it_decodes():
+def test_words_stay_apart_where_a_tokenizer_drops_the_space_before_what_it_decodes() -> None:
     """As tokenizers made with SentencePiece do, whose characters may be single bytes as well."""
     pieces = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
     pieces.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
@@ -150,7 +154,7 @@ def test_words_stay_apart_where_a_tokenizer_drops_the_space_before_what_it_decod
         assert {"Paris", "12"} <= words
 
 
-def test_documents_that_were_not_scored_are_refused():
+def test_documents_that_were_not_scored_are_refused() -> None:
     tokenizer = make_tokenizer()
     scored = [TextDocument("a", "text", text="the lazy dog jumps over")]
     corpus = make_windows(scored, tokenizer, 64)
@@ -159,7 +163,7 @@ def test_documents_that_were_not_scored_are_refused():
         classify(other, corpus, positions_of(corpus), tokenizer, vocabulary=len(tokenizer))
 
 
-def test_what_is_in_no_class_is_the_rest():
+def test_what_is_in_no_class_is_the_rest() -> None:
     found, positions = classified([TextDocument("a", "text", text="He saw 37 foxes there. " * 3)], make_tokenizer())
     of_any = np.stack(list(found.masks.values())).any(axis=0)
     assert 0 < of_any.sum() < len(positions)

@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -15,24 +16,24 @@ from workers.telemetry import Telemetry
 class Context:
     """Hands samples straight to the real registry, which refuses unknown names and labels."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.telemetry = Telemetry()
 
-    def observe(self, name, value, **labels):
+    def observe(self, name: str, value: float, **labels: str) -> None:
         self.telemetry.observe(name, value, **labels)
 
-    def observe_many(self, name, values, **labels):
+    def observe_many(self, name: str, values: list[float], **labels: str) -> None:
         self.telemetry.observe_many(name, values, labels)
 
 
-def read(context, labels, metric, **more):
+def read(context: Any, labels: dict[str, str], metric: str, **more: str) -> float | None:
     return context.telemetry.registry.get_sample_value(f"hemostat_{metric}", labels | more)
 
 
-def test_every_report_is_exported_as_it_is():
+def test_every_report_is_exported_as_it_is() -> None:
     for data in variants().values():
         report = CompareReport.model_validate(data)
-        context = Context()
+        context: Any = Context()
         export_metrics(report, random_values(30, seed=1), context)
         of = report.provenance
         recipe = (of.candidate.recipe_fingerprint or "none")[:12]
@@ -48,8 +49,8 @@ def test_every_report_is_exported_as_it_is():
             assert sample("kl_mean_high_nats") == pytest.approx(report.divergence.kl.ci[1])
 
 
-def test_an_interval_that_is_no_longer_there_does_not_stay_beside_a_new_mean():
-    context = Context()
+def test_an_interval_that_is_no_longer_there_does_not_stay_beside_a_new_mean() -> None:
+    context: Any = Context()
     for name in ("severe", "nothing-finite"):
         report = CompareReport.model_validate(variants()[name])
         export_metrics(report, random_values(5), context)

@@ -12,7 +12,7 @@ from workers.distributions.token_values import Positions
 from workers.engine.pool import EnginePool
 from workers.engine.scoring import ScoringEngine
 from workers.measuring import floor as module
-from workers.measuring.floor import floor_windows, noise_floor
+from workers.measuring.floor import Floor, floor_windows, noise_floor
 from workers.measuring.sides import Side
 from workers.process.handler import JobContext
 from workers.text.windows import Corpus
@@ -29,7 +29,9 @@ from workers.text.windows import Corpus
         ([512] + [10] * 100, 10, 101),  # one long document among many short ones
     ],
 )
-def test_one_window_in_ten_shows_whether_it_is_zero_and_4096_tokens_how_large(lengths, few, many):
+def test_one_window_in_ten_shows_whether_it_is_zero_and_4096_tokens_how_large(
+    lengths: list[int], few: int, many: int
+) -> None:
     first, second = floor_windows(lengths)
     assert (len(first), len(second)) == (few, many)
     for chosen in (first, second):
@@ -40,23 +42,23 @@ def test_one_window_in_ten_shows_whether_it_is_zero_and_4096_tokens_how_large(le
 class PlayedStore:
     """Keeps one sidecar."""
 
-    def __init__(self):
-        self.kept = None
+    def __init__(self) -> None:
+        self.kept: dict[str, object] | None = None
 
-    def get_sidecar(self, _key, _name):
+    def get_sidecar(self, _key: str, _name: str) -> dict[str, object] | None:
         return self.kept
 
-    def put_sidecar(self, _key, _name, value):
+    def put_sidecar(self, _key: str, _name: str, value: dict[str, object]) -> None:
         self.kept = json.loads(json.dumps(value))
 
 
-def measure(monkeypatch, store, kl, step):
+def measure(monkeypatch: pytest.MonkeyPatch, store: PlayedStore, kl: float, step: int) -> tuple[Floor, list[int]]:
     """The floor of 20 documents of one window, 512 tokens each, at which the engine repeats itself up to `kl`; and of
     how many windows each measurement was."""
     where = np.repeat(np.arange(20), 511)
     asked = []
 
-    def divergence_of(_engine, windows, *_, **__):
+    def divergence_of(_engine: object, windows: list[object], *_: object, **__: object) -> tuple[SimpleNamespace, int]:
         asked.append(len(windows))
         found = np.full(511 * len(windows), kl, dtype=np.float32)
         return SimpleNamespace(finite=np.ones(found.size, np.bool_), kl=found), 0
@@ -80,7 +82,9 @@ def measure(monkeypatch, store, kl, step):
 
 
 @pytest.mark.parametrize(("kl", "windows", "step", "batch"), [(0.0, [4], 8, 8), (1e-5, [4, 8], 154, 20)])
-def test_where_it_is_zero_a_few_windows_are_enough_and_else_more_are_measured(monkeypatch, kl, windows, step, batch):
+def test_where_it_is_zero_a_few_windows_are_enough_and_else_more_are_measured(
+    monkeypatch: pytest.MonkeyPatch, kl: float, windows: list[int], step: int, batch: int
+) -> None:
     store = PlayedStore()
     floor, asked = measure(monkeypatch, store, kl, step)
     assert asked == windows

@@ -8,12 +8,12 @@ from tests.support.tiny import make_tokenizer
 from workers.measuring.long_context import cut, reference_limit
 from workers.measuring.positions import positions_of
 from workers.text.documents import TextDocument
-from workers.text.windows import make_windows
+from workers.text.windows import Corpus, make_windows
 
 WINDOW = 100
 
 
-def corpus(*, bos, masked=False):
+def corpus(*, bos: bool, masked: bool = False) -> Corpus:
     tokenizer = make_tokenizer(bos=bos)
     rng = np.random.default_rng(0)
     documents = []
@@ -23,7 +23,7 @@ def corpus(*, bos, masked=False):
     return make_windows(documents, tokenizer, WINDOW)
 
 
-def remembered(tokens):
+def remembered(tokens: np.ndarray) -> torch.Tensor:
     """A model whose state after each token is: how many it has read, the first (after a BOS), and the last."""
     rows = [
         (index + 1, tokens[min(1, index)] if tokens[0] == 0 else tokens[0], token) for index, token in enumerate(tokens)
@@ -34,7 +34,7 @@ def remembered(tokens):
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("bos", [False, True])
 @pytest.mark.parametrize("limit", [4, 16, 33, 64, 99])
-def test_every_position_is_scored_once_after_at_least_half_of_the_context(limit, bos, masked):
+def test_every_position_is_scored_once_after_at_least_half_of_the_context(limit: int, bos: bool, masked: bool) -> None:
     whole = corpus(bos=bos, masked=masked)
     read = cut(whole, limit)
     assert max(len(window.tokens) for window in read.corpus.windows) == limit
@@ -60,12 +60,12 @@ def test_every_position_is_scored_once_after_at_least_half_of_the_context(limit,
                 assert first == window.tokens[begin if begin or not bos else 1]
 
 
-def test_a_corpus_read_by_another_context_is_another_text():
+def test_a_corpus_read_by_another_context_is_another_text() -> None:
     whole = corpus(bos=False)
     assert len({whole.fingerprint, cut(whole, 16).corpus.fingerprint, cut(whole, 32).corpus.fingerprint}) == 3
 
 
-def test_only_a_shorter_context_cuts():
+def test_only_a_shorter_context_cuts() -> None:
     assert reference_limit(512, 256) == 256
     assert reference_limit(256, 256) is None
     assert reference_limit(512, None) is None

@@ -8,12 +8,12 @@ from workers.distributions.token_values import Positions
 from workers.measuring.means import GAINED, mean_of, ratio
 
 
-def where(documents, each):
+def where(documents: int, each: int) -> Positions:
     document = np.repeat(np.arange(documents), each).astype(np.int32)
     return Positions(document, document, document, document, document)
 
 
-def test_the_interval_covers_the_true_ratio_as_often_as_it_says():
+def test_the_interval_covers_the_true_ratio_as_often_as_it_says() -> None:
     """Documents with effects of their own: 95 % within what 150 simulations can tell."""
     rng = np.random.default_rng(5)
     covered = 0
@@ -26,7 +26,7 @@ def test_the_interval_covers_the_true_ratio_as_often_as_it_says():
     assert 0.89 <= covered / 150 <= 0.99
 
 
-def test_positions_that_are_not_finite_are_left_out_and_without_any_there_is_no_value():
+def test_positions_that_are_not_finite_are_left_out_and_without_any_there_is_no_value() -> None:
     top, bottom = np.full(40, 0.5), np.ones(40)
     top[3] = np.nan
     assert ratio(top, bottom, where(8, 5), seed=0).mean == pytest.approx(0.5)
@@ -35,7 +35,7 @@ def test_positions_that_are_not_finite_are_left_out_and_without_any_there_is_no_
     assert mean_of(np.full(40, np.nan), where(8, 5), seed=0).mean is None
 
 
-def test_fewer_than_six_clusters_leave_no_interval():
+def test_fewer_than_six_clusters_leave_no_interval() -> None:
     """Two documents of a window each had one by Student's t, and its digits were printed."""
     rng = np.random.default_rng(1)
     for documents in (1, 2, 5):
@@ -48,7 +48,7 @@ def test_fewer_than_six_clusters_leave_no_interval():
         assert (alone.ci, alone.clusters) == (None, None)
 
 
-def test_six_windows_of_few_documents_have_an_interval_that_says_what_it_is_clustered_by():
+def test_six_windows_of_few_documents_have_an_interval_that_says_what_it_is_clustered_by() -> None:
     values = np.random.default_rng(2).exponential(size=60)
     window = np.repeat(np.arange(6), 10).astype(np.int32)
     few = Positions(window // 3, window, window, window, window)
@@ -58,7 +58,7 @@ def test_six_windows_of_few_documents_have_an_interval_that_says_what_it_is_clus
     assert found.clusters == "windows"
 
 
-def test_a_share_is_not_below_0_and_what_is_gained_of_the_whole_not_above_1():
+def test_a_share_is_not_below_0_and_what_is_gained_of_the_whole_not_above_1() -> None:
     bottom, top = np.ones(80), np.zeros(80)
     top[0] = 8.0
     assert ratio(top, bottom, where(8, 10), seed=0).ci[0] == 0

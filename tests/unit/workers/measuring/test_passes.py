@@ -1,6 +1,8 @@
 """How fast a pass over a text was, and what goes on at the same time, with an engine that a test plays."""
 
 import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
@@ -13,8 +15,8 @@ from tests.support.attempts import Context
 from tests.support.distributions import disturbed, hidden_states, make_head
 from workers.distributions.divergence import Divergence, Started
 from workers.distributions.reference_store import ReferenceStore
-from workers.distributions.token_values import FIELDS
-from workers.engine.scoring import ScoringEngine
+from workers.distributions.token_values import FIELDS, TokenValues
+from workers.engine.scoring import ScoringEngine, Tokens
 from workers.measuring import passes
 from workers.measuring.passes import TELLING_TOKENS, divergence_of, score_into_store
 from workers.measuring.plan import Scratch
@@ -27,10 +29,10 @@ PARAMETERS, LENGTH, SECONDS = 1000, 512, 4.0
 class Clock:
     """Moves by what each window takes."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.now = 100.0
 
-    def perf_counter(self):
+    def perf_counter(self) -> float:
         return self.now
 
 
@@ -39,10 +41,12 @@ class Engine:
 
     info = SimpleNamespace(hidden_size=4, parameters=PARAMETERS)
 
-    def __init__(self, clock, lost_at=None):
+    def __init__(self, clock: Clock, lost_at: int | None = None) -> None:
         self.clock, self.lost_at = clock, lost_at
 
-    def score(self, windows, *, check_cancelled):
+    def score(
+        self, windows: Sequence[Tokens], *, check_cancelled: Callable[[], None]
+    ) -> Iterator[tuple[int, torch.Tensor]]:
         for index, window in enumerate(windows):
             check_cancelled()
             if index == self.lost_at:
@@ -51,7 +55,7 @@ class Engine:
             yield index, torch.zeros(len(window), 4, dtype=torch.bfloat16)
 
 
-def rates(windows, folder, monkeypatch, lost_at=None):
+def rates(windows: int, folder: Path, monkeypatch: pytest.MonkeyPatch, lost_at: int | None = None) -> list[float]:
     """What was told of a pass over so many windows, after an attempt that was lost."""
     clock = Clock()
     monkeypatch.setattr(passes, "time", clock)
@@ -68,20 +72,20 @@ def rates(windows, folder, monkeypatch, lost_at=None):
     return [value for name, value, _ in context.samples if name == SCORING_RATE]
 
 
-def test_a_pass_tells_parameters_times_tokens_a_second(tmp_path, monkeypatch):
+def test_a_pass_tells_parameters_times_tokens_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert rates(8, tmp_path, monkeypatch) == [pytest.approx(PARAMETERS * LENGTH / SECONDS)]
 
 
-def test_what_an_attempt_found_done_is_not_counted_as_its_own(tmp_path, monkeypatch):
+def test_what_an_attempt_found_done_is_not_counted_as_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert rates(8, tmp_path, monkeypatch, lost_at=3) == [pytest.approx(PARAMETERS * LENGTH / SECONDS)]
 
 
-def test_a_pass_too_short_to_tell_tells_nothing(tmp_path, monkeypatch):
+def test_a_pass_too_short_to_tell_tells_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert rates(TELLING_TOKENS // LENGTH - 1, tmp_path, monkeypatch) == []
 
 
 @pytest.fixture
-def eager():
+def eager() -> Iterator[None]:
     """What is wrapped in torch.compile runs as it is written."""
     with torch.compiler.set_stance("force_eager"):
         yield
@@ -95,17 +99,19 @@ STEP = 2 * (LENGTH - 1)
 class Order:
     """What was asked for and when, of a divergence that computes on a processor but is ready when it is waited for."""
 
-    def __init__(self):
-        self.seen = []
+    def __init__(self) -> None:
+        self.seen: list[str] = []
         self.divergence = Divergence(HEAD, HEAD, device="cpu")
         self.steps = 0
 
-    def score(self, windows, *, batch=None, check_cancelled):
+    def score(
+        self, windows: Sequence[Tokens], *, batch: int | None = None, check_cancelled: Callable[[], None]
+    ) -> Iterator[tuple[int, torch.Tensor]]:
         for index, window in enumerate(windows):
             self.seen.append(f"score {index}")
             yield index, disturbed(reference(index)[: len(window)], 0.05)
 
-    def start(self, *given, check_cancelled):
+    def start(self, *given: torch.Tensor, check_cancelled: Callable[[], None]) -> "Later":
         self.seen.append(f"start {self.steps}")
         self.steps += 1
         return Later(self, self.steps - 1, self.divergence.start(*given, check_cancelled=check_cancelled))
@@ -114,29 +120,31 @@ class Order:
 class Later(Started):
     """Values of a device that is still at work until somebody waits."""
 
-    def __init__(self, order, step, found):
+    def __init__(self, order: Order, step: int, found: Started) -> None:
         self.order, self.step, self.found = order, step, found
 
     @property
-    def ready(self):
+    def ready(self) -> bool:
         return False
 
-    def values(self):
+    def values(self) -> TokenValues:
         self.order.seen.append(f"values {self.step}")
         return self.found.values()
 
 
-def reference(index):
+def reference(index: int) -> torch.Tensor:
     return hidden_states(LENGTH, 16, seed=index)
 
 
-def corpus(windows):
+def corpus(windows: int) -> list[Window]:
     tokens = np.arange(LENGTH, dtype=np.int32) % 300
     return [Window(document=0, tokens=tokens, scored=np.ones(LENGTH - 1, dtype=bool), start=0)] * windows
 
 
 @pytest.mark.usefixtures("eager")
-def test_values_of_a_step_are_read_while_those_of_the_next_are_computed(tmp_path, monkeypatch):
+def test_values_of_a_step_are_read_while_those_of_the_next_are_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Five windows, two of them a step: the host waits for a step when the next one is scored and begun."""
     monkeypatch.setattr(passes, "POSITIONS_AT_ONCE", STEP)
     order, context = Order(), Context(Settings(home=tmp_path), tmp_path)
@@ -153,12 +161,12 @@ def test_values_of_a_step_are_read_while_those_of_the_next_are_computed(tmp_path
         assert np.array_equal(getattr(found, name), getattr(at_once, name)), name
 
 
-def test_what_is_on_disk_is_read_a_step_ahead(monkeypatch):
+def test_what_is_on_disk_is_read_a_step_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four windows of 10 rows, of which two are a step: who took one finds the next two read, and no more of them."""
     monkeypatch.setattr(passes, "POSITIONS_AT_ONCE", 20)
     began = [threading.Event() for _ in range(4)]
 
-    def read(number):
+    def read(number: int) -> torch.Tensor:
         began[number].set()
         return torch.tensor(number)
 
@@ -171,8 +179,8 @@ def test_what_is_on_disk_is_read_a_step_ahead(monkeypatch):
     assert list(passes._read_ahead(read, [10] * 4, 4)) == []
 
 
-def test_states_that_cannot_be_read_stop_the_pass(tmp_path):
-    def read(number):
+def test_states_that_cannot_be_read_stop_the_pass(tmp_path: Path) -> None:
+    def read(number: int) -> torch.Tensor:
         raise OSError(f"window {number}")
 
     context = Context(Settings(home=tmp_path), tmp_path)
@@ -181,13 +189,17 @@ def test_states_that_cannot_be_read_stop_the_pass(tmp_path):
 
 
 @pytest.mark.usefixtures("eager")
-def test_on_a_cpu_a_step_that_is_computed_is_kept_before_the_next(tmp_path, monkeypatch):
+def test_on_a_cpu_a_step_that_is_computed_is_kept_before_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(passes, "POSITIONS_AT_ONCE", STEP)
     context, divergence = Context(Settings(home=tmp_path), tmp_path), Divergence(HEAD, HEAD, device="cpu")
     scratch, kept = Scratch.open(tmp_path / "scratch", "plan"), []
 
     class Watched(Order):
-        def score(self, windows, *, batch=None, check_cancelled):
+        def score(
+            self, windows: Sequence[Tokens], *, batch: int | None = None, check_cancelled: Callable[[], None]
+        ) -> Iterator[tuple[int, torch.Tensor]]:
             for one in super().score(windows, batch=batch, check_cancelled=check_cancelled):
                 kept.append(len(scratch.parts()))
                 yield one

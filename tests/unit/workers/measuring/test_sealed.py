@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from workers.measuring.sealed import AlreadyReadError, Sealed
@@ -6,15 +8,15 @@ from workers.measuring.sealed import AlreadyReadError, Sealed
 class Reads:
     """Counts how often the content was read."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.count = 0
 
-    def __call__(self):
+    def __call__(self) -> str:
         self.count += 1
         return "the test"
 
 
-def test_it_opens_once(tmp_path):
+def test_it_opens_once(tmp_path: Path) -> None:
     read = Reads()
     sealed = Sealed(read, tmp_path / "seal")
     assert read.count == 0, "nothing is read before it is opened"
@@ -25,7 +27,7 @@ def test_it_opens_once(tmp_path):
     assert read.count == 1
 
 
-def test_a_killed_attempt_goes_on_with_the_same_choice_and_no_other(tmp_path):
+def test_a_killed_attempt_goes_on_with_the_same_choice_and_no_other(tmp_path: Path) -> None:
     seal = tmp_path / "seal"
     first = Sealed(Reads(), seal).open("choice")
     read = Reads()
@@ -37,10 +39,10 @@ def test_a_killed_attempt_goes_on_with_the_same_choice_and_no_other(tmp_path):
     assert (again.content, again.at) == (first.content, first.at)
 
 
-def test_it_is_written_down_before_it_is_read(tmp_path):
+def test_it_is_written_down_before_it_is_read(tmp_path: Path) -> None:
     seal = tmp_path / "seal"
 
-    def fail():
+    def fail() -> str:
         assert seal.exists()
         raise OSError
 

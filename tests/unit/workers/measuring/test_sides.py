@@ -1,20 +1,23 @@
 """Two models beside each other: what is packed, and the head in the dtype that the engine runs it in."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from app.models.checkpoint import inspect
+from app.models.checkpoint import CheckpointInfo, inspect
 from workers.measuring.assemble import packed_reference, rounded
 from workers.measuring.sides import Side, Sides
 
-PACKED = {"quant_method": "compressed-tensors"}
+PACKED: dict[str, Any] = {"quant_method": "compressed-tensors"}
 
 
 @pytest.fixture(scope="module")
-def wide(tiny, tmp_path_factory):
+def wide(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A float32 checkpoint whose weights no narrower dtype holds."""
     source, folder = tiny("llama"), tmp_path_factory.mktemp("wide")
     for file in source.iterdir():
@@ -29,12 +32,12 @@ def wide(tiny, tmp_path_factory):
     return folder
 
 
-def side(info, alias="tiny", **changes):
+def side(info: CheckpointInfo, alias: str = "tiny", **changes: Any) -> Side:
     return Side(alias, replace(info, **changes), "0", info.path)
 
 
-def sides(reference, candidate):
-    nothing = None
+def sides(reference: Side, candidate: Side) -> Sides:
+    nothing: Any = None
     return Sides(reference, candidate, nothing, "bfloat16", "")
 
 
@@ -50,7 +53,12 @@ def sides(reference, candidate):
         (("w4a16", PACKED), ("bf16", None), False),
     ],
 )
-def test_only_packed_weights_run_on_other_kernels(wide, reference, candidate, packed):
+def test_only_packed_weights_run_on_other_kernels(
+    wide: Path,
+    reference: tuple[str, dict[str, Any] | None],
+    candidate: tuple[str, dict[str, Any] | None],
+    packed: bool,
+) -> None:
     one, other = (
         side(inspect(wide), scheme=scheme, quantization=quantization) for scheme, quantization in (reference, candidate)
     )
@@ -69,7 +77,7 @@ def test_only_packed_weights_run_on_other_kernels(wide, reference, candidate, pa
         ("auto", torch.bfloat16),
     ],
 )
-def test_the_head_has_the_digits_that_the_engine_s_has(wide, dtype, found):
+def test_the_head_has_the_digits_that_the_engine_s_has(wide: Path, dtype: str, found: torch.dtype) -> None:
     info = inspect(wide)
     name = "model.embed_tokens.weight" if info.tied else "lm_head.weight"
     stored = load_file(wide / "model.safetensors")[name]
@@ -90,7 +98,9 @@ def test_the_head_has_the_digits_that_the_engine_s_has(wide, dtype, found):
         (("bf16", "bf16"), "bfloat16", []),
     ],
 )
-def test_weights_that_the_engine_rounds_are_told(wide, stored, run, told):
+def test_weights_that_the_engine_rounds_are_told(
+    wide: Path, stored: tuple[str, str], run: str, told: list[str]
+) -> None:
     info = inspect(wide)
     pair = sides(side(info, "one", scheme=stored[0]), side(info, "other", scheme=stored[1]))
     found = rounded(pair, run)

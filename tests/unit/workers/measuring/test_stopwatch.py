@@ -1,6 +1,7 @@
 """Seconds of each phase."""
 
 import time
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +10,7 @@ from tests.support.attempts import Context
 from workers.measuring.attempt import Stopwatch
 
 
-def test_a_phase_that_runs_twice_is_added_up_and_exported_twice_and_one_that_fails_is_not(tmp_path):
+def test_a_phase_that_runs_twice_is_added_up_and_exported_twice_and_one_that_fails_is_not(tmp_path: Path) -> None:
     context = Context(Settings(home=tmp_path), tmp_path)
     watch = Stopwatch(context)
     began = time.perf_counter()

@@ -12,7 +12,7 @@ from workers.text.token_classes.catalogue import CLASSES
 from workers.text.token_classes.frequency import occurrences, rare
 
 
-def corpus(seed, documents=24):
+def corpus(seed: int, documents: int = 24) -> tuple[Positions, np.ndarray, np.ndarray]:
     """Positions, a class that some documents have more of, and KL with effects of document and class."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(20, 120, documents)
@@ -24,7 +24,7 @@ def corpus(seed, documents=24):
     return Positions(document, document, place, place + 1, token), mask, kl
 
 
-def test_the_difference_is_the_slope_of_a_regression_with_cluster_robust_error():
+def test_the_difference_is_the_slope_of_a_regression_with_cluster_robust_error() -> None:
     positions, mask, kl = corpus(0)
     design = np.column_stack([np.ones(len(kl)), mask])
     bread = np.linalg.inv(design.T @ design)
@@ -41,7 +41,7 @@ def test_the_difference_is_the_slope_of_a_regression_with_cluster_robust_error()
     assert found.interval[0] < found.mean < found.interval[1]
 
 
-def test_no_difference_is_found_at_the_level_that_is_claimed():
+def test_no_difference_is_found_at_the_level_that_is_claimed() -> None:
     """Classes that say nothing: p values under 5 % in about 5 % of the texts, intervals over 0 in about 95 %."""
     p_values, covered = [], 0
     for seed in range(300):
@@ -54,7 +54,7 @@ def test_no_difference_is_found_at_the_level_that_is_claimed():
     assert covered / 300 > 0.9
 
 
-def test_interval_and_p_value_are_those_of_one_t_test():
+def test_interval_and_p_value_are_those_of_one_t_test() -> None:
     """Values D + N e_i have the mean D and its standard error: scipy's t test of them where both sides stand in every
     document."""
     positions, mask, kl = corpus(8)
@@ -72,7 +72,7 @@ def test_interval_and_p_value_are_those_of_one_t_test():
 
 
 @pytest.mark.parametrize("documents", [3, 5, 6, 24])
-def test_an_interval_excludes_zero_just_where_p_is_below_the_level(documents):
+def test_an_interval_excludes_zero_just_where_p_is_below_the_level(documents: int) -> None:
     """Classes in two documents or more, in fewer documents than windows and in all; some worse, some not."""
     told = set()
     for seed in range(60):
@@ -85,7 +85,7 @@ def test_an_interval_excludes_zero_just_where_p_is_below_the_level(documents):
     assert told == {True, False}
 
 
-def test_the_error_of_a_class_of_few_tokens_is_at_least_that_of_as_many_of_all():
+def test_the_error_of_a_class_of_few_tokens_is_at_least_that_of_as_many_of_all() -> None:
     """Ten tokens of equal KL among skewed ones: they do not vary themselves, ten of all positions do."""
     positions, _, kl = corpus(9)
     alike = np.zeros(len(kl), dtype=np.bool_)
@@ -101,7 +101,9 @@ def test_the_error_of_a_class_of_few_tokens_is_at_least_that_of_as_many_of_all()
 
 @pytest.mark.parametrize("spread", [1.0, 2.0])
 @pytest.mark.parametrize(("documents", "tokens"), [(12, 2), (24, 4), (32, 8)])
-def test_a_small_class_is_not_called_smaller_for_want_of_large_values(documents, tokens, spread):
+def test_a_small_class_is_not_called_smaller_for_want_of_large_values(
+    documents: int, tokens: int, spread: float
+) -> None:
     """Of classes that say nothing, in skewed KL; by their own spread alone up to every third would be called so."""
     rng = np.random.default_rng(7)
     document = np.repeat(np.arange(32), 128)
@@ -117,7 +119,7 @@ def test_a_small_class_is_not_called_smaller_for_want_of_large_values(documents,
     assert called <= 10
 
 
-def test_of_a_class_in_one_document_alone_nothing_is_claimed():
+def test_of_a_class_in_one_document_alone_nothing_is_claimed() -> None:
     positions, mask, kl = corpus(5)
     for side in (mask & (positions.document == 3), ~(mask & (positions.document == 3))):
         found, p = difference(kl, positions, side)
@@ -125,7 +127,7 @@ def test_of_a_class_in_one_document_alone_nothing_is_claimed():
         assert (found.interval, found.standard_error, p) == (None, None, None)
 
 
-def test_shares_of_the_loss_are_covered_as_their_intervals_claim():
+def test_shares_of_the_loss_are_covered_as_their_intervals_claim() -> None:
     """A class that has 30 % of the tokens of documents on average, whatever their loss, has 30 % of the loss."""
     covered = 0
     for seed in range(200):
@@ -139,14 +141,14 @@ def test_shares_of_the_loss_are_covered_as_their_intervals_claim():
     assert covered / 200 > 0.89
 
 
-def test_shares_without_loss_or_with_the_loss_of_one_document_have_no_interval():
+def test_shares_without_loss_or_with_the_loss_of_one_document_have_no_interval() -> None:
     positions, mask, kl = corpus(7)
     assert share_intervals(np.zeros(len(kl)), positions, [mask]) == [None]
     assert share_intervals(np.where(positions.document == 2, kl, 0.0), positions, [mask]) == [None]
     assert share_intervals(kl, positions, []) == []
 
 
-def test_values_that_do_not_vary_are_sure():
+def test_values_that_do_not_vary_are_sure() -> None:
     positions, mask, _ = corpus(2)
     told = difference(np.where(mask, 2.0, 1.0), positions, mask)[1]
     assert told is not None and told < 1e-20
@@ -155,7 +157,7 @@ def test_values_that_do_not_vary_are_sure():
         assert (same.mean, same.interval, p) == (0, (0, 0), 1)
 
 
-def test_the_block_against_plain_means():
+def test_the_block_against_plain_means() -> None:
     positions, mask, _ = corpus(3)
     values = random_values(len(mask), seed=3)
     counts = occurrences([positions.token_id.astype(np.int32)], 400)[positions.token_id]
@@ -179,7 +181,7 @@ def test_the_block_against_plain_means():
     assert "2 classes" in found.multiplicity
 
 
-def test_only_classes_that_have_an_interval_and_a_p_value_count_for_what_chance_does():
+def test_only_classes_that_have_an_interval_and_a_p_value_count_for_what_chance_does() -> None:
     """Of three classes one stands in a single document: two p values are adjusted, of two intervals 0.1 miss."""
     positions, mask, _ = corpus(3)
     values = random_values(len(mask), seed=3)

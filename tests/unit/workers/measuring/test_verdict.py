@@ -16,13 +16,13 @@ from workers.measuring.verdict import decide, sentence
 LIMITS = Thresholds()
 
 
-def excess(mean, low=None, high=None, *, tokens=8000):
+def excess(mean: float, low: float | None = None, high: float | None = None, *, tokens: int = 8000) -> Estimate:
     interval = None if low is None or high is None else (low, high)
     error = None if interval is None else (interval[1] - interval[0]) / 4
     return Estimate(mean, error, interval, tokens=tokens, clusters=60 if interval else 1, by="documents")
 
 
-def told(found, **kwargs):
+def told(found: Estimate | None, **kwargs: object) -> str:
     nonfinite = int(str(kwargs.pop("nonfinite", 0)))
     return sentence(decide(found, LIMITS, nonfinite=nonfinite), tokens=8000, nonfinite=nonfinite, **kwargs)  # type: ignore[arg-type]
 
@@ -39,7 +39,7 @@ def told(found, **kwargs):
         (5.0, 1.0, 9.0, "collapse"),
     ],
 )
-def test_an_interval_between_two_thresholds_is_conclusive(mean, low, high, severity):
+def test_an_interval_between_two_thresholds_is_conclusive(mean: float, low: float, high: float, severity: str) -> None:
     verdict = decide(excess(mean, low, high), LIMITS)
     assert (verdict.severity, verdict.classes, verdict.conclusive) == (severity, (severity,), True)
     assert verdict.tokens_to_decide is None
@@ -54,7 +54,9 @@ def test_an_interval_between_two_thresholds_is_conclusive(mean, low, high, sever
         (0.1, 3.0, ("moderate", "severe", "collapse")),
     ],
 )
-def test_a_straddled_threshold_is_inconclusive_and_the_worst_class_is_its_severity(low, high, classes):
+def test_a_straddled_threshold_is_inconclusive_and_the_worst_class_is_its_severity(
+    low: float, high: float, classes: tuple[str, ...]
+) -> None:
     verdict = decide(excess(0.4 * low + 0.6 * high, low, high), LIMITS)
     assert verdict.classes == classes
     assert verdict.severity == classes[-1]
@@ -62,14 +64,14 @@ def test_a_straddled_threshold_is_inconclusive_and_the_worst_class_is_its_severi
     assert verdict.tokens_to_decide > 8000
 
 
-def test_tokens_to_decide_is_where_the_interval_leaves_the_threshold():
+def test_tokens_to_decide_is_where_the_interval_leaves_the_threshold() -> None:
     # 0.05 lies half as far above the mean as the upper limit.
     verdict = decide(excess(0.045, 0.040, 0.055), LIMITS)
     assert verdict.tokens_to_decide == pytest.approx(4 * 8000, abs=1)
     assert decide(excess(0.05, 0.04, 0.06), LIMITS).tokens_to_decide is None
 
 
-def test_thresholds_of_the_request_are_the_ones_that_count():
+def test_thresholds_of_the_request_are_the_ones_that_count() -> None:
     strict = Thresholds(mild=0.0001, moderate=0.001, severe=0.002, collapse=0.003)
     verdict = decide(excess(0.0025, 0.0021, 0.0029), strict)
     assert verdict.severity == "severe"
@@ -77,7 +79,7 @@ def test_thresholds_of_the_request_are_the_ones_that_count():
     assert "severe 0.002" in verdict.rule
 
 
-def test_a_single_position_that_is_not_finite_is_collapse():
+def test_a_single_position_that_is_not_finite_is_collapse() -> None:
     verdict = decide(excess(0.001, 0.0009, 0.0011), LIMITS, nonfinite=1)
     assert (verdict.severity, verdict.classes, verdict.conclusive) == ("collapse", ("collapse",), True)
     assert verdict.excess_kl.mean == 0.001
@@ -86,25 +88,25 @@ def test_a_single_position_that_is_not_finite_is_collapse():
     assert nothing.minimum_detectable_effect is None
 
 
-def test_without_an_interval_every_class_remains_possible():
+def test_without_an_interval_every_class_remains_possible() -> None:
     verdict = decide(excess(0.3), LIMITS)
     assert (verdict.severity, verdict.classes, verdict.conclusive) == ("severe", SEVERITIES, False)
     assert (verdict.tokens_to_decide, verdict.minimum_detectable_effect) == (None, None)
     assert all(fails(verdict, level) == "inconclusive" for level in SEVERITIES[1:])
 
 
-def test_the_detectable_effect_is_that_of_the_spread_at_hand():
+def test_the_detectable_effect_is_that_of_the_spread_at_hand() -> None:
     verdict = decide(excess(0.3, 0.28, 0.32), LIMITS)
     assert verdict.minimum_detectable_effect == pytest.approx(2.8 * 0.01, rel=0.02)
 
 
-def test_over_a_floor_of_exactly_zero_any_positive_kl_is_detectable():
+def test_over_a_floor_of_exactly_zero_any_positive_kl_is_detectable() -> None:
     silent = excess(0.0, 0.0, 0.0)
     assert decide(excess(0.3, 0.28, 0.32), LIMITS, floor=silent).smallest_detectable_excess == 0.0
     assert decide(excess(0.3, 0.28, 0.32), LIMITS).smallest_detectable_excess is None
 
 
-def test_over_a_noisy_floor_an_excess_of_that_size_is_detected_in_four_of_five():
+def test_over_a_noisy_floor_an_excess_of_that_size_is_detected_in_four_of_five() -> None:
     """Two runs of equal noise, the candidate's with an excess added: the interval of the difference leaves zero."""
     rng = np.random.default_rng(0)
     clusters = Clusters(np.arange(60), "documents")
@@ -128,7 +130,9 @@ def test_over_a_noisy_floor_an_excess_of_that_size_is_detected_in_four_of_five()
     st.floats(0, 5),
     st.floats(0, 5),
 )
-def test_verdict_and_fail_on_agree_with_the_interval_alone(limits, mean, below, above):
+def test_verdict_and_fail_on_agree_with_the_interval_alone(
+    limits: list[float], mean: float, below: float, above: float
+) -> None:
     mild, moderate, severe, collapse = sorted(limits)
     thresholds = Thresholds(mild=mild, moderate=moderate, severe=severe, collapse=collapse)
     verdict = decide(excess(mean, mean - below, mean + above), thresholds)
@@ -142,7 +146,7 @@ def test_verdict_and_fail_on_agree_with_the_interval_alone(limits, mean, below, 
 # --- words
 
 
-def test_the_sentence_names_the_class_the_interval_the_floor_and_what_would_decide():
+def test_the_sentence_names_the_class_the_interval_the_floor_and_what_would_decide() -> None:
     for found, words in (
         (told(excess(0.33, 0.31, 0.36)), ("Severe: ", "0.33 (95 % interval 0.31 to 0.36)", "limit of 0.2")),
         (told(excess(0.0, 0.0, 0.0), floor=0.0012), ("No damage: ", "8,000")),

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.reading import open_tensors
 
 KINDS = ["llama", "qwen2", "gemma2", "granite"]
-FLOAT = {"dtype": torch.float32}
+FLOAT: Any = {"dtype": torch.float32}
 TOKENS = torch.randint(0, 320, (3, 9), generator=torch.Generator().manual_seed(5))
 
 

@@ -1,9 +1,11 @@
+from pathlib import Path
+
 from app.settings import Settings
 from tests.support.job_folders import fill_job
 from workers.process.context import clean_job, output_folder
 
 
-def test_an_ended_job_keeps_the_attempt_that_succeeded(tmp_path):
+def test_an_ended_job_keeps_the_attempt_that_succeeded(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
     fill_job(settings, "job")
     clean_job(settings, "job", keep=2)
@@ -11,7 +13,7 @@ def test_an_ended_job_keeps_the_attempt_that_succeeded(tmp_path):
     assert (output_folder(settings, "job", 2) / "file").exists()
 
 
-def test_a_job_without_result_leaves_nothing(tmp_path):
+def test_a_job_without_result_leaves_nothing(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
     fill_job(settings, "job")
     clean_job(settings, "job", keep=None)

@@ -2,6 +2,8 @@ import errno
 import os
 import threading
 import time
+from pathlib import Path
+from typing import Self
 
 import pytest
 from pydantic import BaseModel
@@ -11,39 +13,39 @@ from app.settings import Settings
 from workers.process import context as module
 from workers.process.context import PROGRESS_INTERVAL_S, ChildContext
 from workers.process.handler import JobCancelled
-from workers.process.messages import MAX_VALUES, Logged, Observed, ProgressMade
+from workers.process.messages import MAX_VALUES, FromChild, Logged, Observed, ProgressMade
 
 
 class Small(BaseModel):
     severity: str = "none"
 
     @property
-    def decision(self):
+    def decision(self) -> Self:
         return self
 
     @property
-    def classes(self):
+    def classes(self) -> tuple[str, ...]:
         return (self.severity,)
 
 
 class Line:
     """Where a context's messages go."""
 
-    def __init__(self, home, attempt=1):
-        self.sent = []
+    def __init__(self, home: Path, attempt: int = 1) -> None:
+        self.sent: list[FromChild] = []
         self.stop = threading.Event()
         self.context = ChildContext(Settings(home=home), "job", attempt, send=self.sent.append, stop=self.stop)
 
-    def progress(self):
+    def progress(self) -> list[tuple[str, int, int]]:
         return [(sent.phase, sent.done, sent.total) for sent in self.sent if isinstance(sent, ProgressMade)]
 
 
 @pytest.fixture
-def line(tmp_path):
+def line(tmp_path: Path) -> Line:
     return Line(tmp_path)
 
 
-def test_scratch_survives_attempts_and_output_does_not(tmp_path):
+def test_scratch_survives_attempts_and_output_does_not(tmp_path: Path) -> None:
     first = Line(tmp_path).context
     (first.scratch / "kept").touch()
     (first.output / "half").touch()
@@ -55,17 +57,17 @@ def test_scratch_survives_attempts_and_output_does_not(tmp_path):
     assert list(again.output.iterdir()) == []
 
 
-def test_a_helper_leaves_the_attempts_folder_alone(tmp_path):
+def test_a_helper_leaves_the_attempts_folder_alone(tmp_path: Path) -> None:
     own = Line(tmp_path).context
     (own.output / "half").touch()
-    send = []
+    send: list[FromChild] = []
     helper = ChildContext(Settings(home=tmp_path), "job", 1, send=send.append, stop=threading.Event(), helping=True)
     assert helper.scratch == own.scratch
     assert helper.output != own.output and helper.output.is_dir()
     assert (own.output / "half").exists()
 
 
-def test_progress_is_throttled_but_never_at_the_ends_of_a_phase(line, monkeypatch):
+def test_progress_is_throttled_but_never_at_the_ends_of_a_phase(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PROGRESS_INTERVAL_S", 600.0)
     for step in range(1000):
         line.context.progress("reference", step, 999)
@@ -74,21 +76,21 @@ def test_progress_is_throttled_but_never_at_the_ends_of_a_phase(line, monkeypatc
     assert line.progress() == [("reference", 0, 999), ("reference", 999, 999), ("candidate", 0, 10)]
 
 
-def test_progress_goes_on_while_time_does(line):
+def test_progress_goes_on_while_time_does(line: Line) -> None:
     line.context.progress("reference", 0, 10)
     time.sleep(1.25 * PROGRESS_INTERVAL_S)
     line.context.progress("reference", 1, 10)
     assert [done for _, done, _ in line.progress()] == [0, 1]
 
 
-def test_a_stop_is_raised_where_the_handler_looks(line):
+def test_a_stop_is_raised_where_the_handler_looks(line: Line) -> None:
     line.context.check_cancelled()
     line.stop.set()
     with pytest.raises(JobCancelled):
         line.context.check_cancelled()
 
 
-def test_samples_are_gathered_by_series(line, monkeypatch):
+def test_samples_are_gathered_by_series(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "OBSERVE_INTERVAL_S", 600.0)
     for value in range(10):
         line.context.observe("kl_nats", value, model="a")
@@ -101,21 +103,21 @@ def test_samples_are_gathered_by_series(line, monkeypatch):
     assert len(line.sent) == 2
 
 
-def test_many_samples_come_in_parts_and_whole(line):
+def test_many_samples_come_in_parts_and_whole(line: Line) -> None:
     line.context.observe_many("kl_nats", range(2 * MAX_VALUES + 1))
     parts = [sent.values for sent in line.sent if isinstance(sent, Observed)]
     assert [len(part) for part in parts] == [MAX_VALUES, MAX_VALUES, 1]
     assert [value for part in parts for value in part] == list(range(2 * MAX_VALUES + 1))
 
 
-def test_a_long_line_is_cut(line):
+def test_a_long_line_is_cut(line: Line) -> None:
     line.context.log("x" * 5000)
     (sent,) = line.sent
     assert isinstance(sent, Logged)
     assert len(sent.message) == 2000
 
 
-def test_the_report_is_written_whole_and_is_no_artifact(line):
+def test_the_report_is_written_whole_and_is_no_artifact(line: Line) -> None:
     for name in ("tokens.parquet", ".hidden"):
         (line.context.output / name).touch()
     (line.context.output / "folder").mkdir()
@@ -124,11 +126,11 @@ def test_the_report_is_written_whole_and_is_no_artifact(line):
     assert line.context.artifacts() == ("tokens.parquet",)
 
 
-def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
+def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "report.json"
     write_atomically(path, b"old")
 
-    def full(_):
+    def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     # A disk that fills up between write and fsync cannot be had at will.

@@ -11,7 +11,7 @@ from workers.process.failures import explain, explain_exit, safe_traceback, sani
 TEXT = "The heron waits where the river forgets its own name."
 
 
-def raised(error, cause=None):
+def raised(error: BaseException, cause: BaseException | None = None) -> BaseException:
     """The error as it comes out of a frame, with its traceback."""
     try:
         raise error from cause
@@ -19,7 +19,7 @@ def raised(error, cause=None):
         return caught
 
 
-def test_an_error_for_people_passes_as_it_is():
+def test_an_error_for_people_passes_as_it_is() -> None:
     error = HemostatError(ErrorCode.HEAD_MISMATCH, "off by 3", hint="use another", pointer="/candidate")
     failure = explain(raised(error))
     assert failure.error.code is ErrorCode.HEAD_MISMATCH
@@ -28,12 +28,12 @@ def test_an_error_for_people_passes_as_it_is():
     assert not failure.spoiled
 
 
-def test_an_error_for_people_is_found_behind_a_wrapper():
+def test_an_error_for_people_is_found_behind_a_wrapper() -> None:
     inner = raised(HemostatError(ErrorCode.CHECKPOINT_CORRUPT, "shard 2 is cut off"))
     assert explain(raised(RuntimeError("engine core failed"), inner)).error.code is ErrorCode.CHECKPOINT_CORRUPT
 
 
-def test_a_bug_met_while_handling_an_error_is_a_bug():
+def test_a_bug_met_while_handling_an_error_is_a_bug() -> None:
     try:
         try:
             raise HemostatError(ErrorCode.CHECKPOINT_CORRUPT, "shard 2 is cut off")
@@ -52,7 +52,7 @@ def test_a_bug_met_while_handling_an_error_is_a_bug():
         ValueError("No available memory for the cache blocks. Try increasing `gpu_memory_utilization`"),
     ],
 )
-def test_lack_of_memory_is_told_apart(error):
+def test_lack_of_memory_is_told_apart(error: Exception) -> None:
     for met in (raised(error), raised(RuntimeError("Engine core initialization failed"), error)):
         failure = explain(met)
         assert failure.error.code is ErrorCode.ENGINE_OUT_OF_MEMORY
@@ -60,7 +60,7 @@ def test_lack_of_memory_is_told_apart(error):
         assert failure.spoiled
 
 
-def test_torch_running_out_of_memory_is_told_apart():
+def test_torch_running_out_of_memory_is_told_apart() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 58, dtype=torch.uint8)
     assert explain(caught.value).error.code is ErrorCode.ENGINE_OUT_OF_MEMORY
@@ -68,7 +68,7 @@ def test_torch_running_out_of_memory_is_told_apart():
     assert explain(raised(torch.OutOfMemoryError("CUDA"))).error.code is ErrorCode.ENGINE_OUT_OF_MEMORY
 
 
-def test_after_the_engine_ran_out_of_memory_the_next_job_has_another_process():
+def test_after_the_engine_ran_out_of_memory_the_next_job_has_another_process() -> None:
     asked = HemostatError(ErrorCode.ENGINE_OUT_OF_MEMORY, "the model needs about 17 GB")
     caused = HemostatError(ErrorCode.CHECKPOINT_UNSUPPORTED, "vLLM cannot run it")
     for error in (raised(asked), raised(caused, MemoryError())):
@@ -86,7 +86,7 @@ def test_after_the_engine_ran_out_of_memory_the_next_job_has_another_process():
         RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"),
     ],
 )
-def test_after_a_gpu_failed_the_next_job_has_another_process(error):
+def test_after_a_gpu_failed_the_next_job_has_another_process(error: Exception) -> None:
     translated = raised(translate(error, "while scoring"), raised(error))
     for met in (translated, raised(error), raised(RuntimeError("engine core failed"), translated)):
         failure = explain(met)
@@ -96,7 +96,7 @@ def test_after_a_gpu_failed_the_next_job_has_another_process(error):
     assert explain(translated).error.code is ErrorCode.ENGINE_FAILED
 
 
-def test_what_only_speaks_of_a_gpu_leaves_the_process_as_it_was():
+def test_what_only_speaks_of_a_gpu_leaves_the_process_as_it_was() -> None:
     quoted = raised(translate(ValueError("no CUDA error: a typing error"), "while scoring"), ValueError("odd"))
     assert not explain(quoted).spoiled
     assert not spoils(quoted)
@@ -112,18 +112,18 @@ def test_what_only_speaks_of_a_gpu_leaves_the_process_as_it_was():
         RuntimeError("I/O error: File too large (os error 27)"),
     ],
 )
-def test_a_full_disk_is_told_apart(error):
+def test_a_full_disk_is_told_apart(error: Exception) -> None:
     assert explain(raised(error)).error.code is ErrorCode.DISK_FULL
     assert explain(raised(ValueError("cannot save"), error)).error.code is ErrorCode.DISK_FULL
 
 
-def test_a_real_full_disk_is_told_apart():
+def test_a_real_full_disk_is_told_apart() -> None:
     with pytest.raises(OSError) as caught, open("/dev/full", "wb", buffering=0) as file:  # noqa: PTH123
         file.write(b"x")
     assert explain(caught.value).error.code is ErrorCode.DISK_FULL
 
 
-def test_an_error_out_of_torch_is_the_engines_and_any_other_is_internal():
+def test_an_error_out_of_torch_is_the_engines_and_any_other_is_internal() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.nn.Linear(4, 2)(torch.ones(2, 3))
     failure = explain(caught.value)
@@ -136,7 +136,7 @@ def test_an_error_out_of_torch_is_the_engines_and_any_other_is_internal():
     assert failure.spoiled
 
 
-def test_what_is_not_installed_is_named():
+def test_what_is_not_installed_is_named() -> None:
     with pytest.raises(ImportError) as caught:
         __import__("no_such_engine")
     error = explain(caught.value).error
@@ -154,7 +154,7 @@ def test_what_is_not_installed_is_named():
         f"token {TEXT[3:30]!r} is odd",
     ],
 )
-def test_no_message_repeats_a_document(message):
+def test_no_message_repeats_a_document(message: str) -> None:
     for told in (
         explain(raised(ValueError(message)), [TEXT]).error.detail,
         safe_traceback(raised(RuntimeError("outer"), raised(ValueError(message))), [TEXT]),
@@ -162,7 +162,7 @@ def test_no_message_repeats_a_document(message):
         assert not any(TEXT[start : start + 12] in told for start in range(len(TEXT) - 12))
 
 
-def test_an_unrelated_document_does_not_silence_a_message():
+def test_an_unrelated_document_does_not_silence_a_message() -> None:
     assert sanitise("mat1 and mat2 shapes cannot be multiplied", [TEXT, " "]) == (
         "mat1 and mat2 shapes cannot be multiplied"
     )
@@ -179,11 +179,11 @@ def test_an_unrelated_document_does_not_silence_a_message():
         ("a" * 400, "a" * 299 + "…"),
     ],
 )
-def test_a_message_is_cut_down(message, told):
+def test_a_message_is_cut_down(message: str, told: str) -> None:
     assert sanitise(message) == told
 
 
-def test_a_traceback_has_frames_of_the_whole_chain_and_no_values():
+def test_a_traceback_has_frames_of_the_whole_chain_and_no_values() -> None:
     text = safe_traceback(raised(RuntimeError("outer"), raised(KeyError("inner"))))
     assert text.count("in raised") == 2
     assert text.index("KeyError") < text.index("RuntimeError")
@@ -198,14 +198,14 @@ def test_a_traceback_has_frames_of_the_whole_chain_and_no_values():
         (None, ErrorCode.ENGINE_FAILED, "ended in mid-job"),
     ],
 )
-def test_the_way_a_process_died_is_told(returncode, code, told):
+def test_the_way_a_process_died_is_told(returncode: int | None, code: ErrorCode, told: str) -> None:
     error = explain_exit(returncode)
     assert error.code is code
     assert told in error.detail
     assert error.hint
 
 
-def test_the_texts_of_a_request_are_found_wherever_they_are():
+def test_the_texts_of_a_request_are_found_wherever_they_are() -> None:
     source = {
         "source": "inline",
         "documents": [

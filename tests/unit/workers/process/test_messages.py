@@ -12,6 +12,7 @@ from workers.process.messages import (
     Cancel,
     Done,
     Failed,
+    FromChild,
     Logged,
     Observed,
     ProgressMade,
@@ -19,6 +20,7 @@ from workers.process.messages import (
     Run,
     Shutdown,
     Stopped,
+    ToChild,
     decode_from_child,
     decode_to_child,
     encode,
@@ -33,7 +35,7 @@ from workers.process.messages import (
         Shutdown(),
     ],
 )
-def test_what_the_parent_says_is_one_line_and_comes_back_whole(message):
+def test_what_the_parent_says_is_one_line_and_comes_back_whole(message: ToChild) -> None:
     line = encode(message)
     assert line.count(b"\n") == 1
     assert line.endswith(b"\n")
@@ -52,13 +54,13 @@ def test_what_the_parent_says_is_one_line_and_comes_back_whole(message):
         Stopped(job="j", attempt=1),
     ],
 )
-def test_what_the_child_says_is_one_line_and_comes_back_whole(message):
+def test_what_the_child_says_is_one_line_and_comes_back_whole(message: FromChild) -> None:
     line = encode(message)
     assert line.count(b"\n") == 1
     assert decode_from_child(line) == message
 
 
-def test_samples_may_be_what_prometheus_allows():
+def test_samples_may_be_what_prometheus_allows() -> None:
     sent = Observed(name="perplexity_ratio", labels={}, values=(math.nan, math.inf, -math.inf))
     received = decode_from_child(encode(sent))
     assert isinstance(received, Observed)
@@ -66,7 +68,7 @@ def test_samples_may_be_what_prometheus_allows():
     assert received.values[1:] == (math.inf, -math.inf)
 
 
-def test_the_longest_samples_fit_in_a_line():
+def test_the_longest_samples_fit_in_a_line() -> None:
     message = Observed(name="kl_nats", labels={"model": "m" * 128}, values=(-1.7976931348623157e308,) * MAX_VALUES)
     assert len(encode(message)) < MAX_LINE_BYTES
 
@@ -74,6 +76,6 @@ def test_the_longest_samples_fit_in_a_line():
 @pytest.mark.parametrize(
     "line", [b"", b"{}\n", b"nonsense\n", b'{"type":"run"}\n', json.dumps({"type": "ready", "pid": 1, "x": 2}).encode()]
 )
-def test_anything_else_is_refused(line):
+def test_anything_else_is_refused(line: bytes) -> None:
     with pytest.raises(ValidationError):
         decode_from_child(line)

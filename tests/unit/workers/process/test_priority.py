@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -42,30 +43,33 @@ end.set()
 """
 
 
-def nice_of(before, asked, autogroup="", *, leads=True):
+def nice_of(before: int, asked: int, autogroup: str = "", *, leads: bool = True) -> list[int]:
     """Of the first thread, of an earlier and of a later one, in a process of its own: none can be lowered again."""
     arguments = [sys.executable, "-c", LOOK, str(before), str(asked), autogroup]
     done = subprocess.run(arguments, capture_output=True, check=True, timeout=120, start_new_session=leads, text=True)
-    return json.loads(done.stdout)
+    values: list[int] = json.loads(done.stdout)
+    return values
 
 
-def test_every_thread_has_the_value_whenever_it_was_started():
+def test_every_thread_has_the_value_whenever_it_was_started() -> None:
     assert nice_of(0, 10) == STEPPED_BACK
 
 
-def test_one_that_is_nicer_already_stays_so():
+def test_one_that_is_nicer_already_stays_so() -> None:
     assert nice_of(15, 10) == 3 * [min(19, max(OWN + 15, 10))]
 
 
 @pytest.mark.parametrize(("said", "left"), [("/autogroup-7 nice 0\n", "10"), ("/autogroup-7 nice 12\n", None)])
-def test_the_group_of_its_own_session_gets_it_too_and_is_never_raised(tmp_path, said, left):
+def test_the_group_of_its_own_session_gets_it_too_and_is_never_raised(
+    tmp_path: Path, said: str, left: str | None
+) -> None:
     group = tmp_path / "autogroup"
     group.write_text(said, encoding="ascii")
     nice_of(0, 10, str(group))
     assert group.read_text(encoding="ascii") == (left or said)
 
 
-def test_a_session_that_others_lead_stays_as_it_is(tmp_path):
+def test_a_session_that_others_lead_stays_as_it_is(tmp_path: Path) -> None:
     group = tmp_path / "autogroup"
     group.write_text("/autogroup-7 nice 0\n", encoding="ascii")
     assert nice_of(0, 10, str(group), leads=False) == STEPPED_BACK
@@ -73,7 +77,7 @@ def test_a_session_that_others_lead_stays_as_it_is(tmp_path):
 
 
 @pytest.mark.skipif(not AUTOGROUP.exists(), reason="this kernel has no autogroups")
-def test_the_kernel_takes_what_is_written():
+def test_the_kernel_takes_what_is_written() -> None:
     program = "import pathlib; from workers.process.priority import *; step_back(10); print(AUTOGROUP.read_text())"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, check=True, timeout=120, start_new_session=True, text=True

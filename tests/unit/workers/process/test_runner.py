@@ -1,6 +1,7 @@
 """The runner's parts that need no child process, over a record that a test plays."""
 
 import asyncio
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -9,9 +10,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError
 
 from app.contracts.errors import ErrorCode
-from app.contracts.job import JobStatus, job_error
+from app.contracts.job import JobError, JobStatus, job_error
 from app.jobs.ids import new_job_id
-from app.jobs.record import Claim, read_record, request_fields
+from app.jobs.record import Claim, JobRecord, read_record, request_fields
 from app.jobs.store import JobStore
 from app.kinds.compare.request import CompareRequest
 from app.settings import Settings
@@ -30,7 +31,7 @@ REQUEST = CompareRequest.model_validate(
 JOB = new_job_id()
 
 
-def record(status, attempt):
+def record(status: JobStatus, attempt: int) -> JobRecord:
     fields = {"id": JOB, "status": status, "attempt": str(attempt), "tries": "1", "events": "1"}
     times = dict.fromkeys(("created_at", "updated_at", "queued_at"), "1.0")
     return read_record(fields | times | request_fields(REQUEST))
@@ -39,35 +40,38 @@ def record(status, attempt):
 class PlayedStore:
     """What the record answers; the first reply to a claim is lost."""
 
-    def __init__(self, found=None):
+    def __init__(self, found: JobRecord | None = None) -> None:
         self.found = found
-        self.tokens = []
+        self.tokens: list[str | None] = []
 
-    async def claim(self, _job_id, _worker, *, token=None):
+    async def claim(self, _job_id: str, _worker: str, *, token: str | None = None) -> Claim | None:
         self.tokens.append(token)
         if len(self.tokens) % 2:
             raise RedisConnectionError("the reply was lost")
+        return None
 
-    async def get(self, _job_id):
+    async def get(self, _job_id: str) -> JobRecord | None:
         return self.found
 
-    async def holder(self, _job_id):
+    async def holder(self, _job_id: str) -> str | None:
         return None
 
 
 class NobodyWaits:
     """A lease of a queue in which nobody waits."""
 
-    async def hand_over(self, _store):
+    async def hand_over(self, _store: JobStore) -> None:
         """There is no next job."""
 
 
-def runner_of(store, home):
+def runner_of(store: PlayedStore, home: Path) -> Runner:
     settings = Settings(home=home)
     return Runner(settings, cast(JobStore, store), Telemetry(), worker="w", handlers="no:handlers", drain=Drain())
 
 
-async def test_a_claim_whose_reply_was_lost_is_tried_again_as_the_same_one(tmp_path, monkeypatch):
+async def test_a_claim_whose_reply_was_lost_is_tried_again_as_the_same_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(persist, "RETRY_S", 0.0)
     store = PlayedStore()
     runner = runner_of(store, tmp_path)
@@ -80,11 +84,13 @@ async def test_a_claim_whose_reply_was_lost_is_tried_again_as_the_same_one(tmp_p
     assert second != first, "another delivery is another claim"
 
 
-async def test_a_redis_that_refuses_is_told_once_and_asked_again(tmp_path, monkeypatch, caplog):
+async def test_a_redis_that_refuses_is_told_once_and_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(persist, "RETRY_S", 0.0)
-    faults = [OutOfMemoryError("used memory > 'maxmemory'")] * 3 + [RedisConnectionError("gone")]
+    faults: list[Exception] = [OutOfMemoryError("used memory > 'maxmemory'")] * 3 + [RedisConnectionError("gone")]
 
-    async def write():
+    async def write() -> bool:
         if faults:
             raise faults.pop(0)
         return True
@@ -96,12 +102,14 @@ async def test_a_redis_that_refuses_is_told_once_and_asked_again(tmp_path, monke
     assert "Redis: ConnectionError" in told[1]
 
 
-async def test_a_file_that_fails_is_named_and_redis_is_not_blamed(tmp_path, monkeypatch, caplog):
+async def test_a_file_that_fails_is_named_and_redis_is_not_blamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(persist, "RETRY_S", 0.0)
     file = tmp_path / "request"
     file.mkdir()
 
-    async def write():
+    async def write() -> bytes:
         try:
             return file.read_bytes()
         finally:
@@ -126,7 +134,9 @@ async def test_a_file_that_fails_is_named_and_redis_is_not_blamed(tmp_path, monk
         (None, Outcome.LOST, ["attempt-1", "attempt-10", "partial"]),
     ],
 )
-async def test_an_end_that_was_refused_leaves_what_the_record_stands_by(tmp_path, found, outcome, left):
+async def test_an_end_that_was_refused_leaves_what_the_record_stands_by(
+    tmp_path: Path, found: JobRecord | None, outcome: Outcome, left: list[str] | None
+) -> None:
     runner = runner_of(PlayedStore(found), tmp_path)
     fill_job(Settings(home=tmp_path), JOB)
     claim = Claim(JOB, 2, REQUEST)
@@ -138,27 +148,29 @@ async def test_an_end_that_was_refused_leaves_what_the_record_stands_by(tmp_path
 class FullStore(PlayedStore):
     """A record that cannot be written as long as `files` are there: its Valkey has no space on the same disk."""
 
-    def __init__(self, files):
+    def __init__(self, files: list[Path]) -> None:
         super().__init__()
         self.files = files
 
-    async def fail(self, _job_id, _attempt, _error):
+    async def fail(self, _job_id: str, _attempt: int, _error: JobError) -> bool:
         return self._written()
 
-    async def finish(self, _job_id, _attempt, **_result):
+    async def finish(self, _job_id: str, _attempt: int, **_result: object) -> bool:
         return self._written()
 
-    async def cancelled(self, _job_id, _attempt):
+    async def cancelled(self, _job_id: str, _attempt: int) -> bool:
         return self._written()
 
-    def _written(self):
+    def _written(self) -> bool:
         if any(file.exists() for file in self.files):
             raise RedisConnectionError("it ended: no space left on device")
         return True
 
 
 @pytest.mark.parametrize("code", [ErrorCode.DISK_FULL, ErrorCode.ENGINE_FAILED])
-async def test_a_failed_job_frees_the_full_disk_that_keeps_its_end_from_being_recorded(tmp_path, monkeypatch, code):
+async def test_a_failed_job_frees_the_full_disk_that_keeps_its_end_from_being_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: ErrorCode
+) -> None:
     monkeypatch.setattr(persist, "RETRY_S", 0.0)
     if code is not ErrorCode.DISK_FULL:  # what failed is not what filled the disk
         monkeypatch.setattr(module, "is_full", lambda _: True)
@@ -169,7 +181,9 @@ async def test_a_failed_job_frees_the_full_disk_that_keeps_its_end_from_being_re
     assert not Settings(home=tmp_path).job_dir(JOB).exists()
 
 
-async def test_a_finished_job_frees_the_full_disk_of_all_but_its_result(tmp_path, monkeypatch):
+async def test_a_finished_job_frees_the_full_disk_of_all_but_its_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(persist, "RETRY_S", 0.0)
     monkeypatch.setattr(module, "is_full", lambda _: True)
     scratch, first, second, tenth = fill_job(Settings(home=tmp_path), JOB)
@@ -180,8 +194,8 @@ async def test_a_finished_job_frees_the_full_disk_of_all_but_its_result(tmp_path
 
 
 async def test_what_an_attempt_left_is_kept_for_the_next_one_while_redis_is_away_for_another_reason(
-    tmp_path, monkeypatch
-):
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(persist, "RETRY_S", 0.0)
     monkeypatch.setattr(module, "is_full", lambda _: False)
     folders = fill_job(Settings(home=tmp_path), JOB)
@@ -195,23 +209,25 @@ async def test_what_an_attempt_left_is_kept_for_the_next_one_while_redis_is_away
 class PlayedLease:
     """A lease over a Redis that is away at first."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.renewals = 0
 
-    async def renew(self):
+    async def renew(self) -> None:
         self.renewals += 1
         if self.renewals < 3:
             raise RedisConnectionError("away")
 
 
-async def test_a_lease_that_could_not_be_renewed_is_renewed_as_soon_as_redis_is_back(monkeypatch):
+async def test_a_lease_that_could_not_be_renewed_is_renewed_as_soon_as_redis_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     class OverError(Exception):
         pass
 
     lease, pauses = PlayedLease(), list[float]()
     monkeypatch.setattr(Lease, "renew", lambda _: lease.renew())
 
-    async def sleep(seconds):
+    async def sleep(seconds: float) -> None:
         pauses.append(seconds)
         if lease.renewals == 4:
             raise OverError

@@ -2,13 +2,15 @@ import asyncio
 import logging
 import sys
 
+import pytest
+
 from workers.process.tasks import cancel
 
 
-async def test_a_task_that_swallows_a_cancellation_is_ended_all_the_same():
+async def test_a_task_that_swallows_a_cancellation_is_ended_all_the_same() -> None:
     swallowed = 0
 
-    async def deaf():
+    async def deaf() -> None:
         nonlocal swallowed
         while True:
             try:
@@ -25,12 +27,12 @@ async def test_a_task_that_swallows_a_cancellation_is_ended_all_the_same():
     assert swallowed == 2
 
 
-async def test_wait_for_swallows_so_that_the_loop_is_needed():
+async def test_wait_for_swallows_so_that_the_loop_is_needed() -> None:
     """The trap itself, as redis-py's `send_packed_command` sets it: a result and a cancellation in one step."""
     loop = asyncio.get_running_loop()
     rounds = 0
 
-    async def sender():
+    async def sender() -> None:
         nonlocal rounds
         while True:
             future = loop.create_future()
@@ -52,8 +54,8 @@ async def test_wait_for_swallows_so_that_the_loop_is_needed():
     assert (rounds > 1) is survived
 
 
-async def test_an_error_of_a_task_is_logged_and_not_raised(caplog):
-    async def broken():
+async def test_an_error_of_a_task_is_logged_and_not_raised(caplog: pytest.LogCaptureFixture) -> None:
+    async def broken() -> None:
         raise RuntimeError("no such thing")
 
     task = asyncio.create_task(broken(), name="the broken one")

@@ -1,5 +1,8 @@
 """What is told of weights after several steps: bits of what they are now, errors against what they were made of."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -7,6 +10,7 @@ from tests.support.pruning import operate, weights
 from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.quantize_rtn import quantize
 
+Tiny = Callable[..., Path]
 RTN = {"type": "quantize.rtn", "bits": 4, "group_size": 32}
 SVD = {"type": "lowrank.svd", "rank": 8}
 SMALL = {"calibration_windows": 4, "calibration_window": 16}

@@ -1,19 +1,24 @@
 import json
 import os
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.text import FileText
+from app.settings import Settings
 from workers.text.documents import TextDocument
 from workers.text.files import load_files
 
+Make = Callable[..., Settings]
 
-def source(path, domain="text"):
+
+def source(path: str, domain: str = "text") -> FileText:
     return FileText(source="file", path=path, domain=domain)
 
 
-def write(root, name, data):
+def write(root: Path | None, name: str, data: str | bytes) -> Path:
     assert root is not None
     path = root / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -21,14 +26,14 @@ def write(root, name, data):
     return path
 
 
-def refused(path, settings):
+def refused(path: str, settings: Settings) -> HemostatError:
     with pytest.raises(HemostatError) as caught:
         load_files(source(path), settings=settings)
     assert caught.value.pointer == "/text/path"
     return caught.value
 
 
-def test_a_txt_file_is_one_document_kept_as_it_is(settings):
+def test_a_txt_file_is_one_document_kept_as_it_is(settings: Make) -> None:
     use = settings()
     write(use.text_root, "a/one.txt", "\ufefffirst line\r\n\n  second — line \n")
     assert load_files(source("a/one.txt", "letters"), settings=use) == [
@@ -36,7 +41,7 @@ def test_a_txt_file_is_one_document_kept_as_it_is(settings):
     ]
 
 
-def test_a_jsonl_file_holds_a_document_a_line_with_its_own_domain_or_the_source_s(settings):
+def test_a_jsonl_file_holds_a_document_a_line_with_its_own_domain_or_the_source_s(settings: Make) -> None:
     use = settings()
     chat = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
     lines = [{"id": "x", "text": "one two"}, {"id": "y", "domain": "chat", "messages": chat}]
@@ -48,7 +53,7 @@ def test_a_jsonl_file_holds_a_document_a_line_with_its_own_domain_or_the_source_
 
 
 @pytest.mark.parametrize("name", ["pipe.txt", "pipe.jsonl"])
-def test_a_pipe_in_a_folder_is_not_waited_for(settings, name):
+def test_a_pipe_in_a_folder_is_not_waited_for(settings: Make, name: str) -> None:
     use = settings()
     path = write(use.text_root, "c/a.txt", "one two").with_name(name)
     os.mkfifo(path)
@@ -57,7 +62,7 @@ def test_a_pipe_in_a_folder_is_not_waited_for(settings, name):
     assert f"c/{name}" in error.detail
 
 
-def test_a_folder_stands_for_all_its_files_in_order_of_path(settings):
+def test_a_folder_stands_for_all_its_files_in_order_of_path(settings: Make) -> None:
     use = settings()
     write(use.text_root, "c/b.txt", "two")
     write(use.text_root, "c/a/z.txt", "one")
@@ -73,20 +78,20 @@ def test_a_folder_stands_for_all_its_files_in_order_of_path(settings):
     ]
 
 
-def test_without_a_text_root_every_path_is_refused(settings):
+def test_without_a_text_root_every_path_is_refused(settings: Make) -> None:
     error = refused("a.txt", settings(text_root=None))
     assert error.code is ErrorCode.PATH_FORBIDDEN
     assert "HEMOSTAT_TEXT_ROOT" in error.hint
 
 
 @pytest.mark.parametrize("path", ["../secret.txt", "/etc/passwd", "a/../../secret.txt", "a\0.txt"])
-def test_a_path_out_of_the_root_is_refused(path, settings):
+def test_a_path_out_of_the_root_is_refused(path: str, settings: Make) -> None:
     use = settings()
     write(use.text_root, "../secret.txt", "secret")
     assert refused(path, use).code is ErrorCode.PATH_FORBIDDEN
 
 
-def test_a_link_out_of_the_root_is_refused_alone_and_within_a_folder(settings):
+def test_a_link_out_of_the_root_is_refused_alone_and_within_a_folder(settings: Make) -> None:
     use = settings()
     outside = write(use.text_root, "../secret.txt", "secret")
     assert use.text_root is not None
@@ -96,7 +101,7 @@ def test_a_link_out_of_the_root_is_refused_alone_and_within_a_folder(settings):
     assert refused("c", use).code is ErrorCode.PATH_FORBIDDEN
 
 
-def test_a_linked_folder_is_not_walked_into(settings):
+def test_a_linked_folder_is_not_walked_into(settings: Make) -> None:
     use = settings()
     write(use.text_root, "../outside/secret.txt", "secret")
     write(use.text_root, "c/a.txt", "fine")
@@ -104,7 +109,7 @@ def test_a_linked_folder_is_not_walked_into(settings):
     assert [document.id for document in load_files(source("c"), settings=use)] == ["c/a.txt"]
 
 
-def test_what_is_not_there_or_empty_is_not_found(settings):
+def test_what_is_not_there_or_empty_is_not_found(settings: Make) -> None:
     use = settings()
     assert use.text_root is not None
     (use.text_root / "empty").mkdir()
@@ -114,7 +119,7 @@ def test_what_is_not_there_or_empty_is_not_found(settings):
     assert refused("blank.jsonl", use).code is ErrorCode.TEXT_NOT_FOUND
 
 
-def test_another_kind_of_file_is_refused(settings):
+def test_another_kind_of_file_is_refused(settings: Make) -> None:
     use = settings()
     write(use.text_root, "a.pdf", b"%PDF")
     error = refused("a.pdf", use)
@@ -133,7 +138,7 @@ def test_another_kind_of_file_is_refused(settings):
         ("a.jsonl", '{"id": "a", "text": "secret \\u0000 words"}', "'a' holds a NUL"),
     ],
 )
-def test_what_is_not_text_is_named_by_file_and_line(name, data, told, settings):
+def test_what_is_not_text_is_named_by_file_and_line(name: str, data: str | bytes, told: str, settings: Make) -> None:
     use = settings()
     write(use.text_root, name, data)
     error = refused_without_pointer(name, use)
@@ -142,7 +147,7 @@ def test_what_is_not_text_is_named_by_file_and_line(name, data, told, settings):
     assert "secret" not in error.detail
 
 
-def refused_without_pointer(path, settings):
+def refused_without_pointer(path: str, settings: Settings) -> HemostatError:
     with pytest.raises(HemostatError) as caught:
         load_files(source(path), settings=settings)
     return caught.value
@@ -158,7 +163,9 @@ def refused_without_pointer(path, settings):
         ('["secret words"]', "object"),
     ],
 )
-def test_a_line_that_is_no_document_says_what_is_wrong_but_not_what_it_holds(line, told, settings):
+def test_a_line_that_is_no_document_says_what_is_wrong_but_not_what_it_holds(
+    line: str, told: str, settings: Make
+) -> None:
     use = settings()
     write(use.text_root, "a.jsonl", '{"id": "ok", "text": "fine"}\n' + line)
     error = refused("a.jsonl", use)
@@ -168,7 +175,7 @@ def test_a_line_that_is_no_document_says_what_is_wrong_but_not_what_it_holds(lin
     assert "secret" not in error.detail
 
 
-def test_a_text_above_the_limit_is_refused_before_it_is_read_whole(settings):
+def test_a_text_above_the_limit_is_refused_before_it_is_read_whole(settings: Make) -> None:
     use = settings(max_body_bytes=1024)
     write(use.text_root, "a.txt", "x" * 1025)
     assert refused("a.txt", use).code is ErrorCode.BODY_TOO_LARGE
@@ -182,16 +189,16 @@ def test_a_text_above_the_limit_is_refused_before_it_is_read_whole(settings):
     assert len(load_files(source("d"), settings=use)) == 2
 
 
-def test_it_tells_how_far_it_is_and_stops_when_told(settings):
+def test_it_tells_how_far_it_is_and_stops_when_told(settings: Make) -> None:
     use = settings()
     for number in range(4):
         write(use.text_root, f"c/{number}.txt", "some text")
-    told = []
+    told: list[tuple[str, int, int]] = []
 
     class StoppedError(Exception):
         pass
 
-    def check():
+    def check() -> None:
         if len(told) == 2:
             raise StoppedError
 

@@ -2,25 +2,25 @@ from workers.text.sampler import DeferredSampler
 
 
 class Recorder:
-    def __init__(self):
+    def __init__(self) -> None:
         self.closed = 0
 
-    def sample(self, prompts, max_tokens, seed, temperature):
+    def sample(self, prompts: list[list[int]], max_tokens: int, seed: int, temperature: float) -> list[list[int]]:
         return [[*prompt, max_tokens, seed, int(temperature)] for prompt in prompts]
 
-    def close(self):
+    def close(self) -> None:
         self.closed += 1
 
 
 class Unclosable:
-    def sample(self, prompts, max_tokens, seed, temperature):
+    def sample(self, prompts: list[list[int]], max_tokens: int, seed: int, temperature: float) -> list[list[int]]:
         return prompts
 
 
-def test_it_starts_at_the_first_call_once_and_closes_what_it_started():
-    started = []
+def test_it_starts_at_the_first_call_once_and_closes_what_it_started() -> None:
+    started: list[Recorder] = []
 
-    def start():
+    def start() -> Recorder:
         started.append(Recorder())
         return started[-1]
 

@@ -1,22 +1,28 @@
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
 
 from app.contracts.text import TextSource
+from app.settings import Settings
 from tests.support.tiny import make_tokenizer
 from tests.unit.workers.text.transformers_sampler import TransformersSampler
 from workers.text.sampler import ReferenceIdentity
 from workers.text.sources import load_documents
 
 if TYPE_CHECKING:
-    pass
+    from transformers import PreTrainedTokenizerBase
 
 
-def source(**fields):
-    return TypeAdapter(TextSource).validate_python(fields)
+def source(**fields: object) -> TextSource:
+    made: TextSource = TypeAdapter(TextSource).validate_python(fields)
+    return made
 
 
-def test_each_source_gives_its_documents(settings, plain_tokenizer, tiny):
+def test_each_source_gives_its_documents(
+    settings: Callable[..., Settings], plain_tokenizer: "PreTrainedTokenizerBase", tiny: Callable[..., Path]
+) -> None:
     use = settings()
     assert use.text_root is not None
     (use.text_root / "a.txt").write_text("from a file")
@@ -37,7 +43,7 @@ def test_each_source_gives_its_documents(settings, plain_tokenizer, tiny):
     assert all(document.id.startswith("self-") for document in sampled)
 
 
-def test_the_shipped_text_fits_a_model_without_a_chat_template(settings):
+def test_the_shipped_text_fits_a_model_without_a_chat_template(settings: Callable[..., Settings]) -> None:
     base = make_tokenizer()
     base.chat_template = None
     documents = load_documents(source(source="shipped"), settings=settings(), tokenizer=base)

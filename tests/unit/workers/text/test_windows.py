@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,23 +9,25 @@ from app.contracts.text import Message
 from tests.support.refusals import refused
 from workers.text.chat import chat_tokens
 from workers.text.documents import TextDocument
-from workers.text.windows import make_windows
+from workers.text.windows import Corpus, make_windows
 
 if TYPE_CHECKING:
-    pass
+    from transformers import PreTrainedTokenizerBase
 
 BOS = 0
 
 
-def exact(name, tokens, scored_from=0, domain="text"):
+def exact(name: str, tokens: Sequence[int], scored_from: int = 0, domain: str = "text") -> TextDocument:
     return TextDocument(name, domain, tokens=np.asarray(tokens, dtype=np.int32), scored_from=scored_from)
 
 
-def shapes(corpus):
+def shapes(corpus: Corpus) -> list[tuple[int, int, list[int]]]:
     return [(window.document, window.start, window.tokens.tolist()) for window in corpus.windows]
 
 
-def test_windows_do_not_overlap_do_not_cross_documents_and_leave_out_a_single_token(plain_tokenizer):
+def test_windows_do_not_overlap_do_not_cross_documents_and_leave_out_a_single_token(
+    plain_tokenizer: "PreTrainedTokenizerBase",
+) -> None:
     documents = [exact("a", range(10, 19)), exact("b", range(20, 26)), exact("c", range(30, 33))]
     corpus = make_windows(documents, plain_tokenizer, 4)
     assert shapes(corpus) == [
@@ -40,7 +43,9 @@ def test_windows_do_not_overlap_do_not_cross_documents_and_leave_out_a_single_to
     assert [(info.id, info.tokens, info.scored) for info in corpus.documents] == [("a", 9, 6), ("b", 6, 4), ("c", 3, 2)]
 
 
-def test_with_a_bos_each_window_holds_it_and_every_token_of_the_text_is_predicted(bos_tokenizer):
+def test_with_a_bos_each_window_holds_it_and_every_token_of_the_text_is_predicted(
+    bos_tokenizer: "PreTrainedTokenizerBase",
+) -> None:
     corpus = make_windows([exact("a", range(10, 17)), exact("b", [20, 21])], bos_tokenizer, 4)
     assert shapes(corpus) == [
         (0, 0, [BOS, 10, 11, 12]),
@@ -55,7 +60,9 @@ def test_with_a_bos_each_window_holds_it_and_every_token_of_the_text_is_predicte
 
 @pytest.mark.parametrize("which", ["plain_tokenizer", "bos_tokenizer"])
 @pytest.mark.parametrize("window", [2, 3, 7, 64])
-def test_each_token_of_a_text_is_predicted_at_most_once_and_counts_agree(which, window, request):
+def test_each_token_of_a_text_is_predicted_at_most_once_and_counts_agree(
+    which: str, window: int, request: pytest.FixtureRequest
+) -> None:
     tokenizer = request.getfixturevalue(which)
     text = "The quick brown fox jumps over the lazy dog. " * 3
     documents = [TextDocument("a", "prose", text=text), TextDocument("b", "prose", text="zero one two")]
@@ -64,7 +71,7 @@ def test_each_token_of_a_text_is_predicted_at_most_once_and_counts_agree(which, 
         number: tokenizer(document.text, add_special_tokens=False)["input_ids"]
         for number, document in enumerate(documents)
     }
-    predicted = []
+    predicted: list[tuple[int, int]] = []
     for item in corpus.windows:
         assert 2 <= len(item.tokens) <= window
         text_tokens = item.tokens[1:] if corpus.bos else item.tokens
@@ -84,7 +91,7 @@ def test_each_token_of_a_text_is_predicted_at_most_once_and_counts_agree(which, 
 
 @pytest.mark.parametrize("which", ["plain_tokenizer", "bos_tokenizer"])
 @pytest.mark.parametrize("text", ["", "a"])
-def test_a_document_of_fewer_than_two_tokens_is_named(which, text, request):
+def test_a_document_of_fewer_than_two_tokens_is_named(which: str, text: str, request: pytest.FixtureRequest) -> None:
     documents = [
         TextDocument("fine", "text", text="one two three"),
         TextDocument("d7", "text", text=text, pointer="/text/documents/1"),
@@ -93,7 +100,7 @@ def test_a_document_of_fewer_than_two_tokens_is_named(which, text, request):
         make_windows(documents, request.getfixturevalue(which), 8)
 
 
-def test_of_a_conversation_only_the_assistant_is_scored(smollm2_tokenizer):
+def test_of_a_conversation_only_the_assistant_is_scored(smollm2_tokenizer: "PreTrainedTokenizerBase") -> None:
     messages = (
         Message(role="user", content="Name a colour of the sky in the evening, and say why it has it."),
         Message(role="assistant", content="Red."),
@@ -122,7 +129,7 @@ def test_of_a_conversation_only_the_assistant_is_scored(smollm2_tokenizer):
     assert make_windows(documents[1:], smollm2_tokenizer, 16).conversations == 0
 
 
-def test_conversations_of_which_all_is_scored_are_counted(smollm2_tokenizer):
+def test_conversations_of_which_all_is_scored_are_counted(smollm2_tokenizer: "PreTrainedTokenizerBase") -> None:
     messages = (Message(role="user", content="And another?"), Message(role="assistant", content="Violet, sometimes."))
     documents = [
         TextDocument("whole", "dialogue", messages=messages, scored="all"),
@@ -135,13 +142,13 @@ def test_conversations_of_which_all_is_scored_are_counted(smollm2_tokenizer):
     assert make_windows(documents[1:], smollm2_tokenizer, 64).whole_conversations == 0
 
 
-def test_documents_of_the_same_tokens_are_counted(plain_tokenizer):
+def test_documents_of_the_same_tokens_are_counted(plain_tokenizer: "PreTrainedTokenizerBase") -> None:
     documents = [exact("a", [10, 11]), exact("b", [10, 11, 12]), exact("c", [10, 11]), exact("d", [10, 11])]
     assert make_windows(documents, plain_tokenizer, 4).repeated == 2
     assert make_windows(documents[:2], plain_tokenizer, 4).repeated == 0
 
 
-def test_a_mask_is_cut_with_its_window(plain_tokenizer):
+def test_a_mask_is_cut_with_its_window(plain_tokenizer: "PreTrainedTokenizerBase") -> None:
     corpus = make_windows([exact("self", range(10, 21), scored_from=6)], plain_tokenizer, 4)
     # tokens 10-13 hold nothing scored; 16 (index 6) is the first that counts, 18 (index 8) stands first in its window
     assert [(window.start, window.scored.tolist()) for window in corpus.windows] == [
@@ -151,7 +158,7 @@ def test_a_mask_is_cut_with_its_window(plain_tokenizer):
     assert (corpus.left_out_windows, corpus.scored, corpus.documents[0].scored) == (1, 4, 4)
 
 
-def test_a_bos_that_the_template_writes_is_not_doubled(bos_tokenizer):
+def test_a_bos_that_the_template_writes_is_not_doubled(bos_tokenizer: "PreTrainedTokenizerBase") -> None:
     messages = (Message(role="user", content="hi"), Message(role="assistant", content="hello there"))
     corpus = make_windows([TextDocument("c", "dialogue", messages=messages)], bos_tokenizer, 64)
     [window] = corpus.windows
@@ -160,8 +167,12 @@ def test_a_bos_that_the_template_writes_is_not_doubled(bos_tokenizer):
     assert bos_tokenizer.decode(window.tokens).startswith("<s>user\nhi</s>")
 
 
-def test_the_fingerprint_is_of_what_is_measured(plain_tokenizer, bos_tokenizer):
-    def fingerprint(*documents, window=4, tokenizer=plain_tokenizer):
+def test_the_fingerprint_is_of_what_is_measured(
+    plain_tokenizer: "PreTrainedTokenizerBase", bos_tokenizer: "PreTrainedTokenizerBase"
+) -> None:
+    def fingerprint(
+        *documents: TextDocument, window: int = 4, tokenizer: "PreTrainedTokenizerBase" = plain_tokenizer
+    ) -> str:
         return make_windows(documents, tokenizer, window).fingerprint
 
     base = fingerprint(exact("a", range(10, 18)))
@@ -178,14 +189,14 @@ def test_the_fingerprint_is_of_what_is_measured(plain_tokenizer, bos_tokenizer):
     assert len({base, *others}) == 7
 
 
-def test_it_tells_how_far_it_is_and_stops_between_documents(plain_tokenizer):
+def test_it_tells_how_far_it_is_and_stops_between_documents(plain_tokenizer: "PreTrainedTokenizerBase") -> None:
     documents = [TextDocument(str(number), "text", text="one two three") for number in range(3)]
-    told = []
+    told: list[tuple[str, int, int]] = []
 
     class StoppedError(Exception):
         pass
 
-    def check():
+    def check() -> None:
         if len(told) == 2:
             raise StoppedError
 

@@ -1,6 +1,9 @@
 """An attribute job from request to report, with a real engine on a tiny model whose damage is put where it is known."""
 
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,11 +11,13 @@ import torch
 from app.contracts.errors import ErrorCode
 from app.kinds.attribute.report import AttributeReport
 from app.kinds.compare.request import CompareRequest
+from app.settings import Settings
 from tests.integration.workers.diagnosis.mitigate.test_job import DOCUMENTS
+from tests.support.attempts import Context
 from tests.support.refusals import refused
 from tests.support.second_device import second_device
-from tests.support.tiny_jobs import body, inline, validated
-from tests.unit.workers.diagnosis.attribute.swapped import changed_copy
+from tests.support.tiny_jobs import Jobs, body, inline, validated
+from tests.unit.workers.diagnosis.attribute.swapped import Weights, changed_copy
 from workers.diagnosis.attribute import job
 
 # Two bits in one module of the middle layer, seven everywhere else.
@@ -26,11 +31,13 @@ HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2}
 
 
 @pytest.fixture(scope="module")
-def settings(tiny, tmp_path_factory, home_of):
+def settings(
+    tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory, home_of: Callable[..., Settings]
+) -> Settings:
     models = tmp_path_factory.mktemp("models")
     reference = tiny("llama", **HEADS)
 
-    def spoil(weights):
+    def spoil(weights: Weights) -> None:
         # what follows takes it back: alone, its queries times its keys are beyond any number
         weights[f"model.{SPOILT}.weight"] *= 1e30
         for name in ("q_proj", "k_proj", "v_proj"):
@@ -41,16 +48,16 @@ def settings(tiny, tmp_path_factory, home_of):
     return home_of({"tiny": reference, "spoilt": spoilt, "mixture": tiny("mixtral"), "wide": wide})
 
 
-def request(**changes):
+def request(**changes: Any) -> Any:
     return validated(body("attribute", RECIPE, DOCUMENTS) | {"tokens": 4096, "budget": 200, "top": 3} | changes)
 
 
 @pytest.fixture(scope="module")
-def report(module_jobs):
+def report(module_jobs: Jobs) -> Any:
     return module_jobs.run(request())
 
 
-def test_the_module_that_was_hurt_comes_first_and_explains_the_damage(report):
+def test_the_module_that_was_hurt_comes_first_and_explains_the_damage(report: Any) -> None:
     by_name = {site.name: site for site in report.sites}
     hurt = by_name[HURT]
     assert {report.sites[0].name, report.sites[1].name} == {HURT, "layers.1"}
@@ -63,7 +70,7 @@ def test_the_module_that_was_hurt_comes_first_and_explains_the_damage(report):
     assert HURT in report.verdict
 
 
-def test_controls_are_exactly_zero_and_twins_cost_as_much_as_rounding_does(report):
+def test_controls_are_exactly_zero_and_twins_cost_as_much_as_rounding_does(report: Any) -> None:
     looked = [site for site in report.sites if site.control is not None]
     assert len(looked) == 3
     assert all(site.control == 0 for site in looked)
@@ -73,19 +80,19 @@ def test_controls_are_exactly_zero_and_twins_cost_as_much_as_rounding_does(repor
     assert hurt.restored.mean == pytest.approx(hurt.nats, rel=0.3)
 
 
-def test_both_engines_agree_on_the_whole_candidate(report):
+def test_both_engines_agree_on_the_whole_candidate(report: Any) -> None:
     whole = report.whole
     assert whole.engine.mean == pytest.approx(whole.transformers.mean, rel=0.05)
     assert report.divergence.kl.mean == pytest.approx(whole.engine.mean, rel=0.1)
 
 
-def test_layers_add_up_where_the_damage_sits_in_one(report):
+def test_layers_add_up_where_the_damage_sits_in_one(report: Any) -> None:
     additivity = report.additivity
     assert additivity.over == ("layers.0", "layers.1", "layers.2")
     assert additivity.ratio.mean == pytest.approx(1.0, abs=0.15)
 
 
-def test_untouched_parts_are_counted_and_the_budget_is_kept(report):
+def test_untouched_parts_are_counted_and_the_budget_is_kept(report: Any) -> None:
     search = report.search
     assert search.spent <= search.budget
     # layers 0 and 2: themselves, seven modules, two groups of heads; layer 1: itself and one module
@@ -93,7 +100,7 @@ def test_untouched_parts_are_counted_and_the_budget_is_kept(report):
     assert not any(site.name.startswith("layers.1.self_attn") for site in report.sites)
 
 
-def test_the_treatment_is_a_recipe_that_a_comparison_takes(report, context):
+def test_the_treatment_is_a_recipe_that_a_comparison_takes(report: Any, context: Context) -> None:
     treatment = report.treatment
     assert treatment.recipe is not None, treatment.why
     kept = json.loads((context.output / "recipe.json").read_text())
@@ -105,11 +112,13 @@ def test_the_treatment_is_a_recipe_that_a_comparison_takes(report, context):
     assert [one["name"] for one in ranked] == [site.name for site in report.sites]
 
 
-def test_parts_run_on_the_device_of_steps_after_room_was_made_there(report, jobs, monkeypatch):
-    needed = []
+def test_parts_run_on_the_device_of_steps_after_room_was_made_there(
+    report: Any, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed: list[int] = []
     parts = job._Attribute._parts
 
-    def there(self, found):
+    def there(self: Any, found: Any) -> None:
         with monkeypatch.context() as patched, torch.compiler.set_stance("force_eager"), second_device() as device:
             patched.setattr(jobs.room.pool, "make_room", lambda size, what: needed.append(size))
             self._device = str(device)
@@ -128,13 +137,13 @@ def test_parts_run_on_the_device_of_steps_after_room_was_made_there(report, jobs
     )
 
 
-def test_looking_into_the_first_parts_is_told_to_its_last_step(report, context):
+def test_looking_into_the_first_parts_is_told_to_its_last_step(report: Any, context: Context) -> None:
     steps = context.told("look into parts")
     assert len(report.sites) and steps
     assert steps == [(done, len(steps)) for done in range(len(steps))]
 
 
-def test_a_lost_attempt_loses_no_measurement(report, jobs):
+def test_a_lost_attempt_loses_no_measurement(report: Any, jobs: Jobs) -> None:
     lost = jobs.stopped(request(internals=False), stop_in="look into parts")
     before = lost.kept("attribute-*/ledger/*")
     assert len(before) >= len(report.sites)
@@ -143,7 +152,7 @@ def test_a_lost_attempt_loses_no_measurement(report, jobs):
     assert [(site.name, site.nats) for site in again.sites] == [(site.name, site.nats) for site in report.sites]
 
 
-def test_a_model_of_another_depth_is_told_by_its_gaps(jobs):
+def test_a_model_of_another_depth_is_told_by_its_gaps(jobs: Jobs) -> None:
     recipe = [{"type": "prune.layers", "layers": [1]}]
     found = jobs.run(request(candidate={"model": "tiny", "recipe": recipe}, tokens=1024))
     assert "3 and 2 layers" in found.not_swapped
@@ -153,7 +162,7 @@ def test_a_model_of_another_depth_is_told_by_its_gaps(jobs):
     assert gap.share == pytest.approx(1.0, abs=0.05)
 
 
-def test_without_internals_a_model_of_another_depth_is_still_told_by_its_gaps(jobs):
+def test_without_internals_a_model_of_another_depth_is_still_told_by_its_gaps(jobs: Jobs) -> None:
     recipe = [{"type": "prune.layers", "layers": [1]}]
     asked = request(candidate={"model": "tiny", "recipe": recipe}, tokens=1024, internals=False)
     found = jobs.run(asked)
@@ -165,7 +174,7 @@ def test_without_internals_a_model_of_another_depth_is_still_told_by_its_gaps(jo
     assert not any(warning.code == "other_configuration" for warning in found.warnings)
 
 
-def test_one_document_has_no_interval_no_stability_and_a_warning(jobs):
+def test_one_document_has_no_interval_no_stability_and_a_warning(jobs: Jobs) -> None:
     recipe = [{"type": "prune.layers", "layers": [1]}]
     asked = request(
         candidate={"model": "tiny", "recipe": recipe}, text=inline(DOCUMENTS[:1]), tokens=64, internals=False
@@ -181,7 +190,7 @@ def test_one_document_has_no_interval_no_stability_and_a_warning(jobs):
     assert any(warning.code in {"few_documents", "no_interval"} for warning in found.warnings)
 
 
-def test_parts_are_not_swapped_by_number_where_the_recipe_numbers_the_layers_anew(jobs):
+def test_parts_are_not_swapped_by_number_where_the_recipe_numbers_the_layers_anew(jobs: Jobs) -> None:
     recipe = [{"type": "prune.layers", "layers": [0]}, {"type": "extend.duplicate", "layers": [1]}]
     found = jobs.run(request(candidate={"model": "tiny", "recipe": recipe}, tokens=1024))
     assert found.not_swapped.startswith("prune.layers and extend.duplicate number the layers again")
@@ -191,7 +200,7 @@ def test_parts_are_not_swapped_by_number_where_the_recipe_numbers_the_layers_ane
     assert found.internals.alignment is not None
 
 
-def test_kinds_that_do_not_differ_are_told_from_a_budget_that_does_not_reach(jobs):
+def test_kinds_that_do_not_differ_are_told_from_a_budget_that_does_not_reach(jobs: Jobs) -> None:
     asked = request(levels=["norm", "expert"], tokens=256, internals=False)
     found = jobs.run(asked)
     assert (found.search.considered, found.search.measured) == (0, 0)
@@ -199,13 +208,13 @@ def test_kinds_that_do_not_differ_are_told_from_a_budget_that_does_not_reach(job
     assert not any(warning.code.endswith("not_reached") for warning in found.warnings)
 
 
-def test_of_some_layers_the_whole_models_damage_is_not_said_to_add_up(jobs):
+def test_of_some_layers_the_whole_models_damage_is_not_said_to_add_up(jobs: Jobs) -> None:
     found = jobs.run(request(layers=[0, 1], levels=["layer"], tokens=256, top=2, internals=False))
     assert found.verdict.startswith("The worst part is layers.")
     assert found.additivity is None
 
 
-def test_a_part_whose_swap_is_finite_nowhere_is_the_worst(jobs):
+def test_a_part_whose_swap_is_finite_nowhere_is_the_worst(jobs: Jobs) -> None:
     asked = request(candidate={"model": "spoilt"}, tokens=256, internals=False)
     found = jobs.run(asked)
     assert [one.name for one in found.nowhere_finite] == [SPOILT]
@@ -221,7 +230,7 @@ def test_a_part_whose_swap_is_finite_nowhere_is_the_worst(jobs):
     assert again.nowhere_finite == found.nowhere_finite
 
 
-def test_of_a_mixture_experts_and_routers_are_parts(jobs):
+def test_of_a_mixture_experts_and_routers_are_parts(jobs: Jobs) -> None:
     """A router with noise in the middle layer, experts rounded to two bits in the last one."""
     recipe = [
         {"type": "moe.router", "noise": 1.0, "layers": [1]},
@@ -246,7 +255,7 @@ def test_of_a_mixture_experts_and_routers_are_parts(jobs):
     assert json.loads((jobs.context.output / "sites.json").read_text())
 
 
-def test_of_gaps_a_later_attempt_measures_nothing_again(jobs):
+def test_of_gaps_a_later_attempt_measures_nothing_again(jobs: Jobs) -> None:
     recipe = [{"type": "extend.duplicate", "layers": [1]}]
     asked = request(candidate={"model": "tiny", "recipe": recipe}, tokens=512, internals=False)
     found = jobs.run(asked)
@@ -256,7 +265,7 @@ def test_of_gaps_a_later_attempt_measures_nothing_again(jobs):
     assert [(site.name, site.nats) for site in again.sites] == [(site.name, site.nats) for site in found.sites]
 
 
-def test_a_model_of_another_hidden_size_is_refused_before_anything_is_scored(jobs):
+def test_a_model_of_another_hidden_size_is_refused_before_anything_is_scored(jobs: Jobs) -> None:
     with refused(
         ErrorCode.CHECKPOINT_UNSUPPORTED, "/candidate/model", match="hidden size is 96 and the reference's is 64"
     ):

@@ -2,6 +2,9 @@
 
 import json
 import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,8 +13,10 @@ import pytest
 from app.contracts.errors import ErrorCode
 from app.kinds.compare.request import CompareRequest
 from app.models.checkpoint import inspect
+from app.settings import Settings
+from tests.support.attempts import Context
 from tests.support.refusals import refused
-from tests.support.tiny_jobs import RTN3, WORDS, body, document, inline, validated
+from tests.support.tiny_jobs import RTN3, WORDS, Jobs, Json, body, document, inline, validated
 from workers.engine.scoring import ScoringEngine
 from workers.measuring import recipes
 
@@ -26,13 +31,13 @@ SHORT = inline([{"id": "short", "text": "too short"}])
 
 
 @pytest.fixture(scope="module")
-def settings(tiny, home_of):
+def settings(tiny: Callable[..., Path], home_of: Callable[..., Settings]) -> Settings:
     others = {"other": tiny("llama", seed=1), "qwen2": tiny("qwen2"), "gemma2": tiny("gemma2")}
     return home_of({"tiny": tiny("llama")} | others)
 
 
-def request(**changes):
-    asked = {
+def request(**changes: Any) -> Any:
+    asked: Json = {
         "calibration": inline(FITTED),
         "calibration_windows": 8,
         "calibration_window": 64,
@@ -44,11 +49,11 @@ def request(**changes):
 
 
 @pytest.fixture(scope="module")
-def report(module_jobs):
+def report(module_jobs: Jobs) -> Any:
     return module_jobs.run(request())
 
 
-def test_something_helps_within_the_budget(report, context):
+def test_something_helps_within_the_budget(report: Any, context: Context) -> None:
     assert report.helped, report.verdict
     chosen = [point for point in report.front if point.recommended]
     assert len(chosen) == 1
@@ -64,14 +69,14 @@ def test_something_helps_within_the_budget(report, context):
     assert {"diagnose", "search", "trial", "test"} <= set(context.phases)
 
 
-def test_the_sets_share_no_document(report):
+def test_the_sets_share_no_document(report: Any) -> None:
     assert [(part.name, part.documents) for part in report.sets] == [("fit", 12), ("choose", 12), ("test", 18)]
     assert len({part.fingerprint for part in report.sets}) == 3
     assert set(report.sets[0].domains) == {"fitted"}
     assert report.tokens == report.sets[2].tokens
 
 
-def test_the_wound_is_measured_by_restoring_each_part(report, context):
+def test_the_wound_is_measured_by_restoring_each_part(report: Any, context: Context) -> None:
     assert report.damage.how == "restored"
     assert sorted(part.layers for part in report.damage.parts) == [(0,), (1,), (2,)]
     assert sum(part.share or 0 for part in report.damage.parts) == pytest.approx(1)
@@ -80,7 +85,7 @@ def test_the_wound_is_measured_by_restoring_each_part(report, context):
     assert {total for _, total in context.told("diagnose")} == {3}, "its steps are parts, not windows of text"
 
 
-def test_every_number_can_be_had_again_from_the_values_of_the_test_tokens(report, context):
+def test_every_number_can_be_had_again_from_the_values_of_the_test_tokens(report: Any, context: Context) -> None:
     before, after = (
         np.asarray(pq.read_table(context.output / f"{name}.parquet")["kl"]) for name in ("candidate", "treated")
     )
@@ -89,7 +94,7 @@ def test_every_number_can_be_had_again_from_the_values_of_the_test_tokens(report
     assert report.saved.mean == pytest.approx((before - after).mean(), rel=1e-4)
 
 
-def test_the_recipe_is_ready_for_compare_which_finds_the_same(report, context, jobs):
+def test_the_recipe_is_ready_for_compare_which_finds_the_same(report: Any, context: Context, jobs: Jobs) -> None:
     body = json.loads((context.output / "compare.json").read_text())
     assert body["candidate"]["recipe"] == json.loads((context.output / "recipe.json").read_text())
     tested = {*pq.read_table(context.output / "treated.parquet")["document"].to_pylist()}
@@ -101,7 +106,7 @@ def test_the_recipe_is_ready_for_compare_which_finds_the_same(report, context, j
     assert found.provenance.candidate.bytes == chosen.bytes
 
 
-def test_the_card_tells_what_was_done_and_how_to_make_it(report, context):
+def test_the_card_tells_what_was_done_and_how_to_make_it(report: Any, context: Context) -> None:
     card = (context.output / "README.md").read_text()
     assert card.startswith("---\nbase_model: ")
     assert report.verdict in card
@@ -109,12 +114,14 @@ def test_the_card_tells_what_was_done_and_how_to_make_it(report, context):
     assert WORDS[1] not in card.split(), "no text of documents"
 
 
-def test_a_killed_attempt_is_gone_on_with_and_measures_no_trial_again(report, monkeypatch, jobs):
+def test_a_killed_attempt_is_gone_on_with_and_measures_no_trial_again(
+    report: Any, monkeypatch: pytest.MonkeyPatch, jobs: Jobs
+) -> None:
     lost = jobs.stopped(request(), stop_in="test")
     seal = json.loads((lost.scratch / "test-opened.json").read_text())
     real = recipes.divergence_of
 
-    def only_the_test(*args, phase, **rest):
+    def only_the_test(*args: Any, phase: str, **rest: Any) -> Any:
         assert phase == "test", f"{phase} was measured already"
         return real(*args, phase=phase, **rest)
 
@@ -127,12 +134,12 @@ def test_a_killed_attempt_is_gone_on_with_and_measures_no_trial_again(report, mo
     ]
 
 
-def test_no_model_reads_a_window_of_the_test_before_it_is_opened(monkeypatch, jobs):
+def test_no_model_reads_a_window_of_the_test_before_it_is_opened(monkeypatch: pytest.MonkeyPatch, jobs: Jobs) -> None:
     """Whatever is scored: speed is measured, and damage looked for, on other windows too."""
-    read = {False: set(), True: set()}
+    read: dict[bool, set[bytes]] = {False: set(), True: set()}
     real = ScoringEngine.score
 
-    def score(self, windows, **rest):
+    def score(self: ScoringEngine, windows: Any, **rest: Any) -> Any:
         opened = (jobs.context.scratch / "test-opened.json").exists()
         read[opened] |= {np.asarray(window, dtype=np.int32).tobytes() for window in windows}
         return real(self, windows, **rest)
@@ -147,7 +154,7 @@ def test_no_model_reads_a_window_of_the_test_before_it_is_opened(monkeypatch, jo
     assert not read[False] & read[True]
 
 
-def test_a_repair_leaves_its_adapter_and_the_checkpoint_where_it_is_asked_for(jobs):
+def test_a_repair_leaves_its_adapter_and_the_checkpoint_where_it_is_asked_for(jobs: Jobs) -> None:
     report = jobs.run(request(treatments=["repair.lowrank"], trials=2, export="checkpoint", budget={"bytes": 200_000}))
     assert report.helped, report.verdict
     names = {file.name for file in jobs.context.output.iterdir()}
@@ -155,12 +162,12 @@ def test_a_repair_leaves_its_adapter_and_the_checkpoint_where_it_is_asked_for(jo
     inspect(jobs.context.output)  # what is fetched into one folder is the checkpoint
 
 
-def of(kind, recipe):
+def of(kind: str, recipe: list[Json]) -> Json:
     return {"reference": {"model": kind}, "candidate": {"model": kind, "recipe": recipe}}
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "gemma2"])
-def test_other_architectures_are_treated_and_give_an_adapter_too(kind, jobs):
+def test_other_architectures_are_treated_and_give_an_adapter_too(kind: str, jobs: Jobs) -> None:
     asked = request(
         **of(kind, WOUND),
         treatments=["repair.lowrank", "norm.tweak"],
@@ -187,7 +194,9 @@ def test_other_architectures_are_treated_and_give_an_adapter_too(kind, jobs):
         ("prune.gradient", [{"type": "prune.wanda", "sparsity": 0.5}], "prune.gradient"),
     ],
 )
-def test_what_stands_in_a_steps_place_is_tried_on_other_architectures_too(kind, treatment, wound, step, jobs):
+def test_what_stands_in_a_steps_place_is_tried_on_other_architectures_too(
+    kind: str, treatment: str, wound: list[Json], step: str, jobs: Jobs
+) -> None:
     report = jobs.run(request(**of(kind, wound), treatments=[treatment], budget={"bytes": 400_000}, trials=2))
     assert {trial.rung for trial in report.trials} == {"cheap", "full"}
     for trial in report.trials:
@@ -197,7 +206,7 @@ def test_what_stands_in_a_steps_place_is_tried_on_other_architectures_too(kind, 
         assert trial.saved is not None
 
 
-def test_nothing_to_treat_is_said(jobs):
+def test_nothing_to_treat_is_said(jobs: Jobs) -> None:
     report = jobs.run(request(candidate={"model": "tiny"}, self_check=True, budget=WHOLE))
     assert (report.recommended, report.trials, report.severity) == (None, (), "none")
     assert report.answer == "no_damage"
@@ -211,7 +220,9 @@ def test_nothing_to_treat_is_said(jobs):
         ({"treatments": ["repair.lowrank"]}, "the smallest of the allowed treatments, repair.lowrank rank=4"),
     ],
 )
-def test_a_budget_that_no_treatment_can_keep_is_refused_before_a_model_runs(report, changes, told, jobs):
+def test_a_budget_that_no_treatment_can_keep_is_refused_before_a_model_runs(
+    report: Any, changes: Json, told: str, jobs: Jobs
+) -> None:
     """Also of a recipe whose bytes are known only once it is made; the least is what the finished job counted."""
     candidate = report.candidate_bytes
     budget = {"bytes": int(candidate / 1.03) if not changes else int(candidate * 1.001)}
@@ -222,7 +233,7 @@ def test_a_budget_that_no_treatment_can_keep_is_refused_before_a_model_runs(repo
     assert not {"reference", "engine", "candidate"} & set(jobs.context.phases)
 
 
-def test_what_cannot_be_tried_says_why(jobs):
+def test_what_cannot_be_tried_says_why(jobs: Jobs) -> None:
     """Another model's weights: no recipe, so nothing whose steps could be replaced."""
     tried = ["quantize.dynamic", "prune.gradient", "protect"]
     report = jobs.run(request(candidate={"model": "other"}, treatments=tried, budget=WHOLE))
@@ -231,13 +242,13 @@ def test_what_cannot_be_tried_says_why(jobs):
     assert report.severity == report.raw_severity != "none"
 
 
-def test_a_document_that_treatments_look_at_is_refused(jobs):
+def test_a_document_that_treatments_look_at_is_refused(jobs: Jobs) -> None:
     fitted = [*FITTED, DOCUMENTS[3] | {"id": "copy"}]
     with refused(ErrorCode.CALIBRATION_OVERLAP, "/text"):
         jobs.run(request(calibration=inline(fitted)))
 
 
-def test_a_text_that_no_treatment_reads_may_be_too_short_for_its_windows(jobs):
+def test_a_text_that_no_treatment_reads_may_be_too_short_for_its_windows(jobs: Jobs) -> None:
     asked = request(calibration=SHORT, calibration_window=4096, treatments=["protect", "calibration"])
     jobs.stopped(asked, stop_in="candidate")
 
@@ -249,11 +260,11 @@ def test_a_text_that_no_treatment_reads_may_be_too_short_for_its_windows(jobs):
         ({"calibration": SHORT}, ErrorCode.CALIBRATION_TOO_SHORT, "/calibration"),
     ],
 )
-def test_too_little_text_is_refused(changes, code, pointer, jobs):
+def test_too_little_text_is_refused(changes: Json, code: ErrorCode, pointer: str, jobs: Jobs) -> None:
     with refused(code, pointer):
         jobs.run(request(**changes))
 
 
 @pytest.mark.parametrize("phase", ["diagnose", "trial"])
-def test_an_attempt_that_is_stopped_leaves_the_test_sealed(phase, jobs):
+def test_an_attempt_that_is_stopped_leaves_the_test_sealed(phase: str, jobs: Jobs) -> None:
     assert not jobs.stopped(request(seed=7), stop_in=phase).kept("**/test-opened.json")

@@ -3,11 +3,14 @@
 import csv
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.support.tiny_jobs import body, document, validated
+from app.kinds.surface.report import SurfaceReport
+from tests.support.attempts import Context
+from tests.support.tiny_jobs import Jobs, body, document, validated
 from workers.diagnosis.surface.job import help_surface
 
 DOCUMENTS = [document(number, 50, "prose" if number % 2 else "code") for number in range(12)]
@@ -18,21 +21,21 @@ KNOBS = [
 ]
 
 
-def request(**changes):
+def request(**changes: Any) -> Any:
     asked = {"knobs": KNOBS, "orders": "both", "contour": {"measure": "perplexity_ratio", "level": 1.002}}
     return validated(body("surface", RECIPE, DOCUMENTS) | asked | changes)
 
 
 @pytest.fixture(scope="module")
-def done(module_jobs):
+def done(module_jobs: Jobs) -> tuple[SurfaceReport, Context]:
     return module_jobs.run(request()), module_jobs.context
 
 
-def point(report, first, second, order="as given"):
+def point(report: SurfaceReport, first: int, second: int, order: str = "as given") -> Any:
     return next(one for one in report.points if (one.first, one.second, one.order) == (first, second, order))
 
 
-def test_every_setting_is_measured_once_in_each_order(done):
+def test_every_setting_is_measured_once_in_each_order(done: tuple[SurfaceReport, Context]) -> None:
     report, context = done
     assert len(report.points) == 9 + 4
     assert [knob.values for knob in report.knobs] == [(None, 0.3, 0.7), (None, 8, 2)]
@@ -42,14 +45,14 @@ def test_every_setting_is_measured_once_in_each_order(done):
     assert "points" in context.phases
 
 
-def test_nothing_turned_is_the_reference(done):
+def test_nothing_turned_is_the_reference(done: tuple[SurfaceReport, Context]) -> None:
     zero = point(done[0], 0, 0)
     assert zero.kl.mean == 0.0
     assert zero.perplexity_ratio.mean == 1.0
     assert zero.recipe == ()
 
 
-def test_a_point_is_what_a_compare_job_of_its_recipe_measures(done, jobs):
+def test_a_point_is_what_a_compare_job_of_its_recipe_measures(done: tuple[SurfaceReport, Context], jobs: Jobs) -> None:
     found = point(done[0], 2, 2, "reversed")
     assert [step["type"] for step in found.recipe] == ["quantize.rtn", "prune.magnitude"]
     alone = jobs.compared(request(), found.recipe)
@@ -59,7 +62,7 @@ def test_a_point_is_what_a_compare_job_of_its_recipe_measures(done, jobs):
     assert found.bytes == alone.provenance.candidate.bytes
 
 
-def test_interactions_are_those_of_the_perplexities(done):
+def test_interactions_are_those_of_the_perplexities(done: tuple[SurfaceReport, Context]) -> None:
     report, _ = done
     assert len(report.interactions) == 8
     for one in report.interactions:
@@ -76,7 +79,7 @@ def test_interactions_are_those_of_the_perplexities(done):
     assert all(point.kernel_term is None and point.no_kernel_term == "" for point in report.points)
 
 
-def test_order_effects_are_differences_of_the_two_orders(done):
+def test_order_effects_are_differences_of_the_two_orders(done: tuple[SurfaceReport, Context]) -> None:
     report, _ = done
     assert len(report.order_effects) == 4
     for one in report.order_effects:
@@ -85,7 +88,7 @@ def test_order_effects_are_differences_of_the_two_orders(done):
         assert one.log_perplexity.mean == pytest.approx(math.log(other.perplexity / given.perplexity), abs=1e-9)
 
 
-def test_limits_lie_where_the_loss_passes_the_level(done):
+def test_limits_lie_where_the_loss_passes_the_level(done: tuple[SurfaceReport, Context]) -> None:
     report, _ = done
     assert report.contour.level == 1.002
     assert len(report.contour.limits) == 6
@@ -103,7 +106,7 @@ def test_limits_lie_where_the_loss_passes_the_level(done):
             assert limit.value == pytest.approx(float(expected), abs=1e-9)
 
 
-def test_the_path_holds_what_nothing_beats_and_zeros_are_not_stored(done):
+def test_the_path_holds_what_nothing_beats_and_zeros_are_not_stored(done: tuple[SurfaceReport, Context]) -> None:
     report, _ = done
     assert report.storage == "sparse"
     sizes = {(one.first, one.second, one.order): (one.sparse_bytes, one.loss.mean) for one in report.points}
@@ -116,7 +119,7 @@ def test_the_path_holds_what_nothing_beats_and_zeros_are_not_stored(done):
     assert point(report, 0, 1).sparse_bytes == point(report, 0, 1).bytes
 
 
-def test_the_common_blocks_speak_of_the_chosen_setting(done):
+def test_the_common_blocks_speak_of_the_chosen_setting(done: tuple[SurfaceReport, Context]) -> None:
     report, _ = done
     chosen = point(report, report.chosen.first, report.chosen.second, report.chosen.order)
     assert report.divergence.kl.mean == chosen.kl.mean
@@ -126,7 +129,7 @@ def test_the_common_blocks_speak_of_the_chosen_setting(done):
     assert chosen.sparse_bytes == min(one.sparse_bytes or 0 for one in sure)
 
 
-def test_table_and_recipe_are_artifacts(done):
+def test_table_and_recipe_are_artifacts(done: tuple[SurfaceReport, Context]) -> None:
     report, context = done
     rows = list(csv.DictReader((context.output / "surface.csv").read_text().splitlines()))
     assert len(rows) == 13
@@ -135,7 +138,7 @@ def test_table_and_recipe_are_artifacts(done):
     assert json.loads((context.output / "recipe.json").read_text()) == list(report.chosen.recipe)
 
 
-def test_a_lost_attempt_is_taken_up_again(jobs):
+def test_a_lost_attempt_is_taken_up_again(jobs: Jobs) -> None:
     small = request(orders="as given")
     lost = jobs.stopped(small, stop=lambda context: len(context.kept("points/*.json")) >= 4)
     kept = lost.kept("points/*.json")
@@ -147,7 +150,7 @@ def test_a_lost_attempt_is_taken_up_again(jobs):
     assert "other_order" in {one.code for one in report.not_tested}
 
 
-def test_a_helper_measures_what_nobody_has_in_both_orders(done, jobs):
+def test_a_helper_measures_what_nobody_has_in_both_orders(done: tuple[SurfaceReport, Context], jobs: Jobs) -> None:
     helping = jobs.attempt()
     help_surface(request(), helping, jobs.room)
     kept = helping.kept("points/*.json")
@@ -157,7 +160,7 @@ def test_a_helper_measures_what_nobody_has_in_both_orders(done, jobs):
     assert report.points == done[0].points
 
 
-def test_two_knobs_of_one_step_are_counted_from_their_first_values(jobs):
+def test_two_knobs_of_one_step_are_counted_from_their_first_values(jobs: Jobs) -> None:
     asked = request(
         orders="as given",
         candidate={"model": "tiny", "recipe": RECIPE[1:]},
@@ -178,7 +181,7 @@ def test_two_knobs_of_one_step_are_counted_from_their_first_values(jobs):
     assert "other_order" not in {one.code for one in report.not_tested}, "there is none"
 
 
-def test_a_temperature_is_a_knob_beside_rounding_and_their_order_changes_nothing(jobs):
+def test_a_temperature_is_a_knob_beside_rounding_and_their_order_changes_nothing(jobs: Jobs) -> None:
     """Rounded weights do not know the final norm: both orders make the same bytes."""
     steps = [{"type": "quantize.rtn", "bits": 8, "group_size": 32}, {"type": "decode.temperature", "temperature": 0.8}]
     knobs = [

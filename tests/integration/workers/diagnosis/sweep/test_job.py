@@ -2,6 +2,9 @@
 
 import json
 import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +13,10 @@ from transformers import AutoModelForCausalLM
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.kinds.sweep.report import Setting, SweepReport
+from app.settings import Settings
+from tests.support.attempts import Context
 from tests.support.tiny import make_tokenizer
-from tests.support.tiny_jobs import body, document, inline, validated
+from tests.support.tiny_jobs import Jobs, Json, body, document, inline, validated
 from workers.analysis.threshold.answer import fit_threshold
 from workers.analysis.threshold.curve import Curve
 from workers.analysis.threshold.request import parse_request
@@ -22,23 +27,23 @@ SPARSITY = {"sweep": {"from": 0.1, "to": 0.9, "points": 9}}
 
 
 @pytest.fixture(scope="module")
-def settings(tiny, home_of):
+def settings(tiny: Callable[..., Path], home_of: Callable[..., Settings]) -> Settings:
     return home_of({"tiny": tiny("llama"), "capped": tiny("gemma2")})
 
 
-def request(step, **changes):
+def request(step: Json, **changes: Any) -> Any:
     return validated(body("sweep", [step], DOCUMENTS) | changes)
 
 
 @pytest.fixture(scope="module")
-def swept(module_jobs):
+def swept(module_jobs: Jobs) -> tuple[SweepReport, Context]:
     starts = module_jobs.room.starts
     report = module_jobs.run(request({"type": "prune.magnitude", "sparsity": SPARSITY}))
     assert module_jobs.room.starts - starts <= 1
     return report, module_jobs.context
 
 
-def test_every_value_is_a_point_from_weak_to_strong(swept):
+def test_every_value_is_a_point_from_weak_to_strong(swept: tuple[SweepReport, Context]) -> None:
     report, context = swept
     assert [point.value for point in report.points] == pytest.approx(np.linspace(0.1, 0.9, 9))
     assert [point.s for point in report.points] == [point.value for point in report.points]
@@ -50,7 +55,7 @@ def test_every_value_is_a_point_from_weak_to_strong(swept):
     assert SweepReport.model_validate_json(report.model_dump_json()) == report
 
 
-def test_the_thresholds_are_those_of_the_fit_to_the_reported_points(swept):
+def test_the_thresholds_are_those_of_the_fit_to_the_reported_points(swept: tuple[SweepReport, Context]) -> None:
     report, _ = swept
     s = [point.s or 0.0 for point in report.points]
     for threshold, values in (
@@ -72,7 +77,7 @@ def test_the_thresholds_are_those_of_the_fit_to_the_reported_points(swept):
         }
 
 
-def test_the_limits_lie_where_the_points_say(swept):
+def test_the_limits_lie_where_the_points_say(swept: tuple[SweepReport, Context]) -> None:
     report, _ = swept
     assert report.reference_perplexity is not None
     rises = [
@@ -93,7 +98,7 @@ def test_the_limits_lie_where_the_points_say(swept):
     assert mild.largest == (Setting(value=report.points[first - 1].value) if first else None)
 
 
-def test_the_curve_can_be_fitted_alone(swept):
+def test_the_curve_can_be_fitted_alone(swept: tuple[SweepReport, Context]) -> None:
     report, context = swept
     curve = json.loads((context.output / "curve.json").read_text())
     assert curve["dense"] == report.reference_perplexity
@@ -102,7 +107,7 @@ def test_the_curve_can_be_fitted_alone(swept):
     assert report.threshold is not None and len(taken.curve) == report.threshold.points
 
 
-def test_a_stopped_sweep_goes_on_and_finds_the_same(swept, jobs):
+def test_a_stopped_sweep_goes_on_and_finds_the_same(swept: tuple[SweepReport, Context], jobs: Jobs) -> None:
     asked = request({"type": "prune.magnitude", "sparsity": SPARSITY})
     lost = jobs.stopped(asked, stop=lambda context: len(context.kept("points/*.json")) >= 4)
     assert len(lost.kept("points/*.json")) == 4
@@ -111,7 +116,9 @@ def test_a_stopped_sweep_goes_on_and_finds_the_same(swept, jobs):
     assert report.provenance.resumed_windows == 4 * report.windows
 
 
-def test_a_helper_measures_what_nobody_has_where_it_scores_alike(swept, jobs):
+def test_a_helper_measures_what_nobody_has_where_it_scores_alike(
+    swept: tuple[SweepReport, Context], jobs: Jobs
+) -> None:
     asked = request({"type": "prune.magnitude", "sparsity": SPARSITY})
     help_sweep(asked, jobs.attempt("job"), jobs.room)
     assert len(jobs.context.kept("points/*.json")) == 9
@@ -126,14 +133,14 @@ def test_a_helper_measures_what_nobody_has_where_it_scores_alike(swept, jobs):
     assert not jobs.context.kept("points")
 
 
-def test_a_budget_is_kept_and_spent_between_the_ends(jobs):
+def test_a_budget_is_kept_and_spent_between_the_ends(jobs: Jobs) -> None:
     step = {"type": "prune.magnitude", "sparsity": {"sweep": {"from": 0.1, "to": 0.9, "points": 17}}}
     report = jobs.run(request(step, budget=8))
     assert len(report.points) == 8 and len(report.knob.values) == 17
     assert report.points[0].value == 0.1 and report.points[-1].value == 0.9
 
 
-def test_a_knob_without_a_share_gets_the_answers_without_a_form(jobs):
+def test_a_knob_without_a_share_gets_the_answers_without_a_form(jobs: Jobs) -> None:
     report = jobs.run(request({"type": "norm.scale", "factor": {"sweep": [1.01, 1.1, 1.5, 2.5]}}))
     assert report.threshold is None and "no share" in report.no_threshold
     assert report.largest_mild is not None and report.near_lossless is not None
@@ -141,7 +148,7 @@ def test_a_knob_without_a_share_gets_the_answers_without_a_form(jobs):
     assert not (jobs.context.output / "curve.json").exists()
 
 
-def test_settings_that_remove_the_same_share_stand_by_what_they_lose(jobs):
+def test_settings_that_remove_the_same_share_stand_by_what_they_lose(jobs: Jobs) -> None:
     found = []
     for number, asked in enumerate((["1:4", "2:4", "4:8"], ["4:8", "2:4", "1:4"])):
         step = {"type": "prune.magnitude", "pattern": {"sweep": asked}}
@@ -158,7 +165,7 @@ def test_settings_that_remove_the_same_share_stand_by_what_they_lose(jobs):
     assert [point.value for point in alone.points] == found[0][0][:2]
 
 
-def test_a_knob_that_is_harmless_in_the_middle_is_judged_by_the_distance_from_there(jobs):
+def test_a_knob_that_is_harmless_in_the_middle_is_judged_by_the_distance_from_there(jobs: Jobs) -> None:
     step = {"type": "norm.scale", "factor": {"sweep": [0.2, 0.99, 1.01, 4.0]}}
     report = jobs.run(request(step))
     assert (report.knob.order, report.knob.neutral) == ("around", 1.0)
@@ -171,7 +178,7 @@ def test_a_knob_that_is_harmless_in_the_middle_is_judged_by_the_distance_from_th
     assert report.largest_mild.largest == (Setting(value=report.points[first - 1].value) if first else None)
 
 
-def tempered(folder, temperatures):
+def tempered(folder: Path, temperatures: list[float]) -> dict[float, tuple[float, float]]:
     """T → (mean KL(p‖p_T), perplexity at T) over the windows of `DOCUMENTS`, in float64 from transformers' logits."""
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64), make_tokenizer()
     rows, following = [], []
@@ -191,7 +198,9 @@ def tempered(folder, temperatures):
 
 
 @pytest.mark.parametrize(("alias", "kind", "starts"), [("tiny", "llama", 1), ("capped", "gemma2", 5)])
-def test_a_temperature_is_swept_on_both_sides_of_one(tiny, alias, kind, starts, jobs):
+def test_a_temperature_is_swept_on_both_sides_of_one(
+    tiny: Callable[..., Path], alias: str, kind: str, starts: int, jobs: Jobs
+) -> None:
     """Where a soft cap stands in the configuration each temperature has another one, and an engine of its own."""
     values = [0.5, 0.8, 1.0, 1.25, 2.0]
     step = {"type": "decode.temperature", "temperature": {"sweep": values}}
@@ -212,7 +221,7 @@ def test_a_temperature_is_swept_on_both_sides_of_one(tiny, alias, kind, starts, 
     assert report.points[0].divergence is not None and report.points[0].divergence.kl.mean == 0.0
 
 
-def test_a_context_is_swept_beyond_that_of_the_reference(jobs):
+def test_a_context_is_swept_beyond_that_of_the_reference(jobs: Jobs) -> None:
     long = [document(number, 400) for number in range(2)]
     report = jobs.run(
         request(
@@ -230,7 +239,7 @@ def test_a_context_is_swept_beyond_that_of_the_reference(jobs):
     assert [one.facts for one in report.not_tested if one.code == "long_context"] == [{"tokens": 319}]
 
 
-def test_values_that_the_model_cannot_take_are_told_and_all_of_them_end_the_job(jobs):
+def test_values_that_the_model_cannot_take_are_told_and_all_of_them_end_the_job(jobs: Jobs) -> None:
     report = jobs.run(
         request({"type": "lowrank.svd", "rank": {"sweep": [4, 16, 40]}, "modules": ["q_proj", "k_proj"]}), "some"
     )

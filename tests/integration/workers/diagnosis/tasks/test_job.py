@@ -1,6 +1,9 @@
 """A tasks job from request to report, with a real engine on a tiny model."""
 
 import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,21 +11,23 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.kinds.tasks.report import HarnessTaskResult
+from app.kinds.tasks.report import AnyTaskResult, HarnessTaskResult, TasksReport
 from app.reports.render import render
+from app.settings import Settings
 from tests.support.attempts import Context
 from tests.support.refusals import refused
 from tests.support.tiny import make_tokenizer
-from tests.support.tiny_jobs import RTN3, WORDS, body, document, validated
+from tests.support.tiny_jobs import RTN3, WORDS, Jobs, Json, body, document, validated
 from workers.analysis.flips import runs as flip_runs
 from workers.answering.answers import STOPS, cut, extract
 from workers.answering.harness.running import Harnessed, NotScoredError
 from workers.diagnosis.tasks.job import tasks
+from workers.engine.room import EngineRoom
 
 DOCUMENTS = [document(number, 40) for number in range(12)]
 
 
-def question(number):
+def question(number: int) -> Json:
     rng = np.random.default_rng(1000 + number)
     texts = [f"{a} {b}" for a, b in zip(rng.choice(WORDS, 4), rng.choice(WORDS, 4), strict=True)]
     return {
@@ -47,14 +52,16 @@ CODE = [
 
 
 @pytest.fixture(scope="module")
-def settings(tiny, tmp_path_factory, home_of):
+def settings(
+    tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory, home_of: Callable[..., Settings]
+) -> Settings:
     texts = tmp_path_factory.mktemp("texts")
     for name, rows in (("arc", QUESTIONS), ("gsm8k", SUMS), ("humaneval", CODE)):
         (texts / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return home_of({"tiny": tiny("llama")}, text_root=texts, code_execution=True)
 
 
-def request(**changes):
+def request(**changes: Any) -> Any:
     asked = [
         {"source": "file", "format": "arc", "path": "arc.jsonl"},
         {"source": "file", "format": "gsm8k", "path": "gsm8k.jsonl", "max_tokens": 12},
@@ -63,20 +70,20 @@ def request(**changes):
     return validated(body("tasks", [RTN3], DOCUMENTS) | {"store_text": True, "tasks": asked} | changes)
 
 
-def by_name(report):
+def by_name(report: TasksReport) -> dict[str, AnyTaskResult]:
     return {result.name: result for result in report.results}
 
 
-def answers(context):
+def answers(context: Context) -> list[Json]:
     return [json.loads(line) for line in (context.output / "answers.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
-def done(module_jobs):
+def done(module_jobs: Jobs) -> tuple[TasksReport, Context]:
     return module_jobs.run(request()), module_jobs.context
 
 
-def test_every_task_is_answered_and_the_counts_agree(done):
+def test_every_task_is_answered_and_the_counts_agree(done: tuple[TasksReport, Context]) -> None:
     report, context = done
     assert [result.name for result in report.tasks] == ["arc", "gsm8k", "humaneval"]
     assert report.divergence.kl.mean is not None
@@ -100,7 +107,7 @@ def test_every_task_is_answered_and_the_counts_agree(done):
     assert gauges == {"task_accuracy_ratio", "task_accuracy_difference", "task_flip_ratio"}
 
 
-def test_items_are_told_by_the_classes_of_their_answers(done):
+def test_items_are_told_by_the_classes_of_their_answers(done: tuple[TasksReport, Context]) -> None:
     """Counted from the answers that were kept, and from the file."""
     report, context = done
     looked_at = {result.name: result.token_classes for result in report.tasks}
@@ -128,7 +135,7 @@ def test_items_are_told_by_the_classes_of_their_answers(done):
     assert "Which answers" in render(json.loads(report.model_dump_json()))
 
 
-def test_likelihoods_are_those_of_transformers(done, tiny):
+def test_likelihoods_are_those_of_transformers(done: tuple[TasksReport, Context], tiny: Callable[..., Path]) -> None:
     """float32 on the same bf16 weights; the engine runs in bf16, so they agree to its rounding."""
     _, context = done
     model = AutoModelForCausalLM.from_pretrained(tiny("llama"), dtype=torch.float32)
@@ -148,7 +155,9 @@ def test_likelihoods_are_those_of_transformers(done, tiny):
     assert np.abs(np.mean(differences)) < 0.3
 
 
-def test_generated_answers_are_those_of_transformers_greedy(done, tiny):
+def test_generated_answers_are_those_of_transformers_greedy(
+    done: tuple[TasksReport, Context], tiny: Callable[..., Path]
+) -> None:
     """Rounding may turn a near tie, and all after it; most of six answers stay."""
     _, context = done
     model = AutoModelForCausalLM.from_pretrained(tiny("llama"), dtype=torch.bfloat16)
@@ -164,7 +173,7 @@ def test_generated_answers_are_those_of_transformers_greedy(done, tiny):
     assert same >= 4
 
 
-def test_the_harness_own_definitions_say_the_same_of_the_same_files(jobs):
+def test_the_harness_own_definitions_say_the_same_of_the_same_files(jobs: Jobs) -> None:
     """Two readers, two ways to score: the harness', and ours."""
     ours = request().tasks[:2]
     wanted = [
@@ -209,17 +218,19 @@ def test_the_harness_own_definitions_say_the_same_of_the_same_files(jobs):
     assert "lm-evaluation-harness 0.4.13" in render(json.loads(report.model_dump_json()))
 
 
-def test_a_definition_that_does_not_fit_costs_no_pass(jobs):
+def test_a_definition_that_does_not_fit_costs_no_pass(jobs: Jobs) -> None:
     wanted = [{"source": "harness", "task": "gsm8k", "path": "arc.jsonl", "shots": 0}]
     with pytest.raises(HemostatError, match="does not take the items"):
         jobs.run(request(tasks=wanted))
     assert jobs.context.phases == []
 
 
-def test_a_definition_that_fails_on_what_a_model_said_loses_no_other_task(monkeypatch, jobs):
+def test_a_definition_that_fails_on_what_a_model_said_loses_no_other_task(
+    monkeypatch: pytest.MonkeyPatch, jobs: Jobs
+) -> None:
     """The trial finds what can be found, so that the failure has to be made."""
 
-    def fails(self, texts):
+    def fails(self: Harnessed, texts: Sequence[str]) -> None:
         raise NotScoredError(ErrorCode.INVALID_REQUEST, "its own code fails on an answer (ValueError)")
 
     monkeypatch.setattr(Harnessed, "texts_scored", fails)
@@ -234,7 +245,7 @@ def test_a_definition_that_fails_on_what_a_model_said_loses_no_other_task(monkey
         jobs.run(request(tasks=[sums]), "alone")
 
 
-def test_code_is_run(done):
+def test_code_is_run(done: tuple[TasksReport, Context]) -> None:
     """The completion goes on in a comment, so both models' programs pass unless a line break ends it."""
     report, context = done
     result = by_name(report)["humaneval"]
@@ -250,7 +261,7 @@ def test_code_is_run(done):
                 assert isinstance(side["said"], str), "the completion"
 
 
-def test_the_run_is_remembered_unless_it_says_nothing(done, settings):
+def test_the_run_is_remembered_unless_it_says_nothing(done: tuple[TasksReport, Context], settings: Settings) -> None:
     report, _ = done
     told = [result for result in report.tasks if result.outcome != "at_chance"]
     kept = flip_runs.read(settings.home)
@@ -264,7 +275,7 @@ def test_the_run_is_remembered_unless_it_says_nothing(done, settings):
     assert all(result.prediction.status == "none" for result in report.tasks)
 
 
-def test_a_model_against_itself_flips_nothing(settings, jobs):
+def test_a_model_against_itself_flips_nothing(settings: Settings, jobs: Jobs) -> None:
     kept = flip_runs.read(settings.home)
     report = jobs.run(request(candidate={"model": "tiny"}, self_check=True, tasks=request().tasks[:1]))
     (result,) = report.tasks
@@ -276,11 +287,13 @@ def test_a_model_against_itself_flips_nothing(settings, jobs):
     assert flip_runs.read(settings.home) == kept
 
 
-def test_what_earlier_runs_say_is_told(done, settings, room, tmp_path):
+def test_what_earlier_runs_say_is_told(
+    done: tuple[TasksReport, Context], settings: Settings, room: EngineRoom, tmp_path: Path
+) -> None:
     """Three runs of the task are known, and are few."""
     fingerprint = by_name(done[0])["arc"].fingerprint
 
-    def known(name, reference):
+    def known(name: str, reference: str) -> Settings:
         home = tmp_path / name
         home.mkdir()
         (home / "models.toml").write_text((settings.home / "models.toml").read_text())
@@ -306,13 +319,13 @@ def test_what_earlier_runs_say_is_told(done, settings, room, tmp_path):
     assert "Flip rate against KL" in render(json.loads(report.model_dump_json()))
 
 
-def test_an_attempt_that_was_lost_is_gone_on_with(monkeypatch, jobs):
+def test_an_attempt_that_was_lost_is_gone_on_with(monkeypatch: pytest.MonkeyPatch, jobs: Jobs) -> None:
     with monkeypatch.context() as quick:
         # every program is over before its runner asks
         quick.setattr("workers.answering.sandbox.runner._POLL_S", 60.0)
         jobs.stopped(request(), stop_in="execute")
 
-    def never(*_, **__):
+    def never(*_: Any, **__: Any) -> None:
         raise AssertionError("answers that were given are asked for again")
 
     monkeypatch.setattr("workers.answering.generating._answers", never)
@@ -322,7 +335,9 @@ def test_an_attempt_that_was_lost_is_gone_on_with(monkeypatch, jobs):
 
 
 @pytest.mark.parametrize("phase", ["tasks", "generate"])
-def test_it_stops_when_it_is_told_to_and_says_before_any_answer_what_each_task_can_show(settings, phase, jobs):
+def test_it_stops_when_it_is_told_to_and_says_before_any_answer_what_each_task_can_show(
+    settings: Settings, phase: str, jobs: Jobs
+) -> None:
     """Other items than those of any other test, so that none has an answer in the store."""
     changed = [dict(QUESTIONS[0]) | {"question": f"{phase} lazy dog"}, *QUESTIONS]
     assert settings.text_root is not None
@@ -334,13 +349,13 @@ def test_it_stops_when_it_is_told_to_and_says_before_any_answer_what_each_task_c
     assert all("2.5 % level: 5 % divided by 2 tasks" in line for line in told)
 
 
-def test_a_faulty_file_costs_no_pass(jobs):
+def test_a_faulty_file_costs_no_pass(jobs: Jobs) -> None:
     with refused(ErrorCode.TASK_INVALID):
         jobs.run(request(tasks=[{"source": "file", "format": "gsm8k", "path": "arc.jsonl"}]))
     assert jobs.context.phases == []
 
 
-def test_text_is_left_out_where_it_may_not_be_stored(jobs):
+def test_text_is_left_out_where_it_may_not_be_stored(jobs: Jobs) -> None:
     report = jobs.run(request(store_text=None, tasks=request().tasks[:1]))
     assert all(example.prompt is None and example.candidate is None for example in report.tasks[0].examples)
     assert all("said" not in line["reference"] for line in answers(jobs.context))

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,36 +10,39 @@ from transformers import AutoModelForCausalLM
 
 from app.contracts.decoding import DECODERS
 from app.contracts.errors import ErrorCode
+from app.kinds.trajectory.report import TrajectoryReport
+from app.settings import Settings
+from tests.support.attempts import Context
 from tests.support.refusals import refused
 from tests.support.tiny import make_tokenizer
-from tests.support.tiny_jobs import RTN3, body, document, validated
+from tests.support.tiny_jobs import RTN3, Jobs, Json, body, document, validated
 from workers.diagnosis.trajectory.pairs import first_difference
 
 PROMPTS, TOKENS = 7, 12
 DOCUMENTS = [document(number, 20, "prose" if number % 2 else "code") for number in range(PROMPTS)]
 
 
-def request(**changes):
+def request(**changes: Any) -> Any:
     asked = {"prompts": PROMPTS, "prompt_tokens": 8, "tokens": TOKENS}
     given = body("trajectory", [RTN3], DOCUMENTS) | asked | changes
     return validated({name: value for name, value in given.items() if name != "window"})
 
 
 @pytest.fixture(scope="module")
-def whole(module_jobs):
+def whole(module_jobs: Jobs) -> tuple[TrajectoryReport, Context]:
     """All thirteen decoders, a wounded candidate and the reference itself."""
     return module_jobs.run(request(candidates=[{"model": "tiny"}], self_check=True)), module_jobs.context
 
 
-def texts(context):
+def texts(context: Context) -> int:
     return len(context.kept("texts/*/[0-9]*.json"))
 
 
-def lines(context):
+def lines(context: Context) -> list[Json]:
     return [json.loads(line) for line in (context.output / "texts.jsonl").read_text().splitlines()]
 
 
-def test_every_decoder_of_every_candidate_has_a_cell(whole):
+def test_every_decoder_of_every_candidate_has_a_cell(whole: tuple[TrajectoryReport, Context]) -> None:
     report, _ = whole
     assert [(cell.decoder, cell.candidate) for cell in report.cells] == [
         (name, index) for name in DECODERS for index in (0, 1)
@@ -54,7 +58,9 @@ def test_every_decoder_of_every_candidate_has_a_cell(whole):
     assert len(report.distances) == 12
 
 
-def test_the_reference_against_itself_writes_the_same_texts_at_no_divergence(whole):
+def test_the_reference_against_itself_writes_the_same_texts_at_no_divergence(
+    whole: tuple[TrajectoryReport, Context],
+) -> None:
     report, _ = whole
     for cell in (cell for cell in report.cells if cell.candidate == 1):
         assert cell.first_divergence.diverged.mean == 0
@@ -67,10 +73,10 @@ def test_the_reference_against_itself_writes_the_same_texts_at_no_divergence(who
         assert distance.top1.mean == 1
 
 
-def test_classes_of_the_generated_text_add_up_to_the_whole(whole):
+def test_classes_of_the_generated_text_add_up_to_the_whole(whole: tuple[TrajectoryReport, Context]) -> None:
     """Two classes are known from the texts' tokens alone: the first eight of each, and special tokens."""
     report, context = whole
-    written = {}
+    written: dict[tuple[str, str], list[list[int]]] = {}
     for line in lines(context):
         written.setdefault((line["model"], line["decoder"]), []).append(line["tokens"])
     special = set(make_tokenizer().all_special_ids)
@@ -108,7 +114,7 @@ def test_classes_of_the_generated_text_add_up_to_the_whole(whole):
             assert start.share.mean == pytest.approx(start.divergences / found.parted)
 
 
-def test_the_common_blocks_speak_of_each_candidate(whole):
+def test_the_common_blocks_speak_of_each_candidate(whole: tuple[TrajectoryReport, Context]) -> None:
     report, _ = whole
     wounded, same = (run.blocks for run in report.candidates)
     assert wounded is not None
@@ -125,7 +131,9 @@ def test_the_common_blocks_speak_of_each_candidate(whole):
     assert "candidate A" in report.verdict
 
 
-def test_kl_along_both_texts_is_that_of_transformers(whole, settings):
+def test_kl_along_both_texts_is_that_of_transformers(
+    whole: tuple[TrajectoryReport, Context], settings: Settings
+) -> None:
     """The texts as they were written, scored by transformers in float32, both models."""
     report, context = whole
     reference = settings.home / "models.toml"
@@ -153,7 +161,7 @@ def test_kl_along_both_texts_is_that_of_transformers(whole, settings):
         assert measured == pytest.approx(float(torch.cat(found).mean()), rel=0.05)
 
 
-def test_greedy_texts_are_the_most_probable_tokens(whole):
+def test_greedy_texts_are_the_most_probable_tokens(whole: tuple[TrajectoryReport, Context]) -> None:
     _, context = whole
     by = {(line["decoder"], line["model"], line["document"]): line["tokens"] for line in lines(context)}
     for (decoder, model, name), tokens in by.items():
@@ -162,7 +170,7 @@ def test_greedy_texts_are_the_most_probable_tokens(whole):
             assert tokens == by["greedy", "reference", name]
 
 
-def test_progress_counts_tokens_and_ends_at_all_of_them(whole):
+def test_progress_counts_tokens_and_ends_at_all_of_them(whole: tuple[TrajectoryReport, Context]) -> None:
     _, context = whole
     told = context.told("generate")
     total = 3 * 13 * PROMPTS * TOKENS
@@ -172,13 +180,13 @@ def test_progress_counts_tokens_and_ends_at_all_of_them(whole):
     assert len(told) > 3 * 13
 
 
-def test_metrics_name_each_decoder(whole):
+def test_metrics_name_each_decoder(whole: tuple[TrajectoryReport, Context]) -> None:
     _, context = whole
     named = {labels["decoder"] for name, _, labels in context.samples if name == "trajectory_amplification_ratio"}
     assert named == set(DECODERS)
 
 
-def test_a_lost_attempt_loses_no_text_and_the_report_is_the_same(jobs):
+def test_a_lost_attempt_loses_no_text_and_the_report_is_the_same(jobs: Jobs) -> None:
     few = [{"name": "greedy"}, {"name": "typical"}]
     asked = request(decoders=few, shapings=[], store_text=False)
     straight = jobs.run(asked, "straight")
@@ -191,7 +199,7 @@ def test_a_lost_attempt_loses_no_text_and_the_report_is_the_same(jobs):
     assert all("text" not in line for line in lines(jobs.context))
 
 
-def test_an_attempt_lost_in_the_middle_of_a_decoder_goes_on_with_the_next_prompts(jobs):
+def test_an_attempt_lost_in_the_middle_of_a_decoder_goes_on_with_the_next_prompts(jobs: Jobs) -> None:
     """Contrastive search looks at eight tokens of a prompt, so that four prompts of the seven are written at once."""
     asked = request(decoders=[{"name": "contrastive"}], shapings=[], store_text=False)
     straight = jobs.run(asked, "straight")
@@ -202,12 +210,12 @@ def test_an_attempt_lost_in_the_middle_of_a_decoder_goes_on_with_the_next_prompt
     assert jobs.context.told("generate")[0][0] == 4 * TOKENS
 
 
-def test_prompts_that_do_not_fit_the_context_are_refused(jobs):
+def test_prompts_that_do_not_fit_the_context_are_refused(jobs: Jobs) -> None:
     with refused(ErrorCode.WINDOW_TOO_LARGE, "/tokens"):
         jobs.run(request(tokens=250))
 
 
-def test_what_a_candidate_cannot_do_points_at_that_candidate(jobs):
+def test_what_a_candidate_cannot_do_points_at_that_candidate(jobs: Jobs) -> None:
     simulated = {"model": "tiny", "recipe": [{"type": "quantize.activations", "bits": 8}]}
     asked = request(candidates=[simulated], decoders=[{"name": "contrastive"}], shapings=[])
     with refused(ErrorCode.RECIPE_NOT_APPLICABLE, "/candidates/0/model"):

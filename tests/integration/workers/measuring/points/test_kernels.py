@@ -4,7 +4,7 @@ import pytest
 
 from tests.integration.workers.measuring.points.test_runner import settings_of
 from tests.support.processor import needs_avx512
-from tests.support.tiny_jobs import body, document, validated
+from tests.support.tiny_jobs import Jobs, body, document, validated
 from workers.measuring.points.attempt import PointsAttempt
 from workers.measuring.points.kernels import DROPPED
 from workers.measuring.sides import checkpoint_store
@@ -21,7 +21,7 @@ PACKED8 = {
 }
 
 
-def test_each_packed_setting_has_the_kernel_term_of_a_comparison(jobs):
+def test_each_packed_setting_has_the_kernel_term_of_a_comparison(jobs: Jobs) -> None:
     asked = validated(body("sweep", [PACKED8], DOCUMENTS))
     report = jobs.run(asked, "sweep")
     context = jobs.context
@@ -40,7 +40,7 @@ def test_each_packed_setting_has_the_kernel_term_of_a_comparison(jobs):
         assert point.no_kernel_term == ""
 
 
-def test_settings_on_the_reference_s_own_kernels_have_none(jobs):
+def test_settings_on_the_reference_s_own_kernels_have_none(jobs: Jobs) -> None:
     asked = validated(body("sweep", [ROUNDED], DOCUMENTS))
     attempt = PointsAttempt(asked, jobs.attempt(), jobs.room)
     with attempt.ground() as ground:
@@ -50,7 +50,7 @@ def test_settings_on_the_reference_s_own_kernels_have_none(jobs):
 
 
 @needs_avx512
-def test_a_checkpoint_that_was_dropped_is_not_made_twice_and_the_report_says_why(jobs):
+def test_a_checkpoint_that_was_dropped_is_not_made_twice_and_the_report_says_why(jobs: Jobs) -> None:
     asked = validated(body("sweep", [ROUNDED | {"symmetric": True, "form": "packed"}], DOCUMENTS))
     context = jobs.attempt()
     attempt = PointsAttempt(asked, context, jobs.room)

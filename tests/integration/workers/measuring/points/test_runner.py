@@ -4,13 +4,15 @@ import json
 import multiprocessing
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from app.kinds.sweep.request import SweepRequest
 from app.locks import try_lock
 from app.models.knobs import recipe_at
-from tests.support.tiny_jobs import WORDS, body, document, validated
+from tests.support.tiny_jobs import WORDS, Jobs, body, document, validated
 from workers.measuring.points.attempt import PointsAttempt
 from workers.measuring.points.runner import Setting
 from workers.process.handler import JobCancelled
@@ -19,7 +21,7 @@ ROUNDED = {"type": "quantize.rtn", "bits": {"sweep": [8, 4, 3]}, "group_size": 3
 REQUEST = validated(body("sweep", [ROUNDED], [document(number) for number in range(8)]))
 
 
-def settings_of(asked):
+def settings_of(asked: SweepRequest) -> list[Setting]:
     values = asked.knobs[0].values
     return [Setting((value,), recipe_at(asked.candidate.recipe, asked.knobs, [value])) for value in values]
 
@@ -27,7 +29,7 @@ def settings_of(asked):
 SETTINGS = settings_of(REQUEST)
 
 
-def test_a_point_says_what_a_comparison_of_its_recipe_says(jobs):
+def test_a_point_says_what_a_comparison_of_its_recipe_says(jobs: Jobs) -> None:
     starts = jobs.room.starts
     attempt = PointsAttempt(REQUEST, jobs.attempt("sweep"), jobs.room)
     with attempt.ground() as ground:
@@ -42,7 +44,7 @@ def test_a_point_says_what_a_comparison_of_its_recipe_says(jobs):
         assert sum(record.sums.kl) / sum(record.sums.tokens) == pytest.approx(record.divergence.kl.mean, rel=1e-9)
 
 
-def test_beyond_the_reference_context_a_point_says_what_a_comparison_says(jobs):
+def test_beyond_the_reference_context_a_point_says_what_a_comparison_says(jobs: Jobs) -> None:
     turned = [{"type": "context.yarn", "factor": {"sweep": [2.0, 8.0]}}]
     asked = validated(body("sweep", turned, [document(number, 400) for number in range(3)]) | {"window": 300})
     attempt = PointsAttempt(asked, jobs.attempt("sweep"), jobs.room)
@@ -60,7 +62,7 @@ def test_beyond_the_reference_context_a_point_says_what_a_comparison_says(jobs):
         assert floor.kl.mean == pytest.approx(alone.noise_floor.kl.mean, rel=1e-9)
 
 
-def test_an_attempt_after_a_stopped_one_measures_only_what_is_missing(jobs):
+def test_an_attempt_after_a_stopped_one_measures_only_what_is_missing(jobs: Jobs) -> None:
     stopped = jobs.attempt(stop=lambda context: len(context.kept("points/*.json")) >= 2)
     attempt = PointsAttempt(REQUEST, stopped, jobs.room)
     with pytest.raises(JobCancelled), attempt.ground() as ground:
@@ -76,7 +78,9 @@ def test_an_attempt_after_a_stopped_one_measures_only_what_is_missing(jobs):
     assert kept.items() <= jobs.context.kept("points/*.json").items()
 
 
-def test_an_attempt_after_the_calibration_file_was_changed_measures_its_points_again(jobs, tmp_path):
+def test_an_attempt_after_the_calibration_file_was_changed_measures_its_points_again(
+    jobs: Jobs, tmp_path: Path
+) -> None:
     texts = tmp_path / "texts"
     texts.mkdir()
     jobs.settings = jobs.settings.model_copy(update={"text_root": texts})
@@ -84,7 +88,7 @@ def test_an_attempt_after_the_calibration_file_was_changed_measures_its_points_a
     fitted = {"type": "quantize.gptq", "bits": {"sweep": [4, 3]}, "group_size": 32, **looking}
     asked = validated(body("sweep", [fitted], [document(number) for number in range(8)]))
 
-    def measured(folder, some):
+    def measured(folder: str, some: tuple[str, ...]) -> tuple[int, list[float]]:
         (texts / "fit.txt").write_text(" ".join(np.random.default_rng(99).choice(some, 400)))
         attempt = PointsAttempt(asked, jobs.attempt(folder), jobs.room)
         with attempt.ground() as ground:
@@ -102,14 +106,14 @@ def test_an_attempt_after_the_calibration_file_was_changed_measures_its_points_a
     assert changed[1] != first[1]
 
 
-def _hold(folder, key, ready):
+def _hold(folder: str, key: str, ready: Any) -> None:
     lock = try_lock(Path(folder) / key, exclusive=True)
     assert lock is not None
     ready.set()
     time.sleep(600)
 
 
-def test_a_point_that_another_process_has_is_left_to_it_and_taken_over_when_it_dies(jobs):
+def test_a_point_that_another_process_has_is_left_to_it_and_taken_over_when_it_dies(jobs: Jobs) -> None:
     context = jobs.attempt()
     attempt = PointsAttempt(REQUEST, context, jobs.room)
     with attempt.ground() as ground:

@@ -1,11 +1,15 @@
 """vLLM serves the exported adapter on the wounded checkpoint, whatever wounded it, modules of different ranks
 included."""
 
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM
 
 from tests.support.processor import needs_avx512
@@ -26,7 +30,7 @@ WOUNDS = [
 
 
 @contextmanager
-def served(checkpoint, dtype="float32"):
+def served(checkpoint: Path, dtype: str = "float32") -> Iterator[Any]:
     """A vLLM engine that takes adapters."""
     prepare()
     from vllm import LLM
@@ -48,7 +52,7 @@ def served(checkpoint, dtype="float32"):
         launch.end_groups()
 
 
-def of_vllm(engine, tokens, adapter):
+def of_vllm(engine: Any, tokens: list[int], adapter: Path | None) -> NDArray[np.float64]:
     """logp of each token of a prompt but the first."""
     from vllm import SamplingParams
     from vllm.lora.request import LoRARequest
@@ -63,7 +67,7 @@ def of_vllm(engine, tokens, adapter):
     return np.array([row[token].logprob for row, token in zip(rows, tokens[1:], strict=True)])
 
 
-def of_transformers(checkpoint, tokens):
+def of_transformers(checkpoint: Path, tokens: list[int]) -> NDArray[np.float64]:
     """The same by transformers, in float32."""
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
     with torch.no_grad():
@@ -76,7 +80,9 @@ def of_transformers(checkpoint, tokens):
     [*(("llama", wound) for wound in WOUNDS), ("qwen2", RTN), ("gemma2", RTN)],
     ids=lambda one: one if isinstance(one, str) else one["type"],
 )
-def test_the_wounded_checkpoint_with_the_adapter_is_the_merged_checkpoint(tiny, tmp_path, kind, wound):
+def test_the_wounded_checkpoint_with_the_adapter_is_the_merged_checkpoint(
+    tiny: Callable[..., Path], tmp_path: Path, kind: str, wound: dict[str, Any]
+) -> None:
     """Also where the checkpoint has fewer layers, or narrower ones, than the reference had."""
     tokens = windows(1, 48)[0].tolist()
     with (
@@ -94,7 +100,7 @@ def test_the_wounded_checkpoint_with_the_adapter_is_the_merged_checkpoint(tiny, 
 
 
 @needs_avx512
-def test_what_repairs_simulated_codes_serves_on_the_packed_ones(tiny, tmp_path):
+def test_what_repairs_simulated_codes_serves_on_the_packed_ones(tiny: Callable[..., Path], tmp_path: Path) -> None:
     """In bf16, which vLLM's kernels for packed weights take."""
     rtn = {"type": "quantize.rtn", "bits": 4, "group_size": 32}
     tokens = windows(1, 48)[0].tolist()

@@ -1,5 +1,7 @@
 """Fields that decide nothing beside another one of their step."""
 
+from typing import Any
+
 import pytest
 from pydantic import TypeAdapter
 
@@ -8,7 +10,7 @@ from app.kinds.preflight import check_idle
 from app.recipes.base import Calibrated
 from app.recipes.recipe import STEPS, Recipe
 
-RECIPE = TypeAdapter(Recipe)
+RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 OTHER_TEXT = {"source": "shipped", "corpus": "calibration", "documents": 4}
 PATTERN, HALF = {"pattern": "2:4"}, {"sparsity": 0.5}
 
@@ -95,7 +97,7 @@ def test_every_step_that_may_leave_its_text_unread_says_so_of_its_text():
     """A type whose contract decides when the text is read has a line here, too."""
     decides = {kind for kind, step in STEPS.items() if issubclass(step, Calibrated) and "reads_text" in vars(step)}
     assert decides == {"prune.magnitude", "prune.layers", "quantize.fp8", "quantize.activations"}
-    unread = [
+    unread: list[dict[str, Any]] = [
         {"type": "prune.magnitude"} | HALF,
         {"type": "prune.layers", "layers": [0]},
         {"type": "quantize.fp8"},

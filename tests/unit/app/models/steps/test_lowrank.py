@@ -9,7 +9,7 @@ from app.models.steps.lowrank import rank_of
 from app.recipes.lowrank import Truncated
 from app.recipes.recipe import Recipe
 
-RECIPE = TypeAdapter(Recipe)
+RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 
 
 @pytest.mark.parametrize("shape", [(2560, 2560), (5120, 5120), (576, 1536), (49152, 576)])

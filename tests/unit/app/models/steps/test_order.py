@@ -12,7 +12,7 @@ from app.models.steps import after_one, order_one, renumbering
 from app.recipes.recipe import STEPS, Recipe
 from tests.support.steps import example
 
-RECIPE = TypeAdapter(Recipe)
+RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 RENUMBERING = {"prune.layers", "extend.duplicate", "extend.identity", "extend.interpolate"}
 
 

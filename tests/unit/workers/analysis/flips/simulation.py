@@ -18,13 +18,15 @@ class World:
     task_sd: float = 0.3
     run_sd: float = 0.15
 
-    def rate(self, kl, effect, rng):
+    def rate(self, kl: float, effect: float, rng: np.random.Generator) -> float:
         """The true flip rate of a new run."""
         eta = self.intercept + self.slope * (math.log(kl) - CENTRE) + effect + rng.normal(0, self.run_sd)
         return 1 - math.exp(-math.exp(eta))
 
 
-def draw(world, *, tasks, runs, items, rng, low=0.005, high=1.5):
+def draw(
+    world: World, *, tasks: int, runs: int, items: int, rng: np.random.Generator, low: float = 0.005, high: float = 1.5
+) -> tuple[list[Run], list[float]]:
     """Runs, task by turns, at KL spread over a logarithmic axis; and the tasks' effects."""
     effects = [float(effect) for effect in rng.normal(0, world.task_sd, tasks)]
     found = []

@@ -11,7 +11,7 @@ from workers.analysis.flips.model import CENTRE, INTERCEPT_MEAN, INTERCEPT_SD, S
 from workers.analysis.flips.runs import Run
 
 
-def test_where_items_are_countless_it_is_the_linear_model():
+def test_where_items_are_countless_it_is_the_linear_model() -> None:
     """Without coin tosses the link is seen itself: a Gaussian, written out with a matrix of runs by runs."""
     runs, _ = draw(World(slope=0.7), tasks=3, runs=12, items=10**12, rng=np.random.default_rng(4))
     model = fit(runs)
@@ -34,7 +34,7 @@ def test_where_items_are_countless_it_is_the_linear_model():
     assert len(weights) > 20
 
 
-def test_a_task_that_was_seen_is_predicted_by_its_own_runs():
+def test_a_task_that_was_seen_is_predicted_by_its_own_runs() -> None:
     world = World(task_sd=0.8, run_sd=0.05)
     runs, effects = draw(world, tasks=5, runs=50, items=2000, rng=np.random.default_rng(1))
     model = fit(runs)
@@ -46,11 +46,11 @@ def test_a_task_that_was_seen_is_predicted_by_its_own_runs():
         assert high - low < 0.6 * (new_high - new_low)
 
 
-def test_more_items_make_a_narrower_interval_and_more_kl_more_flips():
+def test_more_items_make_a_narrower_interval_and_more_kl_more_flips() -> None:
     runs, _ = draw(World(), tasks=4, runs=24, items=300, rng=np.random.default_rng(2))
     model = fit(runs)
 
-    def width(items):
+    def width(items: int) -> float:
         low, _, high = model.predict(0.1, items, task="f0")
         return high - low
 
@@ -59,21 +59,21 @@ def test_more_items_make_a_narrower_interval_and_more_kl_more_flips():
     assert medians == sorted(medians)
 
 
-def test_runs_without_any_flip_are_no_trouble():
+def test_runs_without_any_flip_are_no_trouble() -> None:
     model = fit([Run(f"j{n}", "t", "f", 100, 0, 0.001 * (n + 1)) for n in range(5)])
     low, median, high = model.predict(0.002, 100, task="f")
     assert (low, median) == (0.0, 0.0)
     assert 0.0 < high < 0.1
 
 
-def test_a_prediction_can_be_repeated():
+def test_a_prediction_can_be_repeated() -> None:
     runs, _ = draw(World(), tasks=3, runs=9, items=200, rng=np.random.default_rng(3))
     assert fit(runs).predict(0.3, 200) == fit(runs).predict(0.3, 200)
     with pytest.raises(ValueError, match="no run"):
         fit([])
 
 
-def test_the_intervals_cover():
+def test_the_intervals_cover() -> None:
     """For tasks that were seen and for new ones; tests/bench/flips.py counts more often."""
     rng = np.random.default_rng(5)
     covered = []

@@ -12,13 +12,13 @@ from workers.analysis.flips.runs import Run
 RUNS, _ = draw(World(), tasks=4, runs=32, items=300, rng=np.random.default_rng(0), low=0.01, high=1.0)
 
 
-def test_without_a_run_nothing_is_predicted():
+def test_without_a_run_nothing_is_predicted() -> None:
     found = Predictor([]).predict(0.2, 100)
     assert (found.status, found.rate, found.interval) == ("none", None, None)
     assert "no run to learn from has been seen" in found.sentence
 
 
-def test_within_what_was_seen():
+def test_within_what_was_seen() -> None:
     found = Predictor(RUNS).predict(0.1, 300, task="f1")
     assert (found.status, found.known_task, found.runs, found.tasks) == ("seen", True, 32, 4)
     assert found.interval[0] <= found.rate <= found.interval[1]
@@ -28,27 +28,27 @@ def test_within_what_was_seen():
 
 
 @pytest.mark.parametrize("kl", [0.0001, 9.0])
-def test_a_kl_beyond_the_runs_is_outside(kl):
+def test_a_kl_beyond_the_runs_is_outside(kl: float) -> None:
     found = Predictor(RUNS).predict(kl, 300)
     assert found.status == "outside"
     assert "outside what has been seen" in found.sentence
 
 
-def test_the_range_is_that_of_the_tasks_own_runs():
+def test_the_range_is_that_of_the_tasks_own_runs() -> None:
     near = [run for run in RUNS if run.fingerprint != "f0" or run.kl > 0.3]
     assert Predictor(near).predict(0.02, 300, task="f0").status == "outside"
     least = min(run.kl for run in near if run.fingerprint == "f1")
     assert Predictor(near).predict(least / 1.4, 300, task="f1").status == "seen"
 
 
-def test_few_runs_are_called_few():
+def test_few_runs_are_called_few() -> None:
     few = [Run(f"j{n}", "t", "f", 200, 5 + n, 0.1 * (n + 1)) for n in range(4)]
     found = Predictor(few).predict(0.2, 200, task="f")
     assert found.status == "few"
     assert "few" in found.sentence
 
 
-def test_another_task_is_outside_until_tasks_are_known_to_differ_how():
+def test_another_task_is_outside_until_tasks_are_known_to_differ_how() -> None:
     one = Predictor([run for run in RUNS if run.fingerprint in {"f0", "f1"}])
     assert one.predict(0.1, 300, task="unheard").status == "outside"
     assert "no run of this task is among them" in one.predict(0.1, 300, task="unheard").sentence
@@ -56,7 +56,7 @@ def test_another_task_is_outside_until_tasks_are_known_to_differ_how():
     assert Predictor(RUNS).predict(0.1, 300, task="unheard").status == "seen"
 
 
-def test_a_name_comes_before_a_fingerprint_that_begins_so():
+def test_a_name_comes_before_a_fingerprint_that_begins_so() -> None:
     fingerprints = {"e2e": "b" * 16, "arc": "e2e9" + "a" * 12, "boolq": "e2e9aaaa" + "f" * 8}
     runs = [Run(f"j-{task}", task, found, 40, 2, 0.3, candidate="c") for task, found in fingerprints.items()]
     predictor = Predictor(runs)
@@ -67,7 +67,7 @@ def test_a_name_comes_before_a_fingerprint_that_begins_so():
     assert predictor.task("absent") is predictor.task("") is None
 
 
-def test_runs_of_another_number_of_items_are_runs_of_the_same_task():
+def test_runs_of_another_number_of_items_are_runs_of_the_same_task() -> None:
     """Twelve, sixteen and twenty of the items, by three models: one task, whose name stands for all three runs."""
     sizes = {12: 0.447, 16: 1.63, 20: 0.1}
     drawn = [
@@ -82,12 +82,12 @@ def test_runs_of_another_number_of_items_are_runs_of_the_same_task():
 
 
 @pytest.mark.parametrize(("kl", "items"), [(0.0, 10), (-1.0, 10), (float("nan"), 10), (float("inf"), 10), (0.1, 0)])
-def test_what_cannot_be_is_refused(kl, items):
+def test_what_cannot_be_is_refused(kl: float, items: int) -> None:
     with pytest.raises(ValueError, match="above zero"):
         Predictor(RUNS).predict(kl, items)
 
 
-def test_runs_of_other_reference_models_alone_are_outside():
+def test_runs_of_other_reference_models_alone_are_outside() -> None:
     small = Predictor([replace(run, reference="small") for run in RUNS])
     assert small.predict(0.1, 300, task="f1", reference="small").status == "seen"
     assert small.predict(0.1, 300, task="f1").status == "seen", "the reference model of the question is not known"
@@ -97,7 +97,7 @@ def test_runs_of_other_reference_models_alone_are_outside():
     assert large.interval == small.predict(0.1, 300, task="f1").interval, "the numbers are shown all the same"
 
 
-def test_one_run_of_the_reference_model_or_runs_that_do_not_tell_theirs_are_enough():
+def test_one_run_of_the_reference_model_or_runs_that_do_not_tell_theirs_are_enough() -> None:
     mixed = [replace(run, reference="large" if run.job == RUNS[0].job else "small") for run in RUNS]
     of_it = RUNS[0].fingerprint
     of_others = next(run.fingerprint for run in RUNS if run.fingerprint != of_it)

@@ -8,12 +8,12 @@ from workers.analysis.paired.chance import accuracy, commonest, p_value
 
 
 @pytest.mark.parametrize("right", [0, 3, 25, 40, 100])
-def test_with_equal_choices_it_is_the_binomial_tail(right):
+def test_with_equal_choices_it_is_the_binomial_tail(right: int) -> None:
     expected = stats.binomtest(right, 100, 0.25, alternative="greater").pvalue
     assert p_value(right, [4] * 100) == pytest.approx(expected)
 
 
-def test_with_unequal_choices_it_is_what_guessers_reach():
+def test_with_unequal_choices_it_is_what_guessers_reach() -> None:
     choices = [2] * 20 + [4] * 30 + [5] * 10
     rng = np.random.default_rng(0)
     reached = sum(rng.binomial(choices.count(count), 1 / count, 40_000) for count in (2, 4, 5))
@@ -22,12 +22,12 @@ def test_with_unequal_choices_it_is_what_guessers_reach():
     assert accuracy(choices) == pytest.approx((20 / 2 + 30 / 4 + 10 / 5) / 60)
 
 
-def test_more_right_answers_than_items_are_refused():
+def test_more_right_answers_than_items_are_refused() -> None:
     with pytest.raises(ValueError, match="3 right answers of 2"):
         p_value(3, [4, 4])
 
 
-def test_where_all_items_have_the_same_choices_a_guess_takes_the_commonest():
+def test_where_all_items_have_the_same_choices_a_guess_takes_the_commonest() -> None:
     assert commonest([(("no", "yes"), gold) for gold in [0] * 62 + [1] * 38]) == 0.62
     assert commonest([(("no", "yes"), n % 2) for n in range(10)]) == 0.0, "no more than uniform guessing"
     letters = [0] * 31 + [1] * 23 + [2] * 23 + [3] * 23

@@ -10,16 +10,16 @@ from workers.analysis.paired.mcnemar import detectable, exact, power
 from workers.analysis.paired.pairs import Pairs
 
 
-def pairs(harmful, helpful, items=500):
+def pairs(harmful: int, helpful: int, items: int = 500) -> Pairs:
     return Pairs(both_right=items - harmful - helpful, both_wrong=0, harmful=harmful, helpful=helpful)
 
 
 @pytest.mark.parametrize(("harmful", "helpful"), [(0, 1), (5, 0), (12, 1), (9, 9), (30, 44), (7, 20)])
-def test_p_is_that_of_the_binomial_test(harmful, helpful):
+def test_p_is_that_of_the_binomial_test(harmful: int, helpful: int) -> None:
     assert exact(pairs(harmful, helpful)) == pytest.approx(stats.binomtest(harmful, harmful + helpful).pvalue)
 
 
-def test_without_a_flip_nothing_is_shown():
+def test_without_a_flip_nothing_is_shown() -> None:
     assert exact(pairs(0, 0)) == 1.0
 
 
@@ -54,7 +54,7 @@ def test_clusters_of_one_item_are_independent_items(harmful: int, helpful: int) 
 
 
 @pytest.mark.parametrize(("items", "rate", "difference"), [(40, 0.3, 0.2), (60, 0.5, 0.1), (25, 0.9, 0.6)])
-def test_the_power_is_the_sum_over_every_outcome_that_is_rejected(items, rate, difference):
+def test_the_power_is_the_sum_over_every_outcome_that_is_rejected(items: int, rate: float, difference: float) -> None:
     harmful = (rate + difference) / 2 / rate
     rejected = 0.0
     for flips in range(items + 1):
@@ -66,7 +66,7 @@ def test_the_power_is_the_sum_over_every_outcome_that_is_rejected(items, rate, d
 
 
 @pytest.mark.parametrize(("items", "rate", "difference"), [(200, 0.1, 0.05), (1000, 0.05, 0.02), (60, 0.3, 0.2)])
-def test_the_power_is_what_simulation_finds(items, rate, difference):
+def test_the_power_is_what_simulation_finds(items: int, rate: float, difference: float) -> None:
     rng = np.random.default_rng(1)
     harmful, helpful = (rate + difference) / 2, (rate - difference) / 2
     drawn = rng.multinomial(items, [harmful, helpful, 1 - rate], 4000)
@@ -74,19 +74,19 @@ def test_the_power_is_what_simulation_finds(items, rate, difference):
     assert power(items, rate, difference) == pytest.approx(found, abs=0.025)
 
 
-def test_no_difference_is_shown_at_most_as_often_as_the_level_says():
+def test_no_difference_is_shown_at_most_as_often_as_the_level_says() -> None:
     assert 0.0 < power(400, 0.1, 0.0) <= 0.05
 
 
 @pytest.mark.parametrize(("items", "rate"), [(300, 0.1), (2000, 0.05)])
-def test_the_detectable_difference_is_shown_four_times_in_five(items, rate):
+def test_the_detectable_difference_is_shown_four_times_in_five(items: int, rate: float) -> None:
     least = detectable(items, rate)
     assert least is not None
     assert power(items, rate, least) >= 0.8
     assert power(items, rate, least - 0.002) < 0.8
 
 
-def test_too_few_items_show_nothing():
+def test_too_few_items_show_nothing() -> None:
     assert detectable(50, 0.05) is None
     assert detectable(50, 0.0) is None
     with pytest.raises(ValueError, match="needs a flip rate"):

@@ -14,10 +14,10 @@ CASES = [Pairs(60, 20, 12, 3), Pairs(10, 5, 2, 9), Pairs(40, 0, 0, 3), Pairs(80,
 
 @pytest.mark.parametrize("pairs", CASES)
 @pytest.mark.parametrize("difference", [-0.3, -0.05, 0.02, 0.25])
-def test_the_constrained_probability_maximizes_the_likelihood(pairs, difference):
+def test_the_constrained_probability_maximizes_the_likelihood(pairs: Pairs, difference: float) -> None:
     rest = pairs.items - pairs.flips
 
-    def loss(q):
+    def loss(q: float) -> float:
         told = ((pairs.harmful, q), (pairs.helpful, q + difference), (rest, 1 - 2 * q - difference))
         return -sum(count * math.log(max(share, 1e-300)) for count, share in told if count)
 
@@ -27,14 +27,14 @@ def test_the_constrained_probability_maximizes_the_likelihood(pairs, difference)
 
 
 @pytest.mark.parametrize("pairs", CASES)
-def test_at_no_difference_it_is_mcnemars_statistic(pairs):
+def test_at_no_difference_it_is_mcnemars_statistic(pairs: Pairs) -> None:
     expected = (pairs.helpful - pairs.harmful) / math.sqrt(pairs.flips)
     assert statistic(pairs, 0.0) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("pairs", [*CASES, Pairs(50, 50, 0, 0)])
 @pytest.mark.parametrize("level", [0.9, 0.95])
-def test_the_interval_ends_where_the_test_begins_to_reject(pairs, level):
+def test_the_interval_ends_where_the_test_begins_to_reject(pairs: Pairs, level: float) -> None:
     low, high = interval(pairs, level=level)
     z = stats.norm.ppf((1 + level) / 2)
     assert low < pairs.difference < high or pairs.flips == 0
@@ -42,7 +42,7 @@ def test_the_interval_ends_where_the_test_begins_to_reject(pairs, level):
     assert statistic(pairs, high) == pytest.approx(-z, abs=1e-5)
 
 
-def test_without_a_flip_it_still_has_a_width():
+def test_without_a_flip_it_still_has_a_width() -> None:
     low, high = interval(Pairs(70, 30, 0, 0))
     # The exact limit is 1 − 0.025^(1/100) = 3.6 points.
     assert -0.045 < low < -0.025
@@ -50,7 +50,7 @@ def test_without_a_flip_it_still_has_a_width():
 
 
 @pytest.mark.parametrize(("harmful", "helpful"), [(0.03, 0.03), (0.1, 0.02), (0.005, 0.005)])
-def test_it_covers_as_often_as_it_says(harmful, helpful):
+def test_it_covers_as_often_as_it_says(harmful: float, helpful: float) -> None:
     rng = np.random.default_rng(7)
     drawn = rng.multinomial(200, [harmful, helpful, 1 - harmful - helpful], 500)
     found = [interval(Pairs(int(rest), 0, int(worse), int(better))) for worse, better, rest in drawn]
@@ -58,7 +58,7 @@ def test_it_covers_as_often_as_it_says(harmful, helpful):
     assert 0.925 <= covered <= 0.995
 
 
-def test_equivalence_is_the_ninety_percent_interval_within_the_margin():
+def test_equivalence_is_the_ninety_percent_interval_within_the_margin() -> None:
     rng = np.random.default_rng(5)
     for worse, better, rest in rng.multinomial(400, [0.03, 0.03, 0.94], 60):
         pairs = Pairs(int(rest), 0, int(worse), int(better))
@@ -66,7 +66,7 @@ def test_equivalence_is_the_ninety_percent_interval_within_the_margin():
         assert (equivalence(pairs, 0.03) < 0.05) == (low > -0.03 and high < 0.03)
 
 
-def test_a_model_on_the_margin_is_called_equivalent_one_time_in_twenty():
+def test_a_model_on_the_margin_is_called_equivalent_one_time_in_twenty() -> None:
     rng = np.random.default_rng(11)
     drawn = rng.multinomial(500, [0.05, 0.02, 0.93], 1500)
     claimed = [equivalence(Pairs(int(rest), 0, int(worse), int(better)), 0.03) < 0.05 for worse, better, rest in drawn]
@@ -74,7 +74,7 @@ def test_a_model_on_the_margin_is_called_equivalent_one_time_in_twenty():
 
 
 @pytest.mark.parametrize("margin", [0.0, -0.1, 1.0])
-def test_a_margin_that_is_none_is_refused(margin):
+def test_a_margin_that_is_none_is_refused(margin: float) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
         equivalence(CASES[0], margin)
 

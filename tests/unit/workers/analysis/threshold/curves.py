@@ -34,7 +34,7 @@ class Published:
     request: dict[str, Any]
 
 
-def _load():
+def _load() -> list[Published]:
     stored = json.loads(FILE.read_text(encoding="utf-8"))
     return [
         Published(

@@ -13,7 +13,7 @@ INF = np.inf
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10_000), kind=st.sampled_from(["open", "lower", "both", "mixed", "fixed"]))
-def test_each_problem_is_solved_as_lsq_linear_solves_it(seed, kind):
+def test_each_problem_is_solved_as_lsq_linear_solves_it(seed: int, kind: str) -> None:
     rng = np.random.default_rng(seed)
     design_GNK = rng.standard_normal((3, 9, 4))
     y_BN = rng.standard_normal((2, 9))
@@ -49,7 +49,7 @@ def test_each_problem_is_solved_as_lsq_linear_solves_it(seed, kind):
 
 
 @pytest.mark.parametrize(("lower", "upper"), [([-INF] * 3, [INF] * 3), ([0.5] * 3, [INF] * 3), ([-1.0] * 3, [0.2] * 3)])
-def test_dependent_and_empty_columns_still_give_the_least_sum(lower, upper):
+def test_dependent_and_empty_columns_still_give_the_least_sum(lower: list[float], upper: list[float]) -> None:
     rng = np.random.default_rng(0)
     column_N = rng.standard_normal(7)
     design_GNK = np.stack(
@@ -67,6 +67,6 @@ def test_dependent_and_empty_columns_still_give_the_least_sum(lower, upper):
         assert sse_G[g] == pytest.approx(2 * oracle.cost, rel=1e-3)
 
 
-def test_a_lower_bound_above_its_upper_bound_is_refused():
+def test_a_lower_bound_above_its_upper_bound_is_refused() -> None:
     with pytest.raises(ValueError, match="lower bound"):
         BoxedDesigns(np.ones((1, 3, 1)), np.array([1.0]), np.array([0.0]))

@@ -9,7 +9,7 @@ from tests.unit.workers.analysis.threshold.curves import CURVES
 from workers.analysis.threshold import published
 from workers.analysis.threshold.answer import TRANSITION_LEVEL
 from workers.analysis.threshold.bounds import Bounds
-from workers.analysis.threshold.curve import Curve
+from workers.analysis.threshold.curve import Array, Curve
 from workers.analysis.threshold.evidence import lack_of_fit, transition_test
 
 S_N = np.linspace(0.1, 0.8, 12)
@@ -22,7 +22,7 @@ STRAIGHT = {
 }
 
 
-def called_transition(truth_N, bounds, noise_N):
+def called_transition(truth_N: Array, bounds: Bounds, noise_N: Array) -> float:
     rng, called = np.random.default_rng(5), 0
     for index in range(40):
         curve = Curve(S_N, truth_N + noise_N * rng.standard_normal(len(S_N)))
@@ -30,7 +30,7 @@ def called_transition(truth_N, bounds, noise_N):
     return called / 40
 
 
-def test_at_least_95_per_cent_of_curves_without_a_knee_are_called_so():
+def test_at_least_95_per_cent_of_curves_without_a_knee_are_called_so() -> None:
     even_N = np.full(12, 0.03)
     called = {shape: called_transition(truth_N, RISING, even_N) for shape, truth_N in STRAIGHT.items()}
     called |= {f"{shape}, open": called_transition(STRAIGHT[shape], Bounds(), even_N) for shape in ("constant", "line")}
@@ -39,13 +39,13 @@ def test_at_least_95_per_cent_of_curves_without_a_knee_are_called_so():
 
 
 @pytest.mark.parametrize("name", ["8 points, 0.02", "15 points, 0.1", "20 points, 0.02, no bounds"])
-def test_knees_are_seen(name):
+def test_knees_are_seen(name: str) -> None:
     scenario = SCENARIOS[name]
     for index, curve in enumerate(scenario.curves(4, seed=2)):
         assert transition_test(curve, scenario.bounds, seed=index, resamples=199).p <= TRANSITION_LEVEL
 
 
-def test_errors_that_documents_share_along_the_curve_feign_no_transition():
+def test_errors_that_documents_share_along_the_curve_feign_no_transition() -> None:
     """Each setting's errors upon those of the one before bend a straight curve; without bounds, and taken for
     independent, they are a transition four times as often as the level allows."""
     rng, alone, together = np.random.default_rng(3), 0, 0
@@ -59,7 +59,7 @@ def test_errors_that_documents_share_along_the_curve_feign_no_transition():
     assert alone >= 5
 
 
-def test_knees_are_seen_over_documents():
+def test_knees_are_seen_over_documents() -> None:
     scenario, rng = SCENARIOS["15 points, 0.02"], np.random.default_rng(4)
     for index in range(4):
         losses = simulated(scenario, 40, rng)
@@ -68,7 +68,7 @@ def test_knees_are_seen_over_documents():
         assert tested.p <= TRANSITION_LEVEL
 
 
-def test_every_straight_form_must_be_rejected():
+def test_every_straight_form_must_be_rejected() -> None:
     curve = Curve(S_N, STRAIGHT["exponential"] + 0.02 * np.random.default_rng(0).standard_normal(12))
     tested = transition_test(curve, RISING)
     assert tested.p_values["power_law"] <= 0.001
@@ -79,7 +79,7 @@ def test_every_straight_form_must_be_rejected():
     assert tested.p == tested.p_values["line"] > 0.1
 
 
-def test_a_p_value_is_uniform_enough_where_the_hypothesis_holds():
+def test_a_p_value_is_uniform_enough_where_the_hypothesis_holds() -> None:
     p_values = []
     for index in range(80):
         curve = Curve(S_N, STRAIGHT["line"] + 0.03 * np.random.default_rng(index).standard_normal(12))
@@ -87,7 +87,7 @@ def test_a_p_value_is_uniform_enough_where_the_hypothesis_holds():
     assert 0.35 <= np.mean(np.array(p_values) <= 0.5) <= 0.65
 
 
-def test_a_right_form_is_seldom_called_wrong():
+def test_a_right_form_is_seldom_called_wrong() -> None:
     scenario, p_values = SCENARIOS["15 points, 0.02"], []
     for index, curve in enumerate(scenario.curves(50, seed=1)):
         fit = published.fit(curve, scenario.bounds)
@@ -97,7 +97,7 @@ def test_a_right_form_is_seldom_called_wrong():
     assert 0.3 <= (found <= 0.5).mean() <= 0.7
 
 
-def test_a_form_that_misses_a_bend_is_called_wrong():
+def test_a_form_that_misses_a_bend_is_called_wrong() -> None:
     s_N = np.linspace(0.1, 0.9, 25)
     wave_N = 2 + 3 * s_N**2 + 0.15 * np.sin(12 * s_N)
     curve = Curve(s_N, wave_N + 0.01 * np.random.default_rng(0).standard_normal(25))
@@ -105,7 +105,7 @@ def test_a_form_that_misses_a_bend_is_called_wrong():
     assert p <= 0.01
 
 
-def test_with_fewer_than_two_spare_points_the_fit_cannot_be_tested():
+def test_with_fewer_than_two_spare_points_the_fit_cannot_be_tested() -> None:
     case = CURVES["RIA"]
     few = case.curve.without(0).without(0)
     assert lack_of_fit(few, case.bounds, published.fit(few, case.bounds)) is None

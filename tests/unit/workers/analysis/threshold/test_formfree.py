@@ -18,21 +18,21 @@ from workers.analysis.threshold.formfree import (
 S = [0.1, 0.2, 0.3, 0.4, 0.5]
 
 
-def rising(*increases):
+def rising(*increases: float) -> Curve:
     return Curve.of(S[: len(increases)], 6.157 * np.exp(increases))
 
 
-def test_the_rule_is_one_and_a_half_perplexity_at_the_published_level():
+def test_the_rule_is_one_and_a_half_perplexity_at_the_published_level() -> None:
     assert 6.157 * math.exp(NEAR_LOSSLESS) == pytest.approx(6.157 + 1.5)
 
 
-def test_the_near_lossless_point_lies_between_the_settings_that_straddle_the_limit():
+def test_the_near_lossless_point_lies_between_the_settings_that_straddle_the_limit() -> None:
     found = near_lossless(rising(0, 0.1, NEAR_LOSSLESS - 0.1, NEAR_LOSSLESS + 0.3, 2), 6.157)
     assert found.largest == 0.3
     assert found.at == pytest.approx(0.3 + 0.1 * 0.25)
 
 
-def test_wanda_is_near_lossless_to_fifty_per_cent():
+def test_wanda_is_near_lossless_to_fifty_per_cent() -> None:
     """LLaMA-2-7B, dense 5.12: 6.31 at 50 % is +0.209, 9.23 at 60 % is +0.589."""
     curve = Curve.of([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], [5.14, 5.23, 5.36, 5.64, 6.31, 9.23])
     found = near_lossless(curve, 5.12)
@@ -40,7 +40,7 @@ def test_wanda_is_near_lossless_to_fifty_per_cent():
     assert found.at == pytest.approx(0.502, abs=0.001)
 
 
-def test_a_limit_never_or_always_passed_has_no_crossing():
+def test_a_limit_never_or_always_passed_has_no_crossing() -> None:
     assert near_lossless(rising(0, 0.01, 0.02, 0.03, 0.04), 6.157).as_json() == {
         "limit": NEAR_LOSSLESS, "largest": 0.5, "at": None, "ci": None
     }  # fmt: skip
@@ -48,11 +48,11 @@ def test_a_limit_never_or_always_passed_has_no_crossing():
     assert (past.largest, past.at) == (None, None)
 
 
-def test_a_later_return_below_the_limit_does_not_count():
+def test_a_later_return_below_the_limit_does_not_count() -> None:
     assert near_lossless(rising(0, 0.5, 0, 0, 0), 6.157).largest == 0.1
 
 
-def test_the_largest_mild_setting_follows_the_upper_limit_and_its_interval_both():
+def test_the_largest_mild_setting_follows_the_upper_limit_and_its_interval_both() -> None:
     found = largest_mild(
         S,
         kl=[0.001, 0.01, 0.1, 1, 2],
@@ -67,7 +67,7 @@ def test_the_largest_mild_setting_follows_the_upper_limit_and_its_interval_both(
     assert found.ci == pytest.approx((0.1 + 0.1 * 0.04 / 0.09, 0.4))
 
 
-def test_settings_may_fall_as_bits_do():
+def test_settings_may_fall_as_bits_do() -> None:
     bits = [8, 6, 4, 3, 2]
     found = largest_mild(
         bits,
@@ -81,7 +81,7 @@ def test_settings_may_fall_as_bits_do():
     assert found.ci == pytest.approx((6 - 2 * 0.02 / 0.37, 4))
 
 
-def test_a_divergence_of_exactly_zero_is_mild():
+def test_a_divergence_of_exactly_zero_is_mild() -> None:
     found = largest_mild(S, kl=[0, 0, 0, 0.1, 1], low=[0, 0, 0, 0, 0], high=[0, 0, 0, 0.2, 2], moderate_from=0.05)
     assert found.largest == 0.3
     assert found.ci[1] is None
@@ -114,13 +114,13 @@ def test_a_divergence_of_exactly_zero_is_mild():
         ),
     ],
 )
-def test_what_is_next_to_nothing_has_no_logarithm(settings, kl, low, high, at, ci):
+def test_what_is_next_to_nothing_has_no_logarithm(settings, kl, low, high, at, ci) -> None:
     found = largest_mild(settings, kl, low, high, 0.05)
     assert found.at == pytest.approx(at)
     assert found.ci == pytest.approx(ci)
 
 
-def test_the_place_lies_within_its_interval_whatever_the_divergences():
+def test_the_place_lies_within_its_interval_whatever_the_divergences() -> None:
     rng = np.random.default_rng(5)
     crossed = 0
     for _ in range(400):
@@ -134,7 +134,7 @@ def test_the_place_lies_within_its_interval_whatever_the_divergences():
     assert crossed > 100
 
 
-def test_before_a_collapse_the_place_is_the_last_setting_and_its_interval_the_gap():
+def test_before_a_collapse_the_place_is_the_last_setting_and_its_interval_the_gap() -> None:
     inf = math.inf
     found = largest_mild([8, 6, 4], [0.001, 0.01, inf], [0.0005, 0.005, inf], [0.002, 0.02, inf], 0.05)
     assert (found.largest, found.at, found.ci) == (6, 6, (6, 4))
@@ -149,7 +149,7 @@ def test_before_a_collapse_the_place_is_the_last_setting_and_its_interval_the_ga
 
 
 @pytest.mark.parametrize("convex", [True, False])
-def test_the_interval_holds_the_crossing_of_smooth_curves_on_random_grids(convex):
+def test_the_interval_holds_the_crossing_of_smooth_curves_on_random_grids(convex) -> None:
     rng = np.random.default_rng(3)
     held, crossed = 0, 0
     for _ in range(400):
@@ -169,7 +169,7 @@ def test_the_interval_holds_the_crossing_of_smooth_curves_on_random_grids(convex
     assert held == crossed
 
 
-def test_of_settings_at_the_same_value_the_last_within_the_limit_is_named():
+def test_of_settings_at_the_same_value_the_last_within_the_limit_is_named() -> None:
     found = largest_mild(
         [0.25, 0.5, 0.5, 0.75],
         kl=[0.001, 0.01, 0.2, 0.9],
@@ -181,7 +181,7 @@ def test_of_settings_at_the_same_value_the_last_within_the_limit_is_named():
     assert largest_mild([0.5, 0.5], [1, 1], [1, 1], [1, 1], 0.05).last is None
 
 
-def test_the_interval_over_documents_holds_the_crossing_and_shrinks_with_documents():
+def test_the_interval_over_documents_holds_the_crossing_and_shrinks_with_documents() -> None:
     widths = []
     increase_P = np.array([0.02, 0.1, 0.3, 0.7, 1.5])
     for documents in (12, 300):
@@ -198,7 +198,7 @@ def test_the_interval_over_documents_holds_the_crossing_and_shrinks_with_documen
     assert widths[1] < 0.5 * widths[0]
 
 
-def test_slopes_on_both_sides_are_regressions():
+def test_slopes_on_both_sides_are_regressions() -> None:
     s_N = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.7])
     curve = Curve(s_N, np.array([0.0, 0.2, 0.4, 1.0, 2.0, 4.0]))
     below, beyond = slopes(curve, 0.3)
@@ -209,7 +209,7 @@ def test_slopes_on_both_sides_are_regressions():
     assert slopes(curve, 0.1) == (None, pytest.approx(np.polyfit(s_N[1:], curve.log_N[1:], 1)[0]))
 
 
-def test_rows_that_do_not_fit_are_refused():
+def test_rows_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="differ in number"):
         largest_mild(S, [0.1], [0.1], [0.1], 0.05)
     with pytest.raises(ValueError, match="positive"):

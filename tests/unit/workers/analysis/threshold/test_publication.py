@@ -18,17 +18,17 @@ LOGS = [
 EXACT = Publication(6.0, 0.5, 0.4, 2.0, 10.0)
 
 
-def curve(*errors):
+def curve(*errors: float) -> Curve:
     """The form with an error of ln y at each of the first points."""
     return Curve.of(S, np.exp(np.asarray(LOGS) + np.pad(errors, (0, len(S) - len(errors)))))
 
 
-def test_the_sum_of_squares_is_that_of_the_errors_put_in():
+def test_the_sum_of_squares_is_that_of_the_errors_put_in() -> None:
     assert EXACT.log_sse(curve()) == pytest.approx(0.0, abs=1e-20)
     assert EXACT.log_sse(curve(0.1, -0.2, 0.0, 0.3)) == pytest.approx(0.01 + 0.04 + 0.09)
 
 
-def test_the_difference_is_the_fit_minus_the_published():
+def test_the_difference_is_the_fit_minus_the_published() -> None:
     noisy = curve(0.1, -0.2, 0.0, 0.3)
     fit = published.fit(noisy, Bounds())
     told = EXACT.against(noisy, Bounds(), fit)
@@ -38,7 +38,7 @@ def test_the_difference_is_the_fit_minus_the_published():
     assert (told["params"], told["stated_log_sse"], told["notes"]) == (EXACT.params(), None, [])
 
 
-def test_coefficients_outside_the_bounds_explain_a_fit_that_is_worse():
+def test_coefficients_outside_the_bounds_explain_a_fit_that_is_worse() -> None:
     bounds = Bounds(b=(0.6, None), k1=(2.0000001, None), k2=(None, 9))
     told = EXACT.against(curve(), bounds, published.fit(curve(), bounds))
     assert told["difference"] > 0
@@ -46,7 +46,7 @@ def test_coefficients_outside_the_bounds_explain_a_fit_that_is_worse():
 
 
 @pytest.mark.parametrize(("stated", "wrong"), [(0.14, False), (0.140009, False), (0.1411, True), (0.0, True)])
-def test_a_stated_sum_that_is_not_that_of_the_coefficients_is_told(stated, wrong):
+def test_a_stated_sum_that_is_not_that_of_the_coefficients_is_told(stated: float, wrong: bool) -> None:
     noisy = curve(0.1, -0.2, 0.0, 0.3)
     publication = Publication(6.0, 0.5, 0.4, 2.0, 10.0, stated_log_sse=stated)
     told = publication.against(noisy, Bounds(), published.fit(noisy, Bounds()))

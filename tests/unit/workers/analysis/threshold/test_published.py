@@ -7,24 +7,24 @@ import pytest
 from scipy import optimize
 
 from tests.support.knees import RISING, SCENARIOS
-from tests.unit.workers.analysis.threshold.curves import CURVES
+from tests.unit.workers.analysis.threshold.curves import CURVES, Published
 from workers.analysis.threshold import published
 from workers.analysis.threshold.bounds import Bounds
-from workers.analysis.threshold.curve import Curve
+from workers.analysis.threshold.curve import Array, Curve
 
 
-def formula(s_N, a, b, s0, k1, k2):
+def formula(s_N: Array, a: float, b: float, s0: float, k1: float, k2: float) -> Array:
     """The form as it is printed, point by point."""
     values = [a * s**b if s <= s0 else a * s0**b * np.exp(k1 * (s - s0) + k2 * (s - s0) ** 2) for s in s_N]
     return np.log(values)
 
 
-def sse(curve, params):
+def sse(curve: Curve, params: dict[str, float]) -> float:
     return float(((formula(curve.s_N, **params) - curve.log_N) ** 2).sum())
 
 
 @pytest.mark.parametrize("case", CURVES.values(), ids=list(CURVES))
-def test_the_fit_is_never_worse_than_the_published_coefficients_and_keeps_bounds(case):
+def test_the_fit_is_never_worse_than_the_published_coefficients_and_keeps_bounds(case: Published) -> None:
     fit = published.fit(case.curve, case.bounds)
     assert sse(case.curve, case.params) == pytest.approx(case.log_sse, abs=2e-5)
     assert fit.log_sse <= sse(case.curve, case.params)
@@ -38,7 +38,7 @@ def test_the_fit_is_never_worse_than_the_published_coefficients_and_keeps_bounds
 
 
 @pytest.mark.parametrize("name", ["wanda", "RIA", "slicegpt", "w.DSnoT"])
-def test_many_starts_of_a_general_solver_find_nothing_better(name):
+def test_many_starts_of_a_general_solver_find_nothing_better(name: str) -> None:
     case = CURVES[name]
     curve, rng = case.curve, np.random.default_rng(0)
     lower_K, upper_K = case.bounds.box()
@@ -46,7 +46,7 @@ def test_many_starts_of_a_general_solver_find_nothing_better(name):
     low, high = case.bounds.knee_range(curve)
     lower, upper = np.append(lower_K[free_K], low), np.append(upper_K[free_K], high)
 
-    def residual(place):
+    def residual(place: Array) -> Array:
         full_K = lower_K.copy()
         full_K[free_K] = place[:-1]
         return formula(curve.s_N, np.exp(full_K[0]), full_K[1], place[-1], full_K[2], full_K[3]) - curve.log_N
@@ -62,7 +62,7 @@ def test_many_starts_of_a_general_solver_find_nothing_better(name):
 
 
 @pytest.mark.parametrize("bounds", [Bounds(), RISING, CURVES["LLM_Pruner"].bounds])
-def test_no_knee_on_a_fine_grid_beats_the_fit(bounds):
+def test_no_knee_on_a_fine_grid_beats_the_fit(bounds: Bounds) -> None:
     curve = next(SCENARIOS["15 points, 0.1"].curves(1, seed=4))
     lower_K, upper_K = bounds.box()
     free_K = lower_K < upper_K
@@ -75,7 +75,7 @@ def test_no_knee_on_a_fine_grid_beats_the_fit(bounds):
 
 
 @pytest.mark.parametrize("knee", [0.573, 0.55, 0.2, 0.33])
-def test_a_curve_without_noise_gives_its_knee_back_on_a_point_and_between_points(knee):
+def test_a_curve_without_noise_gives_its_knee_back_on_a_point_and_between_points(knee: float) -> None:
     s_N = np.linspace(0.1, 0.8, 15)
     curve = Curve(s_N, formula(s_N, 8.0, 0.23, knee, 5.0, 40.0))
     fit = published.fit(curve, RISING)
@@ -83,7 +83,7 @@ def test_a_curve_without_noise_gives_its_knee_back_on_a_point_and_between_points
     assert fit.params() == pytest.approx({"a": 8.0, "b": 0.23, "s0": knee, "k1": 5.0, "k2": 40.0}, rel=2e-3)
 
 
-def test_among_equally_good_knees_the_middle_of_their_stretch_is_told():
+def test_among_equally_good_knees_the_middle_of_their_stretch_is_told() -> None:
     s_N = np.linspace(0.1, 0.8, 8)
     fit = published.fit(Curve(s_N, 2 + 0.3 * np.log(s_N)), RISING)
     assert fit.log_sse < 1e-20
@@ -91,7 +91,7 @@ def test_among_equally_good_knees_the_middle_of_their_stretch_is_told():
     assert fit.s0 == pytest.approx(0.75)
 
 
-def test_scaling_the_values_moves_a_alone():
+def test_scaling_the_values_moves_a_alone() -> None:
     case = CURVES["ASVD"]
     plain, scaled = (
         published.fit(replace(case.curve, log_N=case.curve.log_N + shift), case.bounds) for shift in (0.0, 300.0)
@@ -101,18 +101,18 @@ def test_scaling_the_values_moves_a_alone():
     assert scaled.log_sse == pytest.approx(plain.log_sse)
 
 
-def test_slopes_are_the_derivatives_at_the_knee():
+def test_slopes_are_the_derivatives_at_the_knee() -> None:
     fit = published.fit(CURVES["admm"].curve, CURVES["admm"].bounds)
     step = 1e-6
     below, at, beyond = fit.predict(np.array([fit.s0 - step, fit.s0, fit.s0 + step]))
     assert fit.slopes() == pytest.approx(((at - below) / step, (beyond - at) / step), rel=1e-3)
 
 
-def test_tangents_are_the_derivatives_of_the_form():
+def test_tangents_are_the_derivatives_of_the_form() -> None:
     s_N = np.linspace(0.1, 0.9, 9)
     place = np.array([2.0, 0.3, 4.0, 20.0, 0.47])
 
-    def log_value(at):
+    def log_value(at: Array) -> Array:
         return formula(s_N, np.exp(at[0]), at[1], at[4], at[2], at[3])
 
     tangent_NK = published.tangents(s_N, *place[1:])

@@ -1,6 +1,7 @@
 """What a file may hold, and the exact place of each fault."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -13,11 +14,11 @@ POINTS = [[0.1, 5.1], [0.2, 5.2], [0.3, 5.4], [0.4, 5.9], [0.5, 7.5]]
 PARAMS = {"a": 6.0, "b": 0.05, "s0": 0.35, "k1": 1.0, "k2": 9.0}
 
 
-def with_point(index, point):
+def with_point(index: int, point: Any) -> list[Any]:
     return [point if at == index else old for at, old in enumerate(POINTS)]
 
 
-def test_points_bounds_and_dense_are_taken():
+def test_points_bounds_and_dense_are_taken() -> None:
     request = parse_request(
         json.dumps({"points": POINTS[::-1], "bounds": {"a": [None, 50], "k2": [0, 0], "b": None}, "dense": 5})
     )
@@ -28,7 +29,7 @@ def test_points_bounds_and_dense_are_taken():
     assert request.dense == 5
 
 
-def test_each_published_curve_is_taken_from_the_file_as_it_is():
+def test_each_published_curve_is_taken_from_the_file_as_it_is() -> None:
     for name, case in CURVES.items():
         request = parse_request(FILE.read_text(), name)
         assert (request.curve.s_N.tolist(), request.curve.log_N.tolist()) == (
@@ -69,7 +70,7 @@ def test_each_published_curve_is_taken_from_the_file_as_it_is():
         ({"points": POINTS, "params": PARAMS | {"b": 1e200}}, "/params", "not finite on the curve", "as published"),
     ],
 )
-def test_each_fault_is_named_with_its_place(data, pointer, detail, hint):
+def test_each_fault_is_named_with_its_place(data: Any, pointer: str, detail: str, hint: str) -> None:
     with pytest.raises(HemostatError) as caught:
         parse_request(json.dumps(data))
     assert caught.value.code is ErrorCode.INVALID_REQUEST
@@ -89,7 +90,7 @@ def test_each_fault_is_named_with_its_place(data, pointer, detail, hint):
         ('{"points": ' + "9" * 5000 + "}", "digits"),
     ],
 )
-def test_what_is_not_json_is_said_to_be_none(text, detail):
+def test_what_is_not_json_is_said_to_be_none(text: str, detail: str) -> None:
     with pytest.raises(HemostatError) as caught:
         parse_request(text)
     assert caught.value.code is ErrorCode.INVALID_REQUEST
@@ -98,7 +99,7 @@ def test_what_is_not_json_is_said_to_be_none(text, detail):
     assert "for example" in caught.value.hint or "Write it as" in caught.value.hint
 
 
-def test_a_curve_of_several_is_taken_by_its_name_with_what_was_published_for_it():
+def test_a_curve_of_several_is_taken_by_its_name_with_what_was_published_for_it() -> None:
     told = {"figure": "fig9", "data": POINTS, "bounds": {"b": [0, None]}, "params": PARAMS, "published_log_sse": 0.125}
     text = json.dumps({"w/o": told, "bare": {"points": POINTS[::-1]}})
     request = parse_request(text, "w/o")
@@ -110,7 +111,7 @@ def test_a_curve_of_several_is_taken_by_its_name_with_what_was_published_for_it(
 
 
 @pytest.mark.parametrize("data", [{"one": {"points": POINTS}}, {"points": POINTS}, {}])
-def test_a_name_that_no_curve_has_is_refused(data):
+def test_a_name_that_no_curve_has_is_refused(data: Any) -> None:
     with pytest.raises(HemostatError, match=r"no curve 'two'|without a name") as caught:
         parse_request(json.dumps(data), "two")
     assert "--curve" in caught.value.hint

@@ -7,13 +7,14 @@ import pytest
 from scipy import optimize, stats
 
 from tests.unit.workers.analysis.threshold.curves import CURVES
-from workers.analysis.threshold.curve import Curve
+from workers.analysis.threshold.curve import Array, Curve
+from workers.analysis.threshold.forms import Form
 from workers.analysis.threshold.rivals import BrokenLine, Exponential, Logistic, PowerLaw
 
 S_N = np.linspace(0.1, 0.8, 15)
 
 
-def logistic(s_N, floor, rise, rate, midpoint):
+def logistic(s_N: Array, floor: float, rise: float, rate: float, midpoint: float) -> Array:
     return np.asarray(floor + rise / (1 + np.exp(-rate * (s_N - midpoint))))
 
 
@@ -27,14 +28,14 @@ def logistic(s_N, floor, rise, rate, midpoint):
         (Logistic(), logistic(S_N, 1.6, 5, 9, 0.9), {"floor": 1.6, "rise": 5, "rate": 9, "midpoint": 0.9}),
     ],
 )
-def test_a_form_recovers_a_curve_of_its_own(form, log_N, params):
+def test_a_form_recovers_a_curve_of_its_own(form: Form, log_N: Array, params: dict[str, float]) -> None:
     fit = form.fit(Curve(S_N, log_N))
     assert fit.log_sse < 1e-9
     assert {name: fit.params[name] for name in params} == pytest.approx(params, rel=2e-3)
     assert fit.predict(S_N) == pytest.approx(log_N, abs=1e-4)
 
 
-def test_straight_forms_are_scipys_regressions():
+def test_straight_forms_are_scipys_regressions() -> None:
     curve = CURVES["SLEB"].curve
     for form, x_N, name in ((PowerLaw(), np.log(curve.s_N), "b"), (Exponential(), curve.s_N, "k")):
         oracle = stats.linregress(x_N, curve.log_N)
@@ -46,13 +47,13 @@ def test_straight_forms_are_scipys_regressions():
 
 @pytest.mark.parametrize("left_out", [None, 0, 4, -1])
 @pytest.mark.parametrize("name", ["SLEB", "wanda", "sparsegpt_owl", "RIA"])
-def test_the_logistic_is_as_good_as_a_general_solver_from_many_starts(name, left_out):
+def test_the_logistic_is_as_good_as_a_general_solver_from_many_starts(name: str, left_out: int | None) -> None:
     curve = CURVES[name].curve if left_out is None else CURVES[name].curve.without(left_out)
     span = curve.s_N[-1] - curve.s_N[0]
     lower = [-20, -2000, 0.5 / span, curve.s_N[0]]
     upper = [20, 2000, 400 / span, curve.s_N[-1] + span]
 
-    def residual(place):
+    def residual(place: Array) -> Array:
         return np.asarray(logistic(curve.s_N, *place) - curve.log_N)
 
     costs = []
@@ -66,15 +67,15 @@ def test_the_logistic_is_as_good_as_a_general_solver_from_many_starts(name, left
 
 @pytest.mark.parametrize("form", [PowerLaw(), Exponential(), BrokenLine(), Logistic()], ids=lambda form: form.name)
 @pytest.mark.parametrize("shift", [0.0, 50.0])
-def test_the_sum_of_squares_is_that_of_the_prediction_at_any_level(form, shift):
+def test_the_sum_of_squares_is_that_of_the_prediction_at_any_level(form: Form, shift: float) -> None:
     curve = replace(CURVES["SLEB"].curve, log_N=CURVES["SLEB"].curve.log_N + shift)
     fit = form.fit(curve)
     assert fit.log_sse == pytest.approx(((fit.predict(curve.s_N) - curve.log_N) ** 2).sum(), rel=1e-6)
     assert fit.log_sse == pytest.approx(form.fit(CURVES["SLEB"].curve).log_sse, rel=1e-5)
 
 
-def test_a_constant_curve_breaks_no_form():
+def test_a_constant_curve_breaks_no_form() -> None:
     curve = Curve(S_N, np.full(15, 1.7))
-    forms = [PowerLaw(), Exponential(), BrokenLine(), Logistic()]
+    forms: list[Form] = [PowerLaw(), Exponential(), BrokenLine(), Logistic()]
     for form in forms:
         assert form.fit(curve).log_sse < 1e-20

@@ -31,7 +31,7 @@ NOT_READ = (
 )
 
 
-def sources(file):
+def sources(file: Path) -> str:
     """The functions' modules of a definition and of those that it includes."""
     text = file.read_text(encoding="utf-8")
     found = ""
@@ -42,17 +42,17 @@ def sources(file):
     return found
 
 
-def code_of(name):
+def code_of(name: str) -> str:
     return sources(Path(_manager().task_index[name].yaml_path))
 
 
-def test_every_task_that_may_be_run_is_defined_and_its_code_runs_and_draws_nothing():
+def test_every_task_that_may_be_run_is_defined_and_its_code_runs_and_draws_nothing() -> None:
     for name in sorted(HARNESS_TASKS):
         assert not RUNS_CODE.search(code_of(name)), name
         assert not DRAWS.search(code_of(name)), name
 
 
-def test_every_task_that_may_be_run_asks_one_question_an_item_whose_answer_is_right_or_wrong():
+def test_every_task_that_may_be_run_asks_one_question_an_item_whose_answer_is_right_or_wrong() -> None:
     for name in sorted(HARNESS_TASKS):
         fields = fields_of(name)
         metrics = {one["metric"] for one in fields["metric_list"]}
@@ -71,12 +71,12 @@ def test_every_task_that_may_be_run_asks_one_question_an_item_whose_answer_is_ri
             assert not asked.keys() - {"until", "do_sample", "temperature"}, name
 
 
-def test_the_search_finds_code_in_definitions_that_have_it():
+def test_the_search_finds_code_in_definitions_that_have_it() -> None:
     assert RUNS_CODE.search(code_of("minerva_math_algebra"))
     assert DRAWS.search(code_of("gpqa_main_zeroshot"))
 
 
 @pytest.mark.parametrize("name", ["mbpp", "humaneval", "score_robustness_math", "mmlu", "helloswag", "nowhere"])
-def test_any_other_task_is_refused_before_its_file_is_looked_at(name, tmp_path):
+def test_any_other_task_is_refused_before_its_file_is_looked_at(name: str, tmp_path: Path) -> None:
     with refused(ErrorCode.INVALID_REQUEST, "/tasks/0/task"):
         read_rows(task(name), Settings(home=tmp_path), pointer="/tasks/0")

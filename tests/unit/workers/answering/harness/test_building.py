@@ -9,7 +9,7 @@ from workers.answering.harness.running import prepare
 from workers.process.handler import JobCancelled
 
 
-def test_the_same_question_among_the_examples_is_found_whatever_else_the_row_says():
+def test_the_same_question_among_the_examples_is_found_whatever_else_the_row_says() -> None:
     same = [row | {"id": number + 100} for number, row in enumerate(SUMS)]
     rows = [row | {"id": number} for number, row in enumerate(SUMS)]
     with pytest.raises(HemostatError, match="is among what solved examples are taken from") as refused:
@@ -17,7 +17,7 @@ def test_the_same_question_among_the_examples_is_found_whatever_else_the_row_say
     assert refused.value.pointer == "/tasks/0/examples"
 
 
-def test_sentences_that_begin_alike_are_not_one_question():
+def test_sentences_that_begin_alike_are_not_one_question() -> None:
     rows = [
         {"sentence": f"The {what} fell because _ was big.", "option1": "Ann", "option2": "Bea", "answer": "1"}
         for what in ("box", "cup")
@@ -28,10 +28,10 @@ def test_sentences_that_begin_alike_are_not_one_question():
         prepared("winogrande", rows, [other, rows[0] | {"answer": "2"}], shots=1)
 
 
-def test_it_asks_between_items_whether_to_stop():
-    asked = []
+def test_it_asks_between_items_whether_to_stop() -> None:
+    asked: list[int] = []
 
-    def check():
+    def check() -> None:
         asked.append(1)
         if len(asked) > 2:
             raise JobCancelled

@@ -4,7 +4,7 @@ from tests.support.harness_tasks import SHOWN, SUMS, prepared
 from workers.answering.harness.evaluation import run
 
 
-def test_solved_examples_are_the_files_and_the_same_for_both_models():
+def test_solved_examples_are_the_files_and_the_same_for_both_models() -> None:
     asked = prepared("gsm8k", SUMS, SHOWN, shots=2)
     assert asked.definition.shots == 2
     solved = {f"Question: {row['question']}\nAnswer: {row['answer']}" for row in SHOWN}
@@ -19,7 +19,7 @@ def test_solved_examples_are_the_files_and_the_same_for_both_models():
     assert twice[0][0]["arguments"][0][0] == asked.items[0].context
 
 
-def test_generated_answers_go_through_each_filter_of_the_definition():
+def test_generated_answers_go_through_each_filter_of_the_definition() -> None:
     asked = prepared("gsm8k", SUMS, shots=0, max_tokens=40)
     assert (asked.stops, asked.max_tokens) == (("Question:", "</s>", "<|im_end|>"), 40)
     assert asked.items[0].context == "Question: 1 and 1?\nAnswer:"

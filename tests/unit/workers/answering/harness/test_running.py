@@ -1,19 +1,21 @@
 """Tasks by the harness' own definitions: what they ask and how answers are scored, against cases made by hand."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.tasks.harness import HarnessRows
 from tests.support.distributions import one_sided
-from tests.support.harness_tasks import ARC, HELLASWAG, MMLU, SECRET, SHOWN, SUMS, WINOGRANDE, prepared
+from tests.support.harness_tasks import ARC, HELLASWAG, MMLU, SECRET, SHOWN, SUMS, WINOGRANDE, Row, prepared
 from tests.support.tiny import make_tokenizer
 from workers.answering.harness.running import NotScoredError
 from workers.answering.likelihood import gathered
 from workers.answering.prompts import choice_prompts
 
 
-def test_multiple_choice_is_asked_as_defined_and_scored_by_characters_too():
+def test_multiple_choice_is_asked_as_defined_and_scored_by_characters_too() -> None:
     asked = prepared("hellaswag", HELLASWAG)
     assert asked.metric == "acc"
     first = asked.items[0]
@@ -28,14 +30,14 @@ def test_multiple_choice_is_asked_as_defined_and_scored_by_characters_too():
     assert scored.right["acc_norm"].tolist() == [False, True, False, True]
 
 
-def test_a_likelihood_that_is_no_number_is_never_chosen():
+def test_a_likelihood_that_is_no_number_is_never_chosen() -> None:
     asked = prepared("hellaswag", HELLASWAG)
     nothing, one = np.asarray([np.nan, np.nan]), np.asarray([np.nan, -900.0])
     scored = asked.choices_scored([nothing, nothing, one, one])
     assert scored.right["acc"].tolist() == [False, False, False, True]
 
 
-def test_a_side_without_numbers_takes_nothing_from_the_other():
+def test_a_side_without_numbers_takes_nothing_from_the_other() -> None:
     asked = prepared("hellaswag", HELLASWAG)
     prompts = choice_prompts(
         asked.items, make_tokenizer(), None, 4096, pointer="/tasks/0", check_cancelled=lambda: None
@@ -48,7 +50,7 @@ def test_a_side_without_numbers_takes_nothing_from_the_other():
     assert not asked.choices_scored(found.candidate).right["acc"].any()
 
 
-def test_choices_in_the_middle_of_a_sentence_are_put_before_what_is_scored():
+def test_choices_in_the_middle_of_a_sentence_are_put_before_what_is_scored() -> None:
     asked = prepared("winogrande", WINOGRANDE)
     after = " won the race."
     assert asked.items[1].asked == (
@@ -60,7 +62,7 @@ def test_choices_in_the_middle_of_a_sentence_are_put_before_what_is_scored():
     assert scored.right["acc"].tolist() == [True, False]
 
 
-def test_items_are_drawn_by_the_seed_and_keep_their_numbers():
+def test_items_are_drawn_by_the_seed_and_keep_their_numbers() -> None:
     asked = prepared("gsm8k", SUMS, shots=0, items=3)
     drawn = [int(item.id) - 1 for item in asked.items]
     assert drawn == sorted(set(drawn))
@@ -70,7 +72,7 @@ def test_items_are_drawn_by_the_seed_and_keep_their_numbers():
     assert asked.texts_scored([*right[:2], "#### 0"]).right[asked.metric].tolist() == [True, True, False]
 
 
-def test_the_number_of_examples_is_part_of_how_answers_are_scored():
+def test_the_number_of_examples_is_part_of_how_answers_are_scored() -> None:
     one, many = (prepared("gsm8k", SUMS, SHOWN, shots=shots) for shots in (1, 8))
     rows_of = HarnessRows(SUMS, SHOWN)
     assert rows_of.fingerprint(one.scoring) != rows_of.fingerprint(many.scoring)
@@ -97,7 +99,9 @@ def test_the_number_of_examples_is_part_of_how_answers_are_scored():
         ("arc_easy", [*ARC, {**ARC[0], "choices": {"label": ["A", "B"]}}], {}, "path", "item 4: the field choices"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_the_reason(name, items, fields, pointer, words):
+def test_what_does_not_fit_is_refused_with_the_reason(
+    name: str, items: list[Row], fields: dict[str, Any], pointer: str, words: str
+) -> None:
     with pytest.raises(HemostatError, match=words) as refused:
         prepared(name, items, **fields)
     of_file = pointer in {"path", "examples"}
@@ -106,10 +110,12 @@ def test_what_does_not_fit_is_refused_with_the_reason(name, items, fields, point
     assert SECRET not in f"{refused.value} {refused.value.hint}"
 
 
-def test_code_of_a_definition_that_fails_on_an_answer_is_told_without_the_answer(monkeypatch):
+def test_code_of_a_definition_that_fails_on_an_answer_is_told_without_the_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     asked = prepared("gsm8k", SUMS, shots=0)
 
-    def fails(doc, results):
+    def fails(doc: Row, results: list[str]) -> Row:
         raise ValueError(results[0])
 
     monkeypatch.setattr(asked.built.task, "process_results", fails)

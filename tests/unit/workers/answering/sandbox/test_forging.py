@@ -77,16 +77,16 @@ FORGERS = {
 
 
 @pytest.mark.parametrize("how", FORGERS)
-def test_a_program_cannot_forge_its_verdict(how):
+def test_a_program_cannot_forge_its_verdict(how: str) -> None:
     assert run(FORGERS[how], CHECK, PATIENT).outcome != "passed"
 
 
-def test_a_program_that_is_right_passes_this_test():
+def test_a_program_that_is_right_passes_this_test() -> None:
     assert run("def f(x):\n    return 2 * x\n", CHECK, PATIENT) == Ending("passed")
     assert run(WRONG, CHECK, PATIENT) == Ending("wrong")
 
 
-def test_the_pipe_that_takes_the_verdict_is_no_descriptor_of_the_program():
+def test_the_pipe_that_takes_the_verdict_is_no_descriptor_of_the_program() -> None:
     program = (
         "import os, stat\ndef f():\n    kinds = []\n    for n in range(256):\n        try:\n"
         "            kinds.append(stat.S_IFMT(os.fstat(n).st_mode))\n        except OSError:\n            pass\n"
@@ -101,23 +101,23 @@ def test_the_pipe_that_takes_the_verdict_is_no_descriptor_of_the_program():
     ["None", "[1, (2, 3)]", "{'a': {1, 2}, 3: [4.5]}", "frozenset({'x'})", "b'ab'", "1j", "float('inf')", "True",
      "10**5000", "'\\ud800'", "[]"],
 )  # fmt: skip
-def test_what_a_function_takes_and_returns_keeps_its_type(value):
+def test_what_a_function_takes_and_returns_keeps_its_type(value: str) -> None:
     source = f"def check(f):\n    given = {value}\n    back = f(given)\n    assert back == given, back\n"
     source += "    assert type(back) is type(given)\n"
     assert run("def f(x):\n    return x\n", Check("def f(x):\n", source, "f"), PATIENT) == Ending("passed")
 
 
-def test_subclasses_of_plain_data_become_plain_data():
+def test_subclasses_of_plain_data_become_plain_data() -> None:
     program = "from collections import Counter, namedtuple\nP = namedtuple('P', 'x y')\n"
     program += "def f():\n    return [Counter('aab'), P(1, 2)]\n"
     source = "def check(f):\n    assert f() == [{'a': 2, 'b': 1}, (1, 2)]\n    assert type(f()[0]) is dict\n"
     assert run(program, Check("def f():\n", source, "f"), PATIENT) == Ending("passed")
 
 
-def test_a_test_sees_the_exceptions_of_the_program():
+def test_a_test_sees_the_exceptions_of_the_program() -> None:
     source = "def check(f):\n    try:\n        f('a')\n    except ValueError:\n        return\n    assert False\n"
     assert run("def f(x):\n    return int(x)\n", Check("def f(x):\n", source, "f"), PATIENT) == Ending("passed")
 
 
-def test_a_program_without_the_function_is_an_error():
+def test_a_program_without_the_function_is_an_error() -> None:
     assert run("def g(x):\n    return 4\n", CHECK, PATIENT) == Ending("error", "NameError")

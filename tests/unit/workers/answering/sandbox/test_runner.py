@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ PATIENT = Limits(wall_s=120.0, cpu_s=60, memory_bytes=QUICK.memory_bytes)
         "print('x' * 100_000)",
     ],
 )
-def test_a_program_that_computes_passes(program):
+def test_a_program_that_computes_passes(program: str) -> None:
     assert passes(program)
 
 
@@ -47,7 +48,7 @@ def test_a_program_that_computes_passes(program):
         "import os\nos._exit(97)",
     ],
 )
-def test_one_that_does_not_come_to_its_end_fails(program):
+def test_one_that_does_not_come_to_its_end_fails(program: str) -> None:
     assert not passes(program, limits=PATIENT)
 
 
@@ -67,11 +68,11 @@ def test_one_that_does_not_come_to_its_end_fails(program):
         ("import os\nos._exit(0)", Ending("stopped")),
     ],
 )
-def test_how_a_program_ended_is_told_without_its_own_words(program, ending):
+def test_how_a_program_ended_is_told_without_its_own_words(program: str, ending: Ending) -> None:
     assert run(program, limits=QUICK if ending.outcome == "time_limit" else PATIENT) == ending
 
 
-def test_only_known_names_are_taken_from_a_program_that_writes_where_its_process_does():
+def test_only_known_names_are_taken_from_a_program_that_writes_where_its_process_does() -> None:
     """It may find the descriptor; neither a pass nor text of its own comes out by it."""
     forged = "import os\nfor number in range(3, 64):\n    try:\n        os.write(number, b'!{}')\n"
     forged += "    except OSError:\n        pass\nos._exit(0)"
@@ -80,21 +81,21 @@ def test_only_known_names_are_taken_from_a_program_that_writes_where_its_process
 
 
 @pytest.mark.parametrize("what", PROBES)
-def test_the_doors_are_shut(what):
+def test_the_doors_are_shut(what: str) -> None:
     # By the filter, and not because something was missing; threads alone fail with an error of another kind.
     program = "".join(f"    {line}\n" for line in PROBES[what].splitlines())
     refused = "PermissionError" if what != "start a thread" else "RuntimeError"
     assert passes(f"try:\n{program}except {refused}:\n    pass\nelse:\n    raise SystemExit")
 
 
-def test_sets_have_the_same_order_in_every_run():
+def test_sets_have_the_same_order_in_every_run() -> None:
     environment = {"PYTHONHASHSEED": "0"}
     asked = [sys.executable, "-c", "print(hash('hemostat'))"]
     seeded = subprocess.run(asked, env=environment, capture_output=True, check=True).stdout.decode()
     assert passes(f"assert hash('hemostat') == {int(seeded)}")
 
 
-def test_nothing_outside_its_folder_is_touched(tmp_path):
+def test_nothing_outside_its_folder_is_touched(tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     kept.write_text("as it was")
     for program in (
@@ -113,17 +114,17 @@ def test_nothing_outside_its_folder_is_touched(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 
-def test_the_environment_tells_nothing(monkeypatch):
+def test_the_environment_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEMOSTAT_API_KEY", "secret")
     assert passes("import os\nassert 'HEMOSTAT_API_KEY' not in os.environ")
 
 
-def test_it_stops_when_it_is_told_to():
+def test_it_stops_when_it_is_told_to() -> None:
     with pytest.raises(StoppedError):
         passes("import time\ntime.sleep(60)", check_cancelled=stop_after())
 
 
-def test_no_descriptor_is_left_open():
+def test_no_descriptor_is_left_open() -> None:
     passes("pass")
     before = len(list(Path("/proc/self/fd").iterdir()))
     for program in ("pass", "assert False"):
@@ -131,7 +132,7 @@ def test_no_descriptor_is_left_open():
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-def test_this_machine_passes_the_proof():
+def test_this_machine_passes_the_proof() -> None:
     require()
 
 
@@ -143,7 +144,9 @@ def test_this_machine_passes_the_proof():
         (lambda _: False, "harmless"),
     ],
 )
-def test_where_a_door_is_open_nothing_is_run(monkeypatch, answer, words):
+def test_where_a_door_is_open_nothing_is_run(
+    monkeypatch: pytest.MonkeyPatch, answer: Callable[[str], bool], words: str | None
+) -> None:
     monkeypatch.setattr(runner, "passes", lambda program, *_, **__: answer(program))
     if words is None:
         require()

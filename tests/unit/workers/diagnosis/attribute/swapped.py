@@ -22,6 +22,7 @@ from workers.surgery.blockwise.mixtures import fused
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.reading import open_tensors
 
+Weights = dict[str, torch.Tensor]
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2}
 
 

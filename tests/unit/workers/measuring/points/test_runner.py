@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from app.contracts.request import Thresholds
 from app.models.checkpoint import fingerprint, inspect
+from app.recipes.recipe import Recipe
 from app.settings import Settings
 from tests.support.attempts import Context
 from workers.measuring.calibration_text import loader_without_sampler
@@ -22,6 +24,7 @@ from workers.measuring.sides import Side
 from workers.measuring.subject import recipe_of
 from workers.surgery.callbacks import room_enough
 
+Tiny = Callable[..., Path]
 RTN = {"type": "quantize.rtn", "bits": 4, "group_size": 32}
 MERGE = {"type": "merge.linear", "other": "partner", "weight": 0.25}
 ADAPTER = {"type": "adapter.lora", "adapter": "adapter"}
@@ -43,7 +46,7 @@ class Job:
     model: Path
     partner: Path
 
-    def key(self, recipe):
+    def key(self, recipe: Recipe) -> str:
         """As an attempt that begins now names the point."""
         info = inspect(self.model)
         side = Side("tiny", info, fingerprint(info.path), info.path)
@@ -73,26 +76,26 @@ class Job:
         runner = PointRunner(cast("Any", ground), bench, context, cast("Any", None), thresholds=Thresholds(), seed=0)
         return runner.key(Setting((), recipe))
 
-    def write(self, text):
+    def write(self, text: str) -> None:
         """The calibration file."""
         (self.folder / "texts").mkdir(exist_ok=True)
         (self.folder / "texts" / "fit.txt").write_text(text)
 
 
 @pytest.fixture
-def job(tiny, tmp_path):
+def job(tiny: Tiny, tmp_path: Path) -> Job:
     made = Job(tmp_path, tiny(), Path(shutil.copytree(tiny(seed=1), tmp_path / "partner")))
     made.write("the quick brown fox jumps over the lazy dog " * 20)
     return made
 
 
-def change_weights(file):
+def change_weights(file: Path) -> None:
     weights = load_file(file)
     name = min(weights)
     save_file(weights | {name: weights[name] + 1}, file, metadata={"format": "pt"})
 
 
-def adapter(job):
+def adapter(job: Job) -> Path:
     folder = job.folder / "adapter"
     folder.mkdir()
     (folder / "adapter_config.json").write_text(json.dumps({"r": 2}))
@@ -100,9 +103,9 @@ def adapter(job):
     return folder / "adapter_model.safetensors"
 
 
-def test_the_key_changes_with_the_content_of_what_its_recipe_reads_and_of_nothing_else(job):
+def test_the_key_changes_with_the_content_of_what_its_recipe_reads_and_of_nothing_else(job: Job) -> None:
     file = adapter(job)
-    changes = {
+    changes: dict[str, tuple[list[dict[str, Any]], Callable[[], None]]] = {
         "calibration text": ([GPTQ], lambda: job.write("a model that loses what it has had " * 20)),
         "partner of a merge": ([MERGE, RTN], lambda: change_weights(job.partner / "model.safetensors")),
         "adapter": ([ADAPTER], lambda: change_weights(file)),
@@ -115,7 +118,7 @@ def test_the_key_changes_with_the_content_of_what_its_recipe_reads_and_of_nothin
         assert job.key(recipe_of([RTN])) == plain, name
 
 
-def test_a_text_that_is_too_short_gives_another_key_than_one_that_has_grown(job):
+def test_a_text_that_is_too_short_gives_another_key_than_one_that_has_grown(job: Job) -> None:
     recipe = recipe_of([GPTQ])
     whole = job.key(recipe)
     job.write("a fox")
@@ -125,7 +128,7 @@ def test_a_text_that_is_too_short_gives_another_key_than_one_that_has_grown(job)
     assert job.key(recipe_of([GPTQ | {"bits": 3}])) != short
 
 
-def test_the_key_changes_with_the_model_and_the_recipe(job, tiny):
+def test_the_key_changes_with_the_model_and_the_recipe(job: Job, tiny: Tiny) -> None:
     keys = [job.key(recipe_of([RTN])), job.key(recipe_of([RTN | {"bits": 3}]))]
     job.model = tiny(seed=2)
     keys.append(job.key(recipe_of([RTN])))

@@ -1,6 +1,7 @@
 """Each class on hand-made text: what it takes, and what looks like it and is not."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -16,22 +17,22 @@ CALL = '{"name": "find_trains", "arguments": {"from": "Basel", "after": 9}}'
 SCHEMA = {"type": "object", "properties": {"type": {"type": "string"}, "title": {"type": "string"}}}
 
 
-def test_numbers_with_the_separators_inside_them():
+def test_numbers_with_the_separators_inside_them() -> None:
     text = made("It cost 1,250.50 on 2031-03-14 at 09:30, up 12% . Chapter 3. None of ten. Version x.y")
     assert chosen(text, numbers(text)) == ["1,250.50", "2031-03-14", "09:30", "12%", "3"]
 
 
-def test_punctuation_is_signs_alone():
+def test_punctuation_is_signs_alone() -> None:
     text = made("Well, he said: stop! It's 3.5 — or a_b?")
     assert "".join(chosen(text, punctuation(text))) == ",:!'.—_?"
 
 
-def test_json_structure_stands_only_where_a_parser_accepts_it():
+def test_json_structure_stands_only_where_a_parser_accepts_it() -> None:
     text = made('Reply: {"a": [1, {"b": "x: {y}"}]} and {not: json} or [1, 2] or {} end.')
     assert "".join("".join(chosen(text, json_structure(text))).split()) == '{"":[,{"":""}]}'
 
 
-def test_json_within_what_is_none():
+def test_json_within_what_is_none() -> None:
     broken = '[{"a": 1}, {"b": 2}, oops'
     assert [found.value for found in json_values(broken)] == [{"a": 1}, {"b": 2}]
     assert [found.value for found in json_values('{"x": {"y": {"z": 1}}, ')] == [{"y": {"z": 1}}]
@@ -39,7 +40,7 @@ def test_json_within_what_is_none():
 
 
 @pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
-def test_what_is_no_number_of_json_is_not_json(word):
+def test_what_is_no_number_of_json_is_not_json(word: str) -> None:
     """Python's parser takes it, no other does."""
     assert list(json_values(f'{{"a": {word}}} and [{{"b": [{word}]}}]')) == []
     assert [found.value for found in json_values(f'{{"x": "{word}", "y": {{"z": 1}}, "w": {word}}}')] == [{"z": 1}]
@@ -55,12 +56,12 @@ def test_what_is_no_number_of_json_is_not_json(word):
     "text", ["[1," * 30_000, "{" * 30_000, "[" * 30_000, '{"a":' * 3_000, '"' * 30_001 + "{", '{"a":NaN,' * 9_000]
 )
 @pytest.mark.timeout(120)
-def test_hostile_brackets_are_read_once(text):
+def test_hostile_brackets_are_read_once(text: str) -> None:
     """A scan that begins anew at each bracket takes minutes: the test would end by its time-out."""
     assert list(json_values(text)) == []
 
 
-def test_a_call_is_found_by_its_shape():
+def test_a_call_is_found_by_its_shape() -> None:
     (call,) = calls_in(f"<tool_call>\n{CALL}\n</tool_call>")
     assert (call.name, call.arguments) == ("find_trains", {"from": "Basel", "after": 9})
     text = made(f"So I call {CALL} now.")
@@ -80,7 +81,7 @@ def test_a_call_is_found_by_its_shape():
         ('{"name": "counts", "arguments": {"to": ' + "7" * 9000 + "}}", ["counts"]),
     ],
 )
-def test_calls_and_what_is_none(text, expected):
+def test_calls_and_what_is_none(text: str, expected: list[str]) -> None:
     assert [call.name for call in calls_in(text)] == expected
 
 
@@ -104,7 +105,7 @@ def test_calls_and_what_is_none(text, expected):
         ({"name": "another", "parameters": {"type": "bug"}}, False, False),
     ],
 )
-def test_the_name_of_a_known_tool_makes_a_call(value, known, unknown):
+def test_the_name_of_a_known_tool_makes_a_call(value: dict[str, Any], known: bool, unknown: bool) -> None:
     """Unless the object repeats what the tool was defined by, or nearly so."""
     text = json.dumps(value)
     found = {"type": "object", "properties": {"q": {"type": "string"}}, "required": ["q"]}
@@ -113,14 +114,14 @@ def test_the_name_of_a_known_tool_makes_a_call(value, known, unknown):
     assert [call.name for call in calls_in(text)] == [value.get("name")] * unknown
 
 
-def test_parameters_are_a_call_s_only_where_the_assistant_says_it():
+def test_parameters_are_a_call_s_only_where_the_assistant_says_it() -> None:
     text = '{"name": "find", "parameters": {"from": "string"}}'
     defined, said = made(text), made(text, answers=((0, len(text)),))
     assert not tool_name(defined).any()
     assert chosen(said, tool_name(said)) == ["find"]
 
 
-def test_the_template_s_tokens_are_what_nobody_said():
+def test_the_template_s_tokens_are_what_nobody_said() -> None:
     text = "<user>What is it?<end><assistant>A bell.<end>"
     said = (text.index("What"), text.index("What") + 11), (text.index("A bell"), text.index("A bell") + 7)
     chat = made(text, conversation=True, contents=said, answers=said[1:])
@@ -129,7 +130,7 @@ def test_the_template_s_tokens_are_what_nobody_said():
     assert not template(made(text)).any()
 
 
-def test_an_answer_begins_with_its_first_tokens():
+def test_an_answer_begins_with_its_first_tokens() -> None:
     text = "ask one two three four five six seven eight nine ten ask yes no"
     first, second = (4, text.index(" ask")), (text.index("yes"), len(text))
     chat = made(text, conversation=True, contents=(first, second), answers=(first, second))
@@ -137,14 +138,14 @@ def test_an_answer_begins_with_its_first_tokens():
     assert chosen(chat, answer_start(chat)) == ["one two three four five six seven eight", "yes no"]
 
 
-def test_names_are_capitals_of_mid_sentence():
+def test_names_are_capitals_of_mid_sentence() -> None:
     text = made(
         "There Marit waited. Marit saw Mr Odhiambo in May. They may go. The dog I'll call `Rex Foo`. I'm here, Anna's."
     )
     assert chosen(text, names(text)) == ["Marit", "Marit", "Mr Odhiambo", "Anna"]
 
 
-def test_german_nouns_are_no_names():
+def test_german_nouns_are_no_names() -> None:
     text = made("We met Ilse there.\n\nDie Frau ist nicht in der Stadt und hat das Haus von Ilse.\n\nThe road to Ilse.")
     assert chosen(text, names(text)) == ["Ilse", "Ilse"]
 
@@ -160,13 +161,13 @@ def test_german_nouns_are_no_names():
         ("`der` and `und` are German words, and that is all.", False),
     ],
 )
-def test_paragraphs_are_told_by_their_small_words(paragraph, foreign):
+def test_paragraphs_are_told_by_their_small_words(paragraph: str, foreign: bool) -> None:
     text = made(paragraph)
     assert non_english(text).all() == foreign
     assert non_english(text).any() == foreign
 
 
-def test_code_by_fence_by_backticks_by_domain_and_by_its_lines():
+def test_code_by_fence_by_backticks_by_domain_and_by_its_lines() -> None:
     fenced = made("Try this:\n```py\nx = f(1)\n```\nDone, with `y` too.")
     assert chosen(fenced, code(fenced)) == ["x = f(1)", "y"]
     lines = "import os\n\ndef f(a):\n    b = a + 1\n    return b\n"
@@ -177,6 +178,6 @@ def test_code_by_fence_by_backticks_by_domain_and_by_its_lines():
     assert not code(made("anything at all", domain="code", conversation=True, contents=((0, 15),))).any()
 
 
-def test_json_is_not_code():
+def test_json_is_not_code() -> None:
     text = made('{\n  "a": 1,\n  "b": {"c": 2},\n  "d": 3\n}\n')
     assert not code(text).any()
