@@ -1,4 +1,4 @@
-"""The table of docs/results/calibrators.md, from blocks.csv."""
+"""The tables of docs/results/calibrators.md, from calibrators.csv and blocks.csv."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -6,7 +6,25 @@ from pathlib import Path
 from tests.bench.rows import Row, by_case, table
 
 RESULTS = Path(__file__).with_name("blocks.csv")
+JOBS = Path(__file__).with_name("calibrators.csv")
 SIDES = ("own", "other", "wikitext")
+
+
+def jobs(rows: Iterable[Row]) -> str:
+    """The table of modifications and calibrators: a line per pair, in the order of the file."""
+    head = ["modification", "calibrator", "raw KL", "fitted domains, %", "other text, %", "worst domain, %", "job"]
+    found = by_case(rows)
+    passed = {name.removesuffix("/job"): of["passed"] for name, of in found.items() if name.endswith("/job")}
+    pairs = ((*name.split("/"), of) for name, of in found.items() if not name.endswith("/job"))
+    return table(head, (_job(modification, one, of, passed[modification]) for modification, one, of in pairs))
+
+
+def _job(modification: str, calibrator: str, of: dict[str, float], passed: float) -> list[str]:
+    worst = min(of["own_removed_least"], of["other_removed_least"])
+    raw = f"{of['own_kl_raw']:.3g} / {of['other_kl_raw']:.3g}"
+    shares = (_share(of, f"{side}_removed") for side in ("own", "other"))
+    outcome = ("passes" if passed else "**refused**") if of["chosen"] else ""
+    return [f"`{modification}`", f"`{calibrator}`", raw, *shares, f"{100 * worst:.1f}", outcome]
 
 
 def page(rows: Iterable[Row]) -> str:

@@ -31,6 +31,7 @@ ROOT: Final = Path(__file__).parents[2]
 DOCS: Final = ROOT / "docs"
 PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "blocks": lambda: blocks_page.page(read(blocks_page.RESULTS)),
+    "calibrators": lambda: blocks_page.jobs(read(blocks_page.JOBS)),
     "decoders": lambda: decoders_page.page(read(decoders_page.RESULTS)),
     "flips": lambda: flips_page.section(read_flips()),
     "flips-worlds": lambda: flips_page.worlds(read(flips_real.RESULTS)),
