@@ -124,9 +124,10 @@ class Bench:
         context = BenchContext(self.settings, f"{name}-{time.time_ns()}")
         report = calibrate(CalibrateRequest.model_validate(request), context, self._room)
         rows = pq.read_table(context.output / "raw.parquet", columns=["document", "domain"])
-        (file,) = context.scratch.glob("calibrate-*/test-*.part/kl.safetensors")
-        columns = {key: column.numpy() for key, column in load_file(file).items() if len(column) == rows.num_rows}
-        kl = {"": columns.pop("raw"), **columns}
+        (file,) = context.scratch.glob("calibrate-*/test-*.part/rows.safetensors")
+        kept = load_file(file)
+        names = ("", *(row.calibrator for row in report.test.table))
+        kl = {name: kept[f"{number} column of KL"].numpy() for number, name in enumerate(names)}
         document_T, domain_T = (np.asarray(rows[column].to_pylist()) for column in ("document", "domain"))
         return Tested(kl, document_T, domain_T, report)
 

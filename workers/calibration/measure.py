@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -31,7 +31,7 @@ Array = NDArray[np.float64]
 CHUNK_LOGITS: Final = 1 << 23
 COST_ROWS: Final = 32
 COST_ROUNDS: Final = 7
-_RAW: Final = "raw"  # no calibrator is called so
+_KL: Final = "column of KL"  # no field of the values is called so
 
 
 class Logits:
@@ -84,54 +84,59 @@ def mean_kl_columns(
     reductions: Reductions | None = None,
 ) -> dict[str, Array]:
     """KL(p‖q) of every row, [T] float64 by name; the raw model under "". NaN if logits are not finite."""
+    return measured(
+        rows, logits, calibrators, progress=progress, check_cancelled=check_cancelled, reductions=reductions
+    )[0]
+
+
+def measured(
+    rows: Rows,
+    logits: Logits,
+    calibrators: Mapping[str, Calibrator],
+    *,
+    valued: Collection[str] = (),
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    check_cancelled: Callable[[], None] = lambda: None,
+    reductions: Reductions | None = None,
+) -> tuple[dict[str, Array], dict[str, TokenValues]]:
+    """KL(p‖q) of every row by model, as `mean_kl_columns`; and of the models `valued` everything that a report says of
+    a row. The rows are gone through once, because the logits of the reference cost most."""
+    names = ("", *calibrators)
+    columns: dict[str, Array] = {name: np.empty(0) for name in names}
+    values: dict[str, dict[str, Any]] = {name: {} for name in valued}
 
     def of(part: tuple[int, Rows]) -> State:
         done, chunk = part
-        log_p = logits.of_reference(chunk).log_softmax(1)
+        reference_CV, raw_CV = logits.of_reference(chunk), logits.of_raw(chunk)
+        log_p = reference_CV.log_softmax(1)
         p = log_p.exp()
-        raw = logits.of_raw(chunk)
-        columns = {_RAW: kl_of(p, log_p, raw.log_softmax(1))}
-        for name, calibrator in calibrators.items():
+        found: dict[str, torch.Tensor] = {}
+        for number, name in enumerate(names):
             check_cancelled()
-            columns[name] = kl_of(p, log_p, logits.of(calibrator, chunk, raw).float().log_softmax(1))
+            model_CV = logits.of(calibrators[name], chunk, raw_CV).float() if name else raw_CV
+            found[f"{number} {_KL}"] = kl_of(p, log_p, model_CV.log_softmax(1))
+            if name in values:
+                held = vars(values_of(reference_CV, model_CV, chunk.next_T))
+                found |= {f"{number} {field}": torch.from_numpy(column) for field, column in held.items()}
         progress(done, len(rows))
-        return columns
+        return found
 
     with torch.inference_mode():
-        found = (reductions or Reductions()).columns("kl", logits.chunks(rows, check_cancelled), of)
-    empty = torch.empty(0, dtype=torch.float64)
-    return {name: found.get(name or _RAW, empty).numpy() for name in ("", *calibrators)}
+        kept = (reductions or Reductions()).columns("rows", logits.chunks(rows, check_cancelled), of)
+    for key, column in kept.items():
+        number, field = key.split(" ", 1)
+        name = names[int(number)]
+        if field == _KL:
+            columns[name] = column.numpy()
+        else:
+            values[name][field] = column.numpy()
+    return columns, {name: TokenValues(**held) if held else TokenValues.concat([]) for name, held in values.items()}
 
 
 def kl_of(p: torch.Tensor, log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
     """Σ p (ln p − ln q), of each row, float64. Terms with p = 0 are 0, also where ln q is −∞; NaN in either is NaN."""
     terms = torch.where(p == 0, 0.0, p * (log_p - log_q))
     return terms.sum(1).clamp(min=0).double()
-
-
-def token_values(
-    rows: Rows,
-    logits: Logits,
-    calibrator: Calibrator | None,
-    *,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-    check_cancelled: Callable[[], None] = lambda: None,
-    reductions: Reductions | None = None,
-) -> TokenValues:
-    """Everything that a report says of each row: of the raw model, or of the calibrated one."""
-
-    def of(part: tuple[int, Rows]) -> State:
-        done, chunk = part
-        raw = logits.of_raw(chunk)
-        model = raw if calibrator is None else logits.of(calibrator, chunk, raw).float()
-        values = values_of(logits.of_reference(chunk), model, chunk.next_T)
-        progress(done, len(rows))
-        return {name: torch.from_numpy(column) for name, column in vars(values).items()}
-
-    with torch.inference_mode():
-        found = (reductions or Reductions()).columns("values", logits.chunks(rows, check_cancelled), of)
-    columns: dict[str, Any] = {name: column.numpy() for name, column in found.items()}
-    return TokenValues(**columns) if columns else TokenValues.concat([])
 
 
 def values_of(reference_CV: torch.Tensor, model_CV: torch.Tensor, next_C: torch.Tensor) -> TokenValues:

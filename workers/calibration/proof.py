@@ -11,7 +11,7 @@ from app.contracts.profile import Cell, TestRecord
 from app.kinds.calibrate.request import CalibrateRequest
 from workers.calibration.effects import effects_of, parts_of
 from workers.calibration.fits import Fitted
-from workers.calibration.measure import Logits, mean_kl_columns, token_values
+from workers.calibration.measure import Logits, measured
 from workers.calibration.record import table_row
 from workers.calibration.reductions import Reductions
 from workers.calibration.rows import Rows
@@ -19,9 +19,6 @@ from workers.calibration.selection import own_mask, paired, why_not
 from workers.calibrators.protocol import Calibrator
 from workers.distributions.token_values import TokenValues
 from workers.measuring.sealed import Opened
-
-# Over the rows: all calibrators, then every value of the raw and of the chosen model.
-_PASSES = 3
 
 
 @dataclass(frozen=True)
@@ -63,25 +60,16 @@ def prove(
 ) -> Proof:
     """Judges `calibrators`, those of the choice as they are served, on the test rows."""
     rows, seed = opened.content, request.seed
-    chosen = calibrators[choice.chosen]
-
-    def progress_of(number: int) -> Callable[[int, int], None]:
-        return lambda done, total: progress(number * total + done, _PASSES * total)
-
-    columns = mean_kl_columns(
-        rows, logits, calibrators, progress=progress_of(0), check_cancelled=check_cancelled, reductions=reductions
+    columns, values = measured(
+        rows,
+        logits,
+        calibrators,
+        valued=("", choice.chosen),
+        progress=progress,
+        check_cancelled=check_cancelled,
+        reductions=reductions,
     )
-    raw, calibrated = (
-        token_values(
-            rows,
-            logits,
-            calibrator,
-            progress=progress_of(number),
-            check_cancelled=check_cancelled,
-            reductions=reductions.at(name),
-        )
-        for number, name, calibrator in ((1, "raw", None), (2, "chosen", chosen))
-    )
+    raw, calibrated = values[""], values[choice.chosen]
     own = own_mask(rows.row_domains(), fitted_domains)
     parts = {name: parts_of(columns[""], columns[name], rows, own, seed=seed) for name in calibrators}
     decided = parts[choice.chosen]

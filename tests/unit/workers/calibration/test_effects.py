@@ -5,12 +5,13 @@ import pytest
 from tests.support.profiles import Temperature
 from tests.unit.workers.calibration.test_measure import head, rows
 from workers.calibration.effects import effects_of
-from workers.calibration.measure import Logits, token_values
+from workers.calibration.measure import Logits, measured
 
 
 def test_effects_are_the_plain_means_of_every_row() -> None:
     made, logits = rows(200, noise=1.0), Logits(head(0), head(0), device="cpu")
-    raw, calibrated = (token_values(made, logits, one) for one in (None, Temperature(1.4)))
+    _, values = measured(made, logits, {"hot": Temperature(1.4)}, valued=["", "hot"])
+    raw, calibrated = values[""], values["hot"]
     found = effects_of(raw, calibrated, made, seed=0)
     assert found.top1_agreement.change.mean == pytest.approx(0)  # a temperature moves no token past another
     assert found.entropy.change.mean == pytest.approx((calibrated.entropy_candidate - raw.entropy_candidate).mean())

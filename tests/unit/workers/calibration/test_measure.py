@@ -16,8 +16,8 @@ from workers.calibration.measure import (
     Logits,
     cost_microseconds,
     mean_kl_columns,
+    measured,
     served,
-    token_values,
     values_of,
 )
 from workers.calibration.reductions import Reductions
@@ -115,14 +115,13 @@ def test_what_was_measured_before_a_stop_is_not_measured_again(tmp_path: Path, m
 
     monkeypatch.setattr(Logits, "of_reference", counted)
 
-    def measured(reductions: Reductions, check: Callable[[], None]) -> list[np.ndarray]:
-        kl = mean_kl_columns(made, logits, {"hot": hot}, check_cancelled=check, reductions=reductions.at("kl"))
-        values = token_values(made, logits, hot, check_cancelled=check, reductions=reductions.at("values"))
-        return [*kl.values(), *(getattr(values, name) for name in FIELDS)]
+    def reduced(reductions: Reductions, check: Callable[[], None]) -> list[np.ndarray]:
+        kl, values = measured(made, logits, {"hot": hot}, valued=["hot"], check_cancelled=check, reductions=reductions)
+        return [*kl.values(), *(getattr(values["hot"], name) for name in FIELDS)]
 
-    whole = measured(Reductions(), lambda: None)
+    whole = reduced(Reductions(), lambda: None)
     once, asked = asked, 0
-    found, attempts = until_done(lambda check: measured(Reductions(tmp_path), check), lambda _: 10)
+    found, attempts = until_done(lambda check: reduced(Reductions(tmp_path), check), lambda _: 10)
     assert attempts > 1
     assert asked <= once + attempts, "but for the chunk at hand"
     for one, other in zip(whole, found, strict=True):
@@ -132,7 +131,7 @@ def test_what_was_measured_before_a_stop_is_not_measured_again(tmp_path: Path, m
 def test_token_values_are_those_that_compare_jobs_measure() -> None:
     """Another implementation: fused, in difference form."""
     made, ref, cand = rows(200), head(0), head(1)
-    ours = token_values(made, Logits(ref, cand, device="cpu"), None)
+    ours = measured(made, Logits(ref, cand, device="cpu"), {}, valued=[""])[1][""]
     with torch.compiler.set_stance("force_eager"):
         divergence = Divergence(ref, cand, precision="float32", device="cpu")
         theirs = divergence(made.reference_TD, made.candidate_TD, made.next_T)
@@ -158,7 +157,7 @@ def test_a_row_that_is_not_finite_is_marked_and_touches_no_other() -> None:
 
 def test_loss_and_entropy_of_a_calibrated_model_are_its_own() -> None:
     made, ref, cand = rows(), head(0), head(1)
-    found = token_values(made, Logits(ref, cand, device="cpu"), Temperature(2.0))
+    found = measured(made, Logits(ref, cand, device="cpu"), {"hot": Temperature(2.0)}, valued=["hot"])[1]["hot"]
     model = log_softmax(logits_of(cand, made.candidate_TD) / 2, axis=1)
     assert found.entropy_candidate == pytest.approx(-(np.exp(model) * model).sum(1), rel=1e-4, abs=1e-6)
     assert found.logp_candidate == pytest.approx(model[np.arange(50), made.next_T.numpy()], rel=1e-4)
@@ -188,17 +187,16 @@ def test_what_is_measured_on_another_device_is_what_the_host_measures(
     monkeypatch.setattr("workers.calibration.measure.CHUNK_LOGITS", 8 * VOCABULARY)
     made = replace(rows(), corrected_TD=rows(seed=1).candidate_TD)
 
-    def measured(device: torch.device, folder: Path | None) -> list[np.ndarray]:
+    def on(device: torch.device, folder: Path | None) -> list[np.ndarray]:
         logits, reductions = Logits(head(0), head(1), device=device), Reductions(folder)
         calibrators = served(CALIBRATORS, device, torch.bfloat16)
-        columns = mean_kl_columns(made, logits, calibrators, reductions=reductions)
-        values = token_values(made, logits, calibrators["joined"], reductions=reductions)
+        columns, values = measured(made, logits, calibrators, valued=["joined"], reductions=reductions)
         assert cost_microseconds(calibrators["blocks and more"], logits, made) > 0
-        return [*columns.values(), *(getattr(values, name) for name in FIELDS)]
+        return [*columns.values(), *(getattr(values["joined"], name) for name in FIELDS)]
 
-    here = measured(torch.device("cpu"), None)
+    here = on(torch.device("cpu"), None)
     for _ in range(2):
         with second_device() as device:
-            there = measured(device, tmp_path)
+            there = on(device, tmp_path)
         for one, other in zip(there, here, strict=True):
             np.testing.assert_array_equal(one, other)
