@@ -103,15 +103,9 @@ def delays(cases: Iterable[str]) -> str:
     return f"{found[0]:,.0f} to {found[-1]:,.0f}"
 
 
-def dependence() -> str:
-    """How many times as long an alarm takes if neighbouring requests are alike."""
-    of = by_case(read(online_page.FILE))
-    found = sorted(
-        of[case.replace("ar1_0.0", "ar1_0.6")]["delay_median"] / alone["delay_median"]
-        for case, alone in of.items()
-        if case.startswith("quiet_x2.0_ar1_0.0") and "delay_median" in of[case.replace("ar1_0.0", "ar1_0.6")]
-    )
-    return f"{found[0]:.0f} to {found[-1]:.0f}"
+def recorded(limit: str, factor: str, runs: Iterable[int]) -> list[str]:
+    """Cases of recorded requests that get worse by a factor, in runs of these lengths."""
+    return [f"recorded_{limit}_x{factor}_{change}_runs_{length}" for change in ("all", "some") for length in runs]
 
 
 def long_runs() -> str:
@@ -132,8 +126,9 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     **{f"loss-{number}-bits": partial(bits, number) for number in (8, 6, 4)},
     "knees-held": knees,
     "drift-delays": lambda: delays(f"drift_x2.0_sigma_{sigma}_after_0" for sigma in online_page.SIGMAS),
-    "quiet-delays": lambda: delays(f"quiet_x2.0_ar1_0.0_sigma_{sigma}_after_5000" for sigma in online_page.SIGMAS),
-    "dependence": dependence,
+    "recorded-drift": lambda: delays(recorded("drift", "2.0", online_page.RUNS)),
+    "recorded-quiet": lambda: delays(recorded("quiet", "2.0", online_page.RUNS)),
+    "recorded-fifth": lambda: delays(recorded("quiet", "1.2", (1,))),
     "long-runs": long_runs,
     "rollback-delay": lambda: f"{by_case(read(online_page.FILE))['rollback_worse_0.3_after_0']['delay_median']:.0f}",
 }

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.bench.online_requests import Traffic, by_source, drift_limit, read
 from tests.bench.rows import Row, write
 from workers.calibration.online.capital import advance, opening, spent, value
 from workers.calibration.online.drift import LEAST_LEVEL, DriftDetector
@@ -37,6 +38,8 @@ Draw = Callable[[np.random.Generator, int], Array]
 FILE = Path(__file__).with_name("online.csv")
 NEVER = 0
 SHARE = 0.005  # of a deployment's usual α of 0.01, for each of its two alarms
+CHANGE = 5000  # recorded requests before they get worse
+RUNS = (1, 50, 200)  # recorded requests in a row about one source
 
 
 def crossings(payoffs: Iterable[Array], level: float, *, restarts: bool, fewest: int = 1) -> NDArray[np.int64]:
@@ -268,6 +271,48 @@ def quiet_rows(streams: int = 1000, requests: int = 10_000) -> list[Row]:
     return rows
 
 
+def recorded_rows(streams: int = 1000, requests: int = 10_000) -> list[Row]:
+    """Both alarms on a deployment's recorded requests: false alarms, and delays if these, or a share of them, get worse
+    after `CHANGE` requests."""
+    found = read()
+    usual, worse, limit = by_source(found, 4), by_source(found, 3), drift_limit(found)
+    alike = Traffic(usual, 1, after=worse, share=1.0, at=0)
+    mean, bad = alike.mean(changed=False), alike.mean(changed=True)
+    detectors = {"drift": DriftDetector.new(limit, SHARE), "quiet": QuietDetector(alpha=SHARE)}
+    rows = [
+        Row("online", "recorded", name, value, unit)
+        for name, value, unit in (
+            ("requests", sum(map(len, usual)), "requests"),
+            ("mean", mean, "nats"),
+            ("deviation", float(np.concatenate(usual).std() / mean), "ratio"),
+            ("drift_limit", limit / mean, "ratio"),
+            ("three_bits", bad / mean, "ratio"),
+        )
+    ]
+    for length in RUNS:
+        same = Traffic(usual, length, after=usual, share=0.0, at=0)
+        border = DriftDetector.new(mean, SHARE)
+        for name, detector in (*detectors.items(), ("border", border)):
+            share = _share(_found(detector, same.stream(streams=streams, requests=requests, seed=41)))
+            rows.append(Row("online", f"recorded_{name}_null_runs_{length}", "false_alarm_ratio", share, "ratio"))
+        for factor in (1.2, 2.0):
+            changes = {
+                "all": ([factor * values for values in usual], 1.0),
+                "some": (worse, (factor - 1) * mean / (bad - mean)),
+            }
+            for change, (after, share) in changes.items():
+                traffic = Traffic(usual, length, after=after, share=share, at=CHANGE)
+                for name, detector in detectors.items():
+                    values = traffic.stream(streams=200, requests=CHANGE + 5000, seed=42)
+                    case = f"recorded_{name}_x{factor}_{change}_runs_{length}"
+                    rows += _delays(case, _found(detector, values), CHANGE)
+    return rows
+
+
+def _found(detector: DriftDetector | QuietDetector, values: Iterable[Array]) -> NDArray[np.int64]:
+    return (alarms if isinstance(detector, DriftDetector) else quiet_alarms)(detector, values)
+
+
 def trial_rows(streams: int = 1000) -> list[Row]:
     """Wrong promotions and power, with an active profile of 0.3 nats, α = 0.01, at most 2000 requests."""
     level = 0.3
@@ -326,4 +371,4 @@ def rollback_rows(streams: int = 1000) -> list[Row]:
 
 
 if __name__ == "__main__":
-    write(FILE, [*drift_rows(), *quiet_rows(), *trial_rows(), *rollback_rows()])
+    write(FILE, [*drift_rows(), *quiet_rows(), *trial_rows(), *rollback_rows(), *recorded_rows()])
