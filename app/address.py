@@ -36,6 +36,11 @@ def url_of(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host and not host.startswith("[") else f"http://{host}:{port}"
 
 
+def listening_on(own: str, advertised: str | None) -> str:
+    """The address that a server listens on: its `own`, or all if an operator advertises a name for other machines."""
+    return own if advertised is None else "0.0.0.0"  # noqa: S104 - only then
+
+
 def local_url(host: str, port: int) -> str:
     """Where this machine reaches what listens on `host`: one that means all addresses is none to connect to. A
     server that listens on all of IPv6 takes no connection of IPv4."""

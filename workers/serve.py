@@ -35,7 +35,7 @@ if __name__ == "__main__":
 
 from redis.exceptions import RedisError
 
-from app.address import loopback
+from app.address import listening_on, loopback
 from app.contracts.deployment import IDENTITY, Deployment, DeploymentState, Replica
 from app.contracts.errors import ErrorCode, HemostatError
 from app.deployments.devices import seen
@@ -76,7 +76,6 @@ from workers.surgery.store import CheckpointStore
 
 logger = logging.getLogger("workers.serve")
 
-ANY_ADDRESS: Final = "0.0.0.0"  # noqa: S104 - only where an operator names the host for others
 POLL_S: Final = 1.0
 QUIET_POLL_S: Final = 0.2
 
@@ -221,7 +220,7 @@ class Serving:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         door_file = self._folder / "door.port"
         door_file.unlink(missing_ok=True)
-        host = LOOPBACK if settings.advertise_host is None else ANY_ADDRESS
+        host = listening_on(LOOPBACK, settings.advertise_host)
         self._want(self._deployment)
         length = context_limit(info, self._deployment.max_model_len)
         cache, apart, float32 = 0, False, settings.serving_float32_products

@@ -20,7 +20,7 @@ if __name__ == "__main__":
 
 from prometheus_client import start_http_server
 
-from app.address import url_of
+from app.address import listening_on, url_of
 from app.contracts.deployment import Deployment, DeploymentState
 from app.contracts.errors import ErrorCode, HemostatError
 from app.deployments.store import DeploymentStore
@@ -70,13 +70,13 @@ async def _watch(settings: Settings, store: DeploymentStore, deployment: Deploym
 
 
 def _serve_metrics(settings: Settings, telemetry: ShadowTelemetry) -> tuple[WSGIServer, Thread]:
-    port = settings.shadow_metrics_port
+    port, host = settings.shadow_metrics_port, listening_on(settings.host, settings.advertise_host)
     try:
-        return start_http_server(port, addr=settings.host, registry=telemetry.registry)
+        return start_http_server(port, addr=host, registry=telemetry.registry)
     except OSError as error:
         raise HemostatError(
             ErrorCode.UNAVAILABLE,
-            f"the shadow's metrics cannot be served on {settings.host}:{port}: {error.strerror}",
+            f"the shadow's metrics cannot be served on {host}:{port}: {error.strerror}",
             hint="set HEMOSTAT_SHADOW_METRICS_PORT to a free port (0: any)",
         ) from error
 

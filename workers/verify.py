@@ -27,7 +27,7 @@ if __name__ == "__main__":
 
 import uvicorn
 
-from app.address import url_of
+from app.address import listening_on, url_of
 from app.contracts.deployment import Deployment, DeploymentState
 from app.contracts.errors import HemostatError
 from app.deployments.secret import new_secret
@@ -74,7 +74,7 @@ class Verifying:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Works until `stopping` is set, or until the deployment is deleted."""
-        host = "127.0.0.1" if self._settings.advertise_host is None else "0.0.0.0"  # noqa: S104 - asked for
+        host = listening_on("127.0.0.1", self._settings.advertise_host)
         with socket.socket() as listener:
             listener.bind((host, 0))
             url = url_of(self._settings.advertise_host or host, listener.getsockname()[1])
