@@ -25,13 +25,15 @@ from workers.calibrators.base import Base
 from workers.calibrators.blocks import Blocks
 from workers.calibrators.identity import Identity
 from workers.distributions.head import pair_on
-from workers.engine.sizes import ITEM_BYTES
+from workers.engine.sizes import ITEM_BYTES, largest_block
 from workers.measuring.sides import Sides
 from workers.process.handler import JobContext
 
 RECORD_FILE = "fit.json"
 # Of the hidden state's width, that a low-rank map's fit holds at once, about.
 _MATRICES = 20
+# The same of the fit of a block: sums over the fitted documents and those that decide, and what is solved in float64.
+_BLOCK_MATRICES = 24
 # Rows and their logits, a few times over.
 _CHUNK_BYTES = 1024**3
 
@@ -52,6 +54,16 @@ def fit_bytes(reference: CheckpointInfo, candidate: CheckpointInfo, device: str)
         return 0
     heads = sum(info.vocabulary * info.hidden_size for info in (reference, candidate))
     return ITEM_BYTES["float32"] * (heads + _MATRICES * candidate.hidden_size**2) + _CHUNK_BYTES
+
+
+def walk_bytes(reference: CheckpointInfo, item: int, device: str) -> int:
+    """Bytes of a GPU that the walk through both models takes: of each, which are of one shape, embedding and largest
+    block, `item` bytes a number; 0 on a CPU. Reckoned, not measured."""
+    if device == "cpu":
+        return 0
+    width = reference.hidden_size
+    models = 2 * item * (reference.vocabulary * width + largest_block(reference))
+    return models + ITEM_BYTES["float32"] * _BLOCK_MATRICES * width**2 + _CHUNK_BYTES
 
 
 class Fits:

@@ -23,7 +23,7 @@ from app.kinds.calibrate.plan import to_fit
 from app.kinds.calibrate.report import CalibrateReport
 from app.kinds.calibrate.request import CalibrateRequest
 from app.models.checkpoint import inspect
-from workers.calibration.fits import Fits, Fitted, fit_bytes
+from workers.calibration.fits import Fits, Fitted, fit_bytes, walk_bytes
 from workers.calibration.measure import Logits, cost_microseconds, mean_kl_columns, served
 from workers.calibration.profiles import ProfileStore, tensor_bytes
 from workers.calibration.proof import Choice, prove
@@ -154,14 +154,17 @@ class _Calibrate(Attempt):
 
     def _blocks(self, sides: Sides, sets: Sets, scratch: Path) -> Blocks:
         """The corrections after each block, from the attempt before if it had finished them."""
-        context, file = self._context, scratch / "blocks.safetensors"
+        context, file, pool = self._context, scratch / "blocks.safetensors", self._room.pool
         with self._watch.phase("blocks"):
             if not file.is_file():
+                reference = sides.reference
+                needed = walk_bytes(reference.info, reference.torch_dtype.itemsize, pool.steps_device)
+                pool.make_room(needed, what="the walk of the block corrections")
                 fitted: Blocks = resolve_name(FITTED[Blocks.KIND].fit)(
                     sides,
                     sets.fit,
                     scratch,
-                    device=self._room.pool.steps_device,
+                    device=pool.steps_device,
                     progress=lambda phase, done, total: context.progress("blocks", done, total),
                     check_cancelled=context.check_cancelled,
                 )

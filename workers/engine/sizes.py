@@ -153,13 +153,18 @@ def _held(step: Step, source: CheckpointInfo, reference: CheckpointInfo) -> int:
     one = max(sizes.values()) * (2 * item + 3)
     if not (isinstance(step, Calibrated) and step.reads_text):
         return one
-    blocks: Counter[int] = Counter()
-    for name, size in sizes.items():
-        if (within := in_layer(name)) is not None:
-            blocks[within.layer] += size
     widest = max(weight.shape[-1] for weight in select(source, step)) if step.squares else 0
     squares = _SQUARES * ITEM_BYTES["float32"] * widest**2
-    return max(one, matrix + item * max(blocks.values(), default=0) + squares)
+    return max(one, matrix + item * largest_block(source) + squares)
+
+
+def largest_block(info: CheckpointInfo) -> int:
+    """Numbers of the largest decoder layer."""
+    blocks: Counter[int] = Counter()
+    for name, tensor in info.tensors.items():
+        if (within := in_layer(name)) is not None:
+            blocks[within.layer] += tensor.elements
+    return max(blocks.values(), default=0)
 
 
 def step_tokens(info: CheckpointInfo, batch_tokens: int, device: str) -> int:

@@ -11,9 +11,10 @@ import torch
 
 from app.kinds.calibrate.request import CALIBRATORS
 from tests.support.calibration import D, make_data, make_head
+from tests.support.published_models import info_of
 from tests.support.second_device import second_device
 from tests.support.stopping import until_done
-from workers.calibration.fits import Fits, fit_bytes
+from workers.calibration.fits import Fits, fit_bytes, walk_bytes
 from workers.calibration.fitting.data import FitData
 from workers.calibration.fitting.fit import fit
 from workers.calibration.fitting.spec import Spec
@@ -116,3 +117,12 @@ def test_an_8b_needs_as_much_as_the_documentation_says() -> None:
     model: Any = SimpleNamespace(vocabulary=128_256, hidden_size=4096)
     assert fit_bytes(model, model, "cuda") == 8 * 128_256 * 4096 + 80 * 4096**2 + 2**30
     assert fit_bytes(model, model, "cpu") == 0
+
+
+def test_the_walk_of_an_8b_needs_a_block_of_each_model_beside_its_embedding(tiny):
+    """A block of Llama-3.1-8B: 2·4096² + 2·4096·1024 of attention, 3·4096·14336 of the MLP, two norms."""
+    info = info_of("Llama-3.1-8B", tiny)
+    block = 2 * 4096**2 + 2 * 4096 * 1024 + 3 * 4096 * 14336 + 2 * 4096
+    assert walk_bytes(info, 2, "cuda") == 2 * 2 * (128_256 * 4096 + block) + 96 * 4096**2 + 2**30
+    assert walk_bytes(info, 4, "cuda") - walk_bytes(info, 2, "cuda") == 4 * (128_256 * 4096 + block)
+    assert walk_bytes(info, 2, "cpu") == 0
