@@ -124,7 +124,10 @@ class Bench:
                 name: kept.enter_context(self._applied(self.recipe(recipe))).path
                 for name, recipe in case.beside.items()
             }
-            return self._applied(self.recipe(case.recipe), folders)
+            recipe = self.recipe(case.recipe)
+            if case.ablation:
+                recipe = tuple(case.ablation.model_validate(step.model_dump()) for step in recipe)
+            return self._applied(recipe, folders)
 
     def _applied(self, recipe: Recipe, folders: Mapping[str, Path] | None = None) -> Modified:
         """`folders`: results that steps take, by name."""

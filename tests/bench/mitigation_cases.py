@@ -13,6 +13,7 @@ from zlib import crc32
 from pydantic import TypeAdapter
 
 from app.models.recipes import canonical_json
+from app.recipes.prune import PruneGradient
 from app.recipes.recipe import Recipe
 
 _RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
@@ -47,6 +48,7 @@ class Case:
 
     `beside`: recipes of the same model whose results the steps take, by the name that they go by there: an
     `adapter.lora` takes the adapter that a repair leaves, a `merge.linear` the checkpoint.
+    `ablation`: what the only step is instead, and `words` what that leaves out.
     """
 
     name: str
@@ -54,6 +56,8 @@ class Case:
     bars: tuple[Bar, ...] = ()
     beside: Mapping[str, tuple[dict[str, Any], ...]] = field(default_factory=dict)
     model: Model = "demo"
+    ablation: type[PruneGradient] | None = None
+    words: str = ""
 
     @property
     def against(self) -> tuple[str, ...]:
@@ -66,7 +70,8 @@ class Case:
         are of what they were measured with, whatever a case's recipe has become."""
         recipes = [self.recipe, *(self.beside[name] for name in sorted(self.beside))]
         told = [canonical_json(_RECIPE.validate_python(recipe)) for recipe in recipes]
-        return crc32(json.dumps([told, sorted(self.beside)]).encode()) % 10**6
+        named = [told, sorted(self.beside), *([self.ablation.runner] if self.ablation else [])]
+        return crc32(json.dumps(named).encode()) % 10**6
 
 
 # Seconds that making a checkpoint may take on two cores, from 32 windows of 512 tokens; for repair at rank 16 from
@@ -131,6 +136,20 @@ def _pruning() -> list[Case]:
             ),
         ]
     return cases
+
+
+class PruneByInputs(PruneGradient):
+    """`prune.gradient` that chooses weights without gradients."""
+
+    runner = "tests.bench.ablation:ByInputs"
+
+
+def _ablations() -> list[Case]:
+    """What choosing by gradients gains: the same zeros per module and the same training of the rest, without it."""
+    step = {"type": "prune.gradient", "sparsity": 0.5, "budget": "uniform", "passes": 1, "calibration_windows": 16}
+    name = "gradient_50_uniform"
+    without = Case(f"{name}_by_inputs", (step,), ablation=PruneByInputs, words="chosen by E[x²]")
+    return [without, _one(name, step, Bar(without.name), Bar(without.name, text="unfitted"))]
 
 
 def _quantization() -> list[Case]:
@@ -281,5 +300,14 @@ def _mixture() -> list[Case]:
 
 
 CASES: dict[str, Case] = {
-    case.name: case for case in (*_quantization(), *_pruning(), *_repair(), *_others(), *_beside(), *_mixture())
+    case.name: case
+    for case in (
+        *_quantization(),
+        *_pruning(),
+        *_ablations(),
+        *_repair(),
+        *_others(),
+        *_beside(),
+        *_mixture(),
+    )
 }

@@ -207,7 +207,7 @@ def _recipe(case: Case) -> str:
     for step in case.recipe:
         fields = [f"{key}={_value(value)}" for key, value in step.items() if key != "type"]
         steps.append(f"`{step['type']}{':' if fields else ''}{','.join(fields)}`")
-    return ", then ".join(steps)
+    return ", then ".join(steps) + (f", {case.words}" if case.words else "")
 
 
 def _value(value: object) -> str:

@@ -12,7 +12,7 @@ import torch
 
 from app.models.checkpoint import CheckpointInfo
 from workers.mitigation.gradient_pruning.budget import counts_by_price, histogram, step_share, uniform_counts
-from workers.mitigation.gradient_pruning.score import Prices
+from workers.mitigation.gradient_pruning.score import Importance, Prices, fisher_diagonal
 from workers.mitigation.gradients import Gatherer, LayerGradients, Tape, divergence_gradients_of, gather_fisher
 from workers.surgery.blockwise.skeleton import Read
 from workers.surgery.callbacks import CheckCancelled, Progress
@@ -35,6 +35,7 @@ def gather(
     even: bool,
     seed: int,
     dtype: torch.dtype,
+    importance: Importance = fisher_diagonal,
     moved: Moved = lambda _, weight_OI: weight_OI,
     progress: Progress,
     check_cancelled: CheckCancelled,
@@ -46,7 +47,7 @@ def gather(
     checkpoint's frame, where steps before scaled channels (default: it is the same).
     """
     names = frozenset(sizes)
-    prices = Prices(read)
+    prices = Prices(read, importance)
     leaving: dict[int, torch.Tensor] = {}
     divergences = []
     for turn in range(passes):

@@ -27,6 +27,10 @@ def fisher_diagonal(of: LayerGradients) -> torch.Tensor:
     return smooth_OI if of.squares_OI is None else (smooth_OI + of.squares_OI.to(smooth_OI.device)) / 2
 
 
+# What a layer's gradients say of its weights: the price of a weight without w²/2
+Importance = Callable[[LayerGradients], torch.Tensor]
+
+
 def price(weight_OI: torch.Tensor, fisher_OI: torch.Tensor) -> torch.Tensor:
     """(O, I) ½ w² F: nats per position that zeroing each weight alone is expected to cost."""
     return weight_OI.to(torch.float32).square() * fisher_OI / 2
@@ -35,11 +39,12 @@ def price(weight_OI: torch.Tensor, fisher_OI: torch.Tensor) -> torch.Tensor:
 class Prices:
     """The diagonals of all addressed modules, accumulated over passes.
 
-    `read` gives the weights. The sums stand where the first pass's squares stand: in mapped files, on the host.
+    `read` gives the weights, `importance` what of a pass is accumulated. The sums stand where the first pass's squares
+    stand: in mapped files, on the host.
     """
 
-    def __init__(self, read: Callable[[str], torch.Tensor]) -> None:
-        self._read = read
+    def __init__(self, read: Callable[[str], torch.Tensor], importance: Importance = fisher_diagonal) -> None:
+        self._read, self._importance = read, importance
         self.fisher: dict[str, torch.Tensor] = {}
         self._total = 0.0
         self._passes = 0
@@ -48,12 +53,12 @@ class Prices:
         """One pass more; the first sets the scale."""
         total = 0.0
         for name, of in found.items():
-            total += float(price(self._read(name), fisher_diagonal(of)).sum(dtype=torch.float64))
+            total += float(price(self._read(name), self._importance(of)).sum(dtype=torch.float64))
         if self._passes == 0:
             self._total = total
         scale = self._total / total if total > 0 else 0.0
         for name, of in found.items():
-            now_OI = fisher_diagonal(of)
+            now_OI = self._importance(of)
             known_OI = self.fisher.get(name)
             if known_OI is None:
                 self.fisher[name] = now_OI if of.squares_OI is None else of.squares_OI.copy_(now_OI)

@@ -23,7 +23,7 @@ from app.recipes.prune import PruneGradient
 from workers.mitigation.gradient_pruning import recovery
 from workers.mitigation.gradient_pruning.gathering import counts_of, gather
 from workers.mitigation.gradient_pruning.kept import KeptWeights
-from workers.mitigation.gradient_pruning.score import Prices
+from workers.mitigation.gradient_pruning.score import Importance, Prices, fisher_diagonal
 from workers.mitigation.gradient_pruning.sweep import inverse_cholesky, sweep
 from workers.mitigation.gradients import Tape
 from workers.mitigation.reconstruction import metric_root, orders, pairs_of, reconstruct
@@ -46,9 +46,10 @@ REMEMBERED = 4 << 30
 
 
 class GradientPruning:
-    """`prune.gradient`."""
+    """`prune.gradient`. `importance` is replaced where the bench leaves the gradients out."""
 
     version = 5
+    importance: Importance = staticmethod(fisher_diagonal)
 
     def __init__(self, step: PruneGradient) -> None:
         self.step = step
@@ -57,14 +58,17 @@ class GradientPruning:
         """Prunes `context.weights`. Raises ACTIVATIONS_NOT_FINITE, and what `Skeleton` raises."""
         with ExitStack() as stack:
             info, read = _teacher(context, stack)
-            _Work(self.step, context, info, read).run()
+            _Work(self.step, context, info, read, self.importance).run()
 
 
 class _Work:
     """One pruning of one checkpoint."""
 
-    def __init__(self, step: PruneGradient, context: StepRun, teacher: CheckpointInfo, read: Read) -> None:
+    def __init__(
+        self, step: PruneGradient, context: StepRun, teacher: CheckpointInfo, read: Read, importance: Importance
+    ) -> None:
         self._step, self._shop, self._tokens_NL = step, context, context.calibration.tokens_NL
+        self._importance = importance
         self._dtype = torch.float32 if context.source.scheme == "f32" else torch.bfloat16
         self._sizes = {weight.name: weight.shape[0] * weight.shape[1] for weight in context.weights}
         self._last = max(weight.layer or 0 for weight in context.weights)
@@ -100,6 +104,7 @@ class _Work:
             even=even,
             seed=step.seed,
             dtype=self._dtype,
+            importance=self._importance,
             moved=self._moved,
             progress=context.progress,
             check_cancelled=context.check_cancelled,
