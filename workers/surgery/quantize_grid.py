@@ -6,7 +6,8 @@ A weight is (code − zero) · scale. Asymmetric, b bits: scale = (max − min) 
 Codes and zero are 0 … 2^b − 1, with 0 between min and max. Symmetric: scale = max|w| / (2^(b−1) − 1), no zero point,
 codes −2^(b−1) … 2^(b−1) − 1 . Round to nearest does not reach the lowest. Methods that move weights after the grid is
 fixed may. A scale is rounded to the 16-bit format that packed checkpoints keep it in before a code is chosen. So the
-packed and the simulated form are the same codes times the same scales."""
+packed and the simulated form are the same codes times the same scales. (Round to nearest rounds it afterwards, and only
+if it packs: `quantize_rtn`.)"""
 
 from dataclasses import dataclass
 

@@ -12,11 +12,13 @@ quantization. That the zero point is a code, so that 0 stays 0, is from Jacob et
 any size that divides a row, and codes that are counted from 0, not from −2^(b−1), which is the same grid.
 """
 
+from dataclasses import replace
+
 import torch
 
 from app.recipes.quantize import QuantizeRtn
 from workers.surgery.packing import Packing
-from workers.surgery.quantize_grid import Quantized, fit, scale_dtype
+from workers.surgery.quantize_grid import Quantized, fit, scale_dtype, stored
 from workers.surgery.quantize_output import Output
 from workers.surgery.step_run import StepRun
 
@@ -49,9 +51,10 @@ def _usable(scale: torch.Tensor) -> torch.Tensor:
 
 
 class RtnPacked:
-    """`quantize.rtn`, packed: scales are rounded to their 16-bit storage format before codes are chosen."""
+    """`quantize.rtn`, packed: the codes of the simulated form, times scales that are rounded to their 16-bit format. So
+    what is measured simulated is what is served, and a repair of the one fits the other."""
 
-    version = 1
+    version = 2
 
     def __init__(self, step: QuantizeRtn) -> None:
         self._step = step
@@ -64,12 +67,12 @@ class RtnPacked:
             context.check_cancelled()
             context.progress("surgery", done, len(context.weights))
             weight_OI = context.read(weight.name)
-            grid = fit(
-                weight_OI,
-                bits=step.bits,
-                group_size=step.group_size,
-                symmetric=step.symmetric,
-                dtype=scale_dtype(weight.dtype),
-            )
-            output.put(weight.name, Quantized(grid, grid.encode(weight_OI)))
+            output.put(weight.name, _coded(weight_OI, step, scale_dtype(weight.dtype)))
         output.finish()
+
+
+def _coded(weight_OI: torch.Tensor, step: QuantizeRtn, dtype: torch.dtype) -> Quantized:
+    """Codes by exact scales. Those that `dtype` would hold as 0 are 1 for the codes, too."""
+    grid = fit(weight_OI, bits=step.bits, group_size=step.group_size, symmetric=step.symmetric, dtype=torch.float32)
+    grid = replace(grid, scale_OG=torch.where(grid.scale_OG.to(dtype) == 0, 1.0, grid.scale_OG))
+    return Quantized(replace(grid, scale_OG=stored(grid.scale_OG, dtype)), grid.encode(weight_OI))
