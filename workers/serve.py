@@ -25,6 +25,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,6 +37,7 @@ if __name__ == "__main__":
 from redis.exceptions import RedisError
 
 from app.address import listening_on, loopback
+from app.contracts.blocks import ADAPTER
 from app.contracts.deployment import IDENTITY, Deployment, DeploymentState, Replica
 from app.contracts.errors import ErrorCode, HemostatError
 from app.deployments.devices import seen
@@ -47,8 +49,10 @@ from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.packing import check_served
 from app.models.registry import load_registry, settings_of
 from app.models.steps.others import other_of
+from app.models.steps.repair import packed_base
 from app.secrets import hide_memory
 from app.settings import Settings
+from workers.engine import repair
 from workers.engine.device import pick_device, total_bytes
 from workers.engine.finite import check_finite
 from workers.engine.pool import resolve_dtype
@@ -86,9 +90,11 @@ class StoppedError(Exception):
 
 @dataclass(frozen=True)
 class Prepared:
-    """What is served. `modified` keeps the checkpoint from eviction."""
+    """What is served: `info` is `modified`, which is kept from eviction, or the packed weights `base` with its
+    repair."""
 
     modified: Modified
+    base: Modified | None
     info: CheckpointInfo
     tokenizer: Path
     dtype: str
@@ -160,6 +166,8 @@ class Serving:
         finally:
             self._release_port()
             prepared.modified.release()
+            if prepared.base is not None:
+                prepared.base.release()
 
     # --- before it serves
 
@@ -180,29 +188,29 @@ class Serving:
         registry = load_registry(settings.models_file)
         entry = registry.resolve(model.model, pointer="/model/model")
         origin = inspect(entry.checkpoint_path(pointer="/model/model"), pointer="/model/model")
-        store = CheckpointStore(settings.home / "checkpoints", settings.checkpoint_budget_bytes)
         device = pick_device(settings)
         tokenizer = entry.tokenizer_path(pointer="/model/model")
-        modified = apply(
+        make = partial(
+            apply,
             origin,
-            model.recipe,
             device=device,
-            store=store,
+            store=CheckpointStore(settings.home / "checkpoints", settings.checkpoint_budget_bytes),
             reference=self._reference(origin),
             calibration=loader_without_sampler(settings, tokenizer),
             others=lambda step: other_of(step, registry, settings, pointer="/model/recipe"),
             progress=progress,
             check_cancelled=check_stopped,
         )
-        info = inspect(modified.path)
+        modified = make(model.recipe)
+        base: Modified | None = None
+        path = modified.path
+        if self._deployment.repair is not None:
+            base = make(packed_base(model.recipe, "/repair"))
+            path = self._folder / "model"
+            repair.attach(base.path, modified.path / ADAPTER, path)
+        info = inspect(path)
         check_finite(info, check_stopped)
-        return Prepared(
-            modified,
-            info,
-            tokenizer,
-            resolve_dtype(entry.dtype),
-            device,
-        )
+        return Prepared(modified, base, info, tokenizer, resolve_dtype(entry.dtype), device)
 
     def _reference(self, origin: CheckpointInfo) -> CheckpointInfo | None:
         """The unmodified model where it is another checkpoint than the served one's origin."""
@@ -239,7 +247,7 @@ class Serving:
         config = ServingConfig(
             deployment=self._deployment.name,
             architecture=info.architecture,
-            fingerprint=prepared.modified.fingerprint,
+            fingerprint=prepared.modified.fingerprint,  # profiles are fitted for it, also if it is not merged
             single_rows_apart=apart,
             float32_products=float32,
             profiles=(settings.home / "profiles").resolve(),

@@ -61,6 +61,10 @@ def create(
         list[str] | None,
         typer.Option(help="One step, repeated for more: quantize.rtn:bits=4, or JSON, or @file.json."),
     ] = None,
+    repair: Annotated[
+        str | None,
+        typer.Option(help="Mitigate or compare job: its low-rank repair is served beside packed weights."),
+    ] = None,
     calibration: Annotated[str, typer.Option(help="auto, frozen or off.")] = "auto",
     version: Annotated[str | None, typer.Option(help="Calibration profile to serve from the start.")] = None,
     shadow_rate: Annotated[
@@ -91,6 +95,7 @@ def create(
 ) -> None:
     """Serve a model. It answers as soon as it is ready, while its calibration is fitted."""
     given: Json = {
+        "repair": repair,
         "version": version,
         "shadow_rate": shadow_rate,
         "shadow_tokens_per_second": shadow_tokens,
@@ -324,6 +329,7 @@ def _show(one: Json, *, as_json: bool) -> None:
         "model": escape(one["model"]["model"]),
         "recipe": escape(describe.recipe(one["model"]["recipe"]) or "–"),
         "reference": escape(one["reference"]["model"]),
+        "repair": f"of {one['repair']}, beside packed weights" if one["repair"] else "–",
         "calibration": f"{one['calibration']}, serves {one['active_version']}{since}{previous}",
         "fit": escape(_fit(one)),
         "promotions": f"{one['promotions']}, rollbacks {one['rollbacks']}",

@@ -69,6 +69,10 @@ class DeploymentRequest(Contract):
     name: Alias = Field(description="what clients give as `model`")
     model: CandidateModel = Field(description="the model that is served: an alias, and what is done to it")
     reference: ReferenceModel = Field(description="the unmodified model that its distribution is pulled back to")
+    repair: Annotated[str, Field(max_length=64)] | None = Field(
+        default=None,
+        description="job whose recipe ends with `repair.lowrank`: its repair is served beside packed weights",
+    )
     calibration: GivenMode = CalibrationMode.AUTO
     version: Version | None = Field(
         default=None, description="calibration profile to serve from the start; null: the one that is fitted"
@@ -181,6 +185,9 @@ class Deployment(Contract):
     name: Alias
     model: CandidateModel
     reference: ReferenceModel
+    repair: str | None = Field(
+        default=None, description="job whose repair is served beside packed weights; null: the recipe's result is"
+    )
     calibration: CalibrationMode
     active_version: Version = IDENTITY
     previous_version: Version | None = None

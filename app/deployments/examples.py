@@ -27,6 +27,7 @@ STARTING: Final[dict[str, Any]] = {
     "name": "smollm2-135m-rtn4",
     "model": {"model": "smollm2-135m", "recipe": [{"layers": None, "modules": None, **_STEP}]},
     "reference": {"model": "smollm2-135m"},
+    "repair": None,
     "calibration": "auto",
     "active_version": "identity",
     "previous_version": None,

@@ -47,6 +47,13 @@ _BODY: Final = [
     ErrorCode.UNSUPPORTED_MEDIA_TYPE,
 ]
 _PROFILE: Final = [ErrorCode.PROFILE_NOT_FOUND, ErrorCode.PROFILE_MISMATCH, ErrorCode.PROFILE_CORRUPT]
+_REPAIR: Final = [
+    ErrorCode.JOB_NOT_FOUND,
+    ErrorCode.JOB_NOT_FINISHED,
+    ErrorCode.JOB_UNREADABLE,
+    ErrorCode.ARTIFACT_NOT_FOUND,
+    ErrorCode.PACKING_UNSUPPORTED,
+]
 _CREATE_ERRORS: Final = [
     code
     for code in SUBMIT_ERRORS
@@ -122,7 +129,7 @@ def _changed(request: Request, before: Deployment, after: Deployment, status: in
                 "Idempotency-Replayed": "true where an earlier request had made it",
             },
         ),
-        errors=[*_CREATE_ERRORS, ErrorCode.DEPLOYMENT_NOT_FOUND],
+        errors=[*_CREATE_ERRORS, *_REPAIR, ErrorCode.DEPLOYMENT_NOT_FOUND],
     ),
 )
 async def create_deployment(request: Request) -> Response:
@@ -132,8 +139,10 @@ async def create_deployment(request: Request) -> Response:
     """
     require_json(request)
     asked = await parsed(request, partial(parse_body, contract=DeploymentRequest))
-    owner = key_of(request).owner
-    made = await service.create(state_of(request), asked, owner, request.headers.get("idempotency-key"))
+    key = key_of(request)
+    made = await service.create(
+        state_of(request), asked, key.owner, request.headers.get("idempotency-key"), reads=key.reads
+    )
     headers = {"location": f"{PATH}/{made.deployment.id}"}
     if made.replayed:
         unchanged_by(request)

@@ -23,6 +23,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.text import InlineText, SelfText
 from app.deployments import hidden
 from app.deployments.fit import check_version, conclude_fit, ensure_fit
+from app.deployments.repair import at_repair, below, repaired
 from app.deployments.settle import settle_jobs
 from app.deployments.store import DeploymentStore, is_deployment_id
 from app.jobs.service import cancel as cancel_job
@@ -54,13 +55,16 @@ class Made:
     replayed: bool
 
 
-async def create(state: State, request: DeploymentRequest, owner: str, key: str | None) -> Made:
-    """Makes the deployment and starts the fit of its profile. Raises everything that `preflight` raises,
-    DEPLOYMENT_EXISTS, and UNAVAILABLE where Redis has no room."""
+async def create(
+    state: State, request: DeploymentRequest, owner: str, key: str | None, *, reads: str | None = None
+) -> Made:
+    """Makes the deployment and starts the fit of its profile. `reads`: whose jobs may be named, None: anyone's. Raises
+    everything that `repaired` and `preflight` raise, DEPLOYMENT_EXISTS, and UNAVAILABLE where Redis has no room."""
     hold = await asyncio.to_thread(hold_of, f"deployments {owner}", key, request)
     if (earlier := await _earlier(state, hold)) is not None:
         return earlier
     await state.deployments.memory.require_room()
+    request = await repaired(state, request, reads)
     await preflight(request, state.settings, owner)
     try:
         made = await state.deployments.create(request, hold=hold, within_memory=True)
@@ -105,6 +109,9 @@ async def preflight(request: DeploymentRequest, settings: Settings, owner: str) 
     )
     with _own_fields():
         await looking.check(compared, settings, owner)
+    if request.repair is not None:
+        with at_repair():
+            await looking.check(compared.model_copy(update={"candidate": below(request)}), settings, owner)
     _check_texts(request.model.recipe)
     if request.verify:
         await asyncio.to_thread(_check_whole, request.reference.model, settings)

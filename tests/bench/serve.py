@@ -23,6 +23,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -30,7 +31,9 @@ import torch
 from scipy import stats
 
 from app.contracts.blocks import RANK
-from app.models.checkpoint import inspect
+from app.contracts.request import CandidateModel
+from app.models.checkpoint import CheckpointInfo, inspect
+from app.recipes.recipe import Recipe
 from app.settings import Settings
 from tests.bench import processor
 from tests.bench.rows import Row, merged, read, write
@@ -39,8 +42,10 @@ from tests.bench.serve_gateway import through_gateway
 from tests.bench.serve_load import Load, Sampled, Stream, completions, percentile, streams
 from tests.bench.serve_shadow import ShadowBeside, keep_profile, shadow_beside
 from tests.support.ports import free_port
+from tests.support.repairs import PARTS, random_factors, save_adapter
 from workers.calibrators import storage
 from workers.calibrators.blocks import NO_LIMIT, BlockCorrection, Blocks
+from workers.engine.repair import attach
 from workers.engine.serving.arguments import (
     IN_PROCESS,
     ServerPlan,
@@ -99,6 +104,11 @@ def profile(width: int, layers: int) -> Blocks:
     return Blocks({layer: correction() for layer in range(layers)}, layers=layers, hidden_size=width)
 
 
+def recipe_of(steps: list[dict[str, Any]]) -> Recipe:
+    """The steps as a recipe."""
+    return CandidateModel.model_validate({"model": SOURCE, "recipe": steps}).recipe
+
+
 class Bench:
     """Both servers, and what is asked of them. `machine`: the row that says on which processor."""
 
@@ -118,10 +128,7 @@ class Bench:
         if not (MODEL / "model.safetensors").is_file():
             import_gguf(demo_gguf(), MODEL)
         store = CheckpointStore(self.home / "checkpoints", 1 << 40)
-        from app.contracts.request import CandidateModel
-
-        recipe = CandidateModel.model_validate({"model": SOURCE, "recipe": RECIPE}).recipe
-        self.info = inspect(apply(inspect(MODEL), recipe, device="cpu", store=store).path)
+        self.info = inspect(apply(inspect(MODEL), recipe_of(RECIPE), device="cpu", store=store).path)
         self.calibrator = profile(self.info.hidden_size, self.info.layers)
         storage.save(self.calibrator, self.home / "profiles" / VERSION)
         self.config = ServingConfig(
@@ -152,12 +159,17 @@ class Bench:
         found = cache_bytes(self.info, self.settings, dtype="bfloat16", max_model_len=LENGTH, total=total)
         return min(found, 1 << 30)
 
-    async def _server(self, *, hooked: bool, in_process: bool = True, **variables: str) -> ServerProcess:
-        port = free_port()
-        plan = ServerPlan(
-            NAME, self.info, MODEL, "bfloat16", "cpu", "127.0.0.1", port, LENGTH, self._cache, hooked=hooked
-        )
-        environment = server_environment(self.home / "serving.json" if hooked else None, device="cpu") | variables
+    async def _server(
+        self, *, hooked: bool, in_process: bool = True, info: CheckpointInfo | None = None, **variables: str
+    ) -> ServerProcess:
+        port, served = free_port(), info or self.info
+        plan = ServerPlan(NAME, served, MODEL, "bfloat16", "cpu", "127.0.0.1", port, LENGTH, self._cache, hooked=hooked)
+        file = self.home / "serving.json"
+        if info is not None:  # a door of its own
+            file = self.home / f"serving.{port}.json"
+            config = self.config.model_copy(update={"door_file": self.home / f"door.{port}"})
+            file.write_text(config.model_dump_json())
+        environment = server_environment(file if hooked else None, device="cpu") | variables
         started = time.perf_counter()
         arguments = server_arguments(plan, self.settings)
         if not in_process:
@@ -167,7 +179,7 @@ class Bench:
             server = await ServerProcess.start(command(arguments, os.getpid()), environment, f"http://127.0.0.1:{port}")
             await server.until_healthy(NAME)
         self._servers.append(server)
-        if in_process:
+        if in_process and info is None:
             self.add("ours" if hooked else "plain", "start", time.perf_counter() - started, "s")
         return server
 
@@ -286,6 +298,26 @@ class Bench:
                 (self.ours, lambda clients=clients: completions(self.ours.url, self._asks(clients, VERSION))),
             )
 
+    async def repair(self) -> None:
+        """Packed weights with a repair of mean rank 16 beside them, over the same weights without. Its numbers are
+        arbitrary: they change no time."""
+        packed = [step | {"form": "packed"} for step in RECIPE]
+        store = CheckpointStore(self.home / "checkpoints", 1 << 40)
+        base = inspect(apply(inspect(MODEL), recipe_of(packed), device="cpu", store=store).path)
+        factors = random_factors(MODEL, parts=(*PARTS, "v_proj"), ranks=(4, 16, 28))
+        attach(base.path, save_adapter(self.home / "adapter", factors, scale=1.0), self.home / "repaired")
+        without = await self._server(hooked=True, info=base)
+        beside = await self._server(hooked=True, info=inspect(self.home / "repaired"))
+        for clients in self.size.clients:
+            await self.ratio(
+                f"repair_over_packed_{clients}",
+                (without, lambda clients=clients: completions(without.url, self._asks(clients, "identity"))),
+                (beside, lambda clients=clients: completions(beside.url, self._asks(clients, "identity"))),
+            )
+        for server in (without, beside):
+            self._servers.remove(server)
+            await server.end()
+
     def _asks(self, clients: int, version: str) -> Load:
         return self.load(clients, hemostat_version=version)
 
@@ -377,10 +409,10 @@ def _median_last(seen: list[Stream]) -> float:
     return statistics.median(one.gaps[-1] for one in seen)
 
 
-PARTS = ("throughput", "correction", "shadow", "gateway", "rest", "executors")
+BENCHES = ("throughput", "correction", "repair", "shadow", "gateway", "rest", "executors")
 
 
-async def run(size: Size, keep: Callable[[list[Row]], None], parts: Sequence[str] = PARTS) -> list[Row]:
+async def run(size: Size, keep: Callable[[list[Row]], None], parts: Sequence[str] = BENCHES) -> list[Row]:
     """The named parts; `keep` gets the rows so far after each, so that none is lost where a later one fails."""
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(size, Path(folder), processor.here("serve", server_environment(None, device="cpu")))
@@ -395,16 +427,16 @@ async def run(size: Size, keep: Callable[[list[Row]], None], parts: Sequence[str
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.serve")
     parser.add_argument("--quick", action="store_true", help="see that it works; writes nothing")
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; without any, all")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(BENCHES)}; without any, all")
     options = parser.parse_args()
-    if unknown := set(options.parts) - set(PARTS):
-        parser.error(f"no part {', '.join(sorted(unknown))}: there are {', '.join(PARTS)}")
+    if unknown := set(options.parts) - set(BENCHES):
+        parser.error(f"no part {', '.join(sorted(unknown))}: there are {', '.join(BENCHES)}")
     if options.quick:
-        rows = asyncio.run(run(QUICK, lambda rows: None, options.parts or PARTS))
+        rows = asyncio.run(run(QUICK, lambda rows: None, options.parts or BENCHES))
     else:
         file = results_file(processor.device(server_environment(None, device="cpu")))
         before = read(file) if file.exists() else []
-        rows = asyncio.run(run(WHOLE, lambda rows: write(file, merged(before, rows)), options.parts or PARTS))
+        rows = asyncio.run(run(WHOLE, lambda rows: write(file, merged(before, rows)), options.parts or BENCHES))
     for row in rows:
         sys.stdout.write(f"{row.bench},{row.case},{row.metric},{row.value:.6g},{row.unit}\n")
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -26,6 +25,7 @@ from app.files import write_atomically
 from app.models.shapes import LAYOUTS
 from workers.calibrators.blocks import BlockCorrection, Blocks
 from workers.engine.serving.corrections import on_one_thread
+from workers.surgery.files import link_checkpoint
 
 # Up to so many rows one thread is faster than two of which one has to be woken (the demo model: 84 µs, not 248).
 _FEW_ROWS: Final = 64
@@ -41,13 +41,7 @@ def write(folder: Path, blocks: Blocks) -> None:
 
 def attach(checkpoint: Path, blocks: Blocks, folder: Path) -> None:
     """Makes `folder` the checkpoint with corrections, by links to its other files. What is there is removed."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    for file in checkpoint.iterdir():
-        if file.name == "config.json":
-            shutil.copyfile(file, folder / file.name)
-        else:
-            (folder / file.name).symlink_to(file.resolve())
+    link_checkpoint(checkpoint, folder)
     write(folder, blocks)
 
 

@@ -1,6 +1,8 @@
-"""What a checkpoint asks of its engine beside its weights: its sections `hemostat_simulation` and `hemostat_blocks`.
+"""What a checkpoint asks of its engine beside its weights: its section `hemostat_simulation` and those of
+`app.contracts.blocks`.
 
-Imports neither torch nor vLLM: how it is done is in `workers.engine.fakes` and `workers.engine.blocks`.
+Imports neither torch nor vLLM: how it is done is in `workers.engine.fakes`, `workers.engine.blocks` and
+`workers.engine.repair`.
 """
 
 import json
@@ -38,7 +40,8 @@ def section_of(config: dict[str, Any]) -> Simulation | None:
 
 def needs_hooks(config: dict[str, Any]) -> bool:
     """Whether plain vLLM would run something else than the checkpoint of this config.json."""
-    return needs_eager(config) or blocks.blocks_in(config) is not None
+    beside = (blocks.blocks_in(config), blocks.repair_in(config))
+    return needs_eager(config) or any(section is not None for section in beside)
 
 
 def needs_eager(config: dict[str, Any]) -> bool:
@@ -52,7 +55,7 @@ def refuse_compiled(config: dict[str, Any], *, compiled: bool) -> None:
     if compiled and needs_hooks(config):
         raise HemostatError(
             ErrorCode.ENGINE_FAILED,
-            "only eager scoring engines can simulate activations, keys and values, and correct blocks",
+            "only eager scoring engines can simulate activations, keys and values, correct blocks, and serve a repair",
             hint="unset HEMOSTAT_ENGINE_COMPILE; packed forms run compiled",
         )
 
@@ -61,10 +64,11 @@ def install(model: "torch.nn.Module", checkpoint: Path) -> None:
     """Has the modules of a vLLM model do what the checkpoint's sections say; a second time nothing is done.
 
     Raises CHECKPOINT_UNSUPPORTED if a module that it names is none of the model's, or runs together with one that it
-    does not name, or with another grid. Raises what `workers.engine.blocks.read` raises.
+    does not name, or with another grid. Raises what `workers.engine.blocks.read` and `workers.engine.repair.install`
+    raise.
     """
     from workers.engine import blocks as stream
-    from workers.engine import fakes
+    from workers.engine import fakes, repair
 
     if getattr(model, "_hemostat_simulates", False):
         return
@@ -73,6 +77,7 @@ def install(model: "torch.nn.Module", checkpoint: Path) -> None:
         fakes.fake_activations(model, section)
     if section is not None and section.simulated_kv:
         fakes.fake_kv_cache(model, section)
+    repair.install(model, checkpoint)
     corrections = stream.read(checkpoint, next(model.parameters()).device)
     if corrections is not None:
         stream.correct_always(model, "hemostat_own", corrections)

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from app.contracts.blocks import RANK
+from app.contracts.blocks import ADAPTER, RANK, repair_in
+from app.models.adapters import WEIGHTS
 from app.models.checkpoint import CheckpointInfo
 from app.models.layer_names import in_layer
 from app.models.modules import select
@@ -59,6 +60,12 @@ def gpu_working_bytes(info: CheckpointInfo, sequences: int) -> int:
 def slot_bytes(info: CheckpointInfo) -> int:
     """Bytes of a replica's slots for corrections after each block (`workers.engine.blocks`), in float32."""
     return SLOTS * ITEM_BYTES["float32"] * info.layers * info.hidden_size * (2 * RANK + 1)
+
+
+def repair_bytes(info: CheckpointInfo) -> int:
+    """About the bytes of a repair beside the weights (`workers.engine.repair`), 0 without one. The factors of layers
+    that run as one have zeros beside them."""
+    return 2 * (info.path / ADAPTER / WEIGHTS).stat().st_size if repair_in(info.config) else 0
 
 
 def single_row_bytes(info: CheckpointInfo, dtype: str, device: str) -> int:

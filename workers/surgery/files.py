@@ -37,6 +37,17 @@ def copy_companions(source: Path, folder: Path) -> None:
             shutil.copyfile(source / name, folder / name)
 
 
+def link_checkpoint(checkpoint: Path, folder: Path) -> None:
+    """Makes `folder` the checkpoint by links to its files, and a config.json of its own. What is there is removed."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for file in checkpoint.iterdir():
+        if file.name == "config.json":
+            shutil.copyfile(file, folder / file.name)
+        else:
+            (folder / file.name).symlink_to(file.resolve())
+
+
 def give_usual_modes(folder: Path) -> None:
     """Temporary folders, and files that a library made within, admit no other user; what is kept follows the umask."""
     mask = os.umask(0o022)  # can only be read by setting it

@@ -70,3 +70,39 @@ def follow(before: Recipe, step: Step, pointer: str) -> None:
             hint="leave iterations out, or put the quantization or pruning into the same recipe",
             pointer=f"{pointer}/iterations",
         )
+
+
+def packed_base(recipe: Recipe, pointer: str) -> Recipe:
+    """What a repair at the end of a recipe is served beside: the steps before it, those that can pack packed.
+
+    Raises RECIPE_NOT_APPLICABLE if the recipe does not end with a repair, or if no step packs. So it does if the packed
+    weights would not be those that the repair was made for, and for quantized activations, which it would not see.
+    """
+    *before, last = recipe or (None,)
+    base = tuple(step.model_copy(update={"form": "packed"}) if hasattr(step, "form") else step for step in before)
+    why = None
+    if not isinstance(last, RepairLowrank):
+        why = "the recipe does not end with repair.lowrank"
+    elif last.iterations > 1:
+        why = "the weights below this repair were made again in rounds (`iterations`), and are not packed"
+    elif not any(hasattr(step, "form") for step in base):
+        why = "no step before the repair can pack weights, and the merged checkpoint needs no more memory"
+    elif any(getattr(step, "mixed", False) for step in base):
+        why = "a step before the repair mixes widths, and packed ones are not the same"
+    elif any(_rounds_inputs(step) for step in base):
+        why = "a step before the repair quantizes activations, which the adapter would not see"
+    if why is not None:
+        raise not_applicable(
+            f"the repair cannot be served beside packed weights: {why}",
+            hint="leave `repair` out, and deploy the recipe itself",
+            pointer=pointer,
+        )
+    return base
+
+
+def _rounds_inputs(step: Step) -> bool:
+    return (
+        step.type == "quantize.activations"
+        or getattr(step, "activation_bits", None) is not None
+        or getattr(step, "activations", "none") != "none"
+    )

@@ -24,6 +24,7 @@ from workers.engine.sizes import (
     ITEM_BYTES,
     OVERHEAD_BYTES,
     gpu_working_bytes,
+    repair_bytes,
     single_row_bytes,
     slot_bytes,
     step_tokens,
@@ -105,7 +106,7 @@ def gpu_cache_bytes(info: CheckpointInfo, settings: Settings, *, dtype: str, max
     """
     split = Split.of(settings)
     weights = weight_bytes(info, dtype, "cuda", head=True) // split.ranks
-    besides = weights + gpu_working_bytes(info, CUDA_SEQUENCES) + slot_bytes(info)
+    besides = weights + gpu_working_bytes(info, CUDA_SEQUENCES) + slot_bytes(info) + repair_bytes(info)
     least = besides + _padded(max_model_len + BLOCK) * kv_bytes_per_token(info.config, ITEM_BYTES[dtype], split)
     share = int(settings.share_serving * total)
     if share < least:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from app.contracts.blocks import ADAPTER
 from app.models.steps import check_one
 from app.models.steps.repair import against
 from app.recipes.notices import StepNotice
@@ -36,7 +37,6 @@ from workers.surgery.safetensors_writer import Planned, plan_shards, write_shard
 from workers.surgery.step_run import StepRun
 from workers.surgery.steps import make_runner
 
-ADAPTER = "adapter"
 BASE = "base"
 # A module's rank is at most so many times the mean: the sizes that engines reserve are for the largest.
 MOST = 4

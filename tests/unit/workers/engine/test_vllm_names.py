@@ -35,7 +35,7 @@ USED: dict[str, dict[str, str | int | None]] = {
         "collective_rpc": "method args",
     },
     "LazyModel": {"load_model_cls": 1, "inspect_model_cls": 1},
-    "LinearBase": {"": None},
+    "LinearBase": {"": "output_size params_dtype tp_size"},
     "LogitsProcessor": {
         "__init__": "vllm_config device is_pin_memory",
         "validate_params": 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -29,6 +30,7 @@ from tests.integration.workers.engine.serving.conftest import Oracle
 from tests.integration.workers.engine.serving.processes import PATIENCE_S, PROMPT, Service, complete, engine_of, family
 from tests.support import hostile
 from tests.support.blocks import corrections, hooked
+from tests.support.processor import needs_avx512
 from workers.calibrators import storage
 from workers.calibrators.blocks import Blocks
 from workers.calibrators.temperature import Temperature
@@ -287,6 +289,37 @@ def test_a_replica_that_others_can_reach_asks_for_its_secret(service: Service, s
         if connection.status == psutil.CONN_LISTEN and connection.laddr.ip not in {"127.0.0.1", "::1"}
     }
     assert listening == told, "nothing else of it can be reached from elsewhere"
+
+
+@needs_avx512
+def test_packed_weights_with_their_repair_answer_as_the_merged_checkpoint(service: Service) -> None:
+    """The merged checkpoint in transformers and float32; packed weights alone are far from it."""
+    rtn = {"type": "quantize.rtn", "bits": 4, "group_size": 32}
+    repair = {"type": "repair.lowrank", "rank": 16, "calibration_windows": 4, "calibration_window": 64}
+    quick = {"block_epochs": 0, "distill_steps": 0}
+    model = {"model": "tiny", "recipe": [rtn, repair | quick]}
+    service.create("repaired", model=model, repair="diag_01M89D9HK3ZV1Q2N7X0M4T8R5C", max_model_len=128)
+    process, replica = service.ready("repaired")
+    prompt = list(range(20, 80))
+    shown = complete(replica, model="repaired", prompt=prompt, max_tokens=24, logprobs=1, return_token_ids=True)
+    choice = shown["choices"][0]
+    (merged,) = (folder.parent for folder in service.settings.home.glob("checkpoints/*/adapter"))
+    files = service.settings.home.glob("checkpoints/*/config.json")
+    (plain,) = (file.parent for file in files if file.parent != merged and is_simulated(file))
+
+    def apart(checkpoint: Path) -> float:
+        rows = Oracle(checkpoint).logprobs([*prompt, *choice["token_ids"]])[len(prompt) - 1 : -1]
+        wanted = rows.gather(1, torch_column(choice["token_ids"]))[:, 0]
+        return float((torch.tensor(choice["logprobs"]["token_logprobs"]) - wanted).abs().mean())
+
+    assert apart(merged) < 0.02
+    assert apart(plain) > 5 * apart(merged)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(PATIENCE_S) == 0
+
+
+def is_simulated(config: Path) -> bool:
+    return "quantization_config" not in json.loads(config.read_bytes())
 
 
 def test_a_killed_process_leaves_none_behind_and_its_lease_runs_out(service: Service) -> None:
