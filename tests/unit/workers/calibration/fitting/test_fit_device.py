@@ -1,4 +1,7 @@
-"""Fits beside a device: all is computed there, and the corrections are those of the host, on the host."""
+"""Fits beside a device: all is computed there, and the corrections are those of the host, on the host.
+
+A fit reads numbers to decide how it goes on, so it runs on the second device. What it computes of each chunk does not,
+and runs on meta, too, with calibrators that read none of their own numbers when they are made."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +20,7 @@ from tests.support.stopping import until_done
 from workers.calibration.fits import Fits, fit_bytes, walk_bytes
 from workers.calibration.fitting.data import FitData
 from workers.calibration.fitting.fit import fit
+from workers.calibration.fitting.objective import Objective
 from workers.calibration.fitting.spec import Spec
 from workers.calibration.reductions import Reductions
 from workers.calibration.rows import Rows
@@ -58,6 +62,19 @@ def test_a_fit_on_another_device_is_that_of_the_host(name: str, heads: str) -> N
     assert again == course
     assert course.stop_kl < course.raw_kl
     assert_equal(there, here)
+
+
+@pytest.mark.parametrize("heads", HEADS)
+@pytest.mark.parametrize("name", ["temperature", "lowrank"])
+def test_divergence_and_gradient_of_a_chunk_run_where_no_number_can_be_read(name: str, heads: str) -> None:
+    data = damaged(64, 1, heads)
+    made, _ = fit(Spec.parse(name, epochs=1, steps=2), data, damaged(32, 2, heads), device="cpu")
+    meta = torch.device("meta")
+    objective, there = Objective(*HEADS[heads], device=meta), data.to(meta)
+    found = objective.divergence(made.to(meta), there)
+    slopes_TD = objective.gradient(there.reference_TD, there.candidate_TD)
+    assert [tuple(one.shape) for one in (found, slopes_TD)] == [(64,), (64, D)]
+    assert {one.device for one in (found, slopes_TD)} == {meta}
 
 
 def test_what_a_stopped_fit_has_kept_goes_back_to_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
