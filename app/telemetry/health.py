@@ -41,6 +41,7 @@ _WORKER = {
     "device": "cuda",
     "card": "NVIDIA H100 80GB HBM3",
     "devices": ["1"],
+    "starting": False,
     "job": None,
     "helping": None,
     "draining": False,

@@ -5,10 +5,11 @@ import pytest
 
 from app.contracts.errors import ErrorCode
 from app.deployments import devices
+from app.jobs.connection import connect
 from app.settings import Settings
 from tests.support.refusals import refused
 from workers.engine import device
-from workers.main import DEFAULT_HANDLERS, describe, serve
+from workers.main import DEFAULT_HANDLERS, describe, serve, with_device
 
 # What the worker asks of torch. `PYTHONPATH` puts it before the installed one.
 TORCH = """
@@ -25,9 +26,8 @@ def test_a_worker_is_named_after_its_machine_whatever_that_is_called(
 ) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: host)
     settings = Settings(home=tmp_path)
-    first, second = (describe(settings, 8322, "cpu", ("cpu",)) for _ in range(2))
+    first, second = (describe(settings, 8322) for _ in range(2))
     assert first.id != second.id
-    assert first.devices == ("cpu",)
     assert first.metrics_url == "http://127.0.0.1:8322/metrics"
 
 
@@ -42,11 +42,17 @@ def driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("answer", "card"), [("echo NVIDIA L4", "NVIDIA L4"), ("exit 9", "GPU")])
-def test_a_worker_names_its_gpu_as_the_driver_does(answer: str, card: str, driver: Path) -> None:
+async def test_a_worker_names_its_gpu_as_the_driver_does(answer, card, driver, monkeypatch):
     driver.write_text(f"#!/bin/sh\n{answer}\n")
+    (driver.parent / "torch.py").write_text(TORCH.format(usable=True))
+    monkeypatch.setenv("PYTHONPATH", str(driver.parent))
     settings = Settings(home=driver.parent)
-    assert describe(settings, 1, "cuda", ("1",)).card == card
-    assert describe(settings, 1, "cpu", ("cpu",)).card == ""
+    client, info = connect(settings), describe(settings, 1)
+    on_cpu = await with_device(client, settings, info)
+    assert (on_cpu.id, on_cpu.device, on_cpu.devices, on_cpu.card) == (info.id, "cpu", ("cpu",), "")
+    monkeypatch.setattr(device, "distribution", lambda: ("vllm", "0.32.0"))
+    on_gpu = await with_device(client, settings, info)
+    assert (on_gpu.device, on_gpu.card, on_gpu.starting) == ("cuda", card, False)
 
 
 @pytest.mark.parametrize(
@@ -59,12 +65,12 @@ def test_a_worker_names_its_gpu_as_the_driver_does(answer: str, card: str, drive
 async def test_a_worker_of_the_cuda_build_without_a_usable_gpu_takes_no_job(
     torch: str, told: str, driver: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There is no Redis here, and the worker does not come so far as to ask for it."""
+    """There is no Redis here, which keeps no worker from asking for its device."""
     (driver.parent / "torch.py").write_text(torch)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(driver.parent), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setattr(device, "distribution", lambda: ("vllm", "0.32.0"))
     with refused(ErrorCode.ENGINE_FAILED, match=rf"{told}; the driver is 570\.133\.20") as caught:
-        await serve(Settings(home=driver.parent), DEFAULT_HANDLERS)
+        await serve(Settings(home=driver.parent, worker_metrics_port=0), DEFAULT_HANDLERS)
     assert "580" in caught.value.hint
 
 
@@ -85,16 +91,16 @@ async def test_a_worker_whose_variable_hides_every_gpu_names_it_and_not_the_driv
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     with refused(ErrorCode.ENGINE_FAILED, match=rf"CUDA_VISIBLE_DEVICES={visible} names no GPU") as caught:
-        await serve(Settings(home=blind), DEFAULT_HANDLERS)
+        await serve(Settings(home=blind, worker_metrics_port=0), DEFAULT_HANDLERS)
     assert "driver" not in f"{caught.value.detail} {caught.value.hint}"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a")
     with refused(ErrorCode.ENGINE_FAILED, match="the driver is"):
-        await serve(Settings(home=blind), DEFAULT_HANDLERS)
+        await serve(Settings(home=blind, worker_metrics_port=0), DEFAULT_HANDLERS)
 
 
 async def test_a_worker_of_the_other_build_than_the_settings_ask_for_takes_no_job(tmp_path: Path) -> None:
     with refused(ErrorCode.ENGINE_FAILED, match="runs on cpu only"):
-        await serve(Settings(home=tmp_path, engine_device="cuda"), DEFAULT_HANDLERS)
+        await serve(Settings(home=tmp_path, engine_device="cuda", worker_metrics_port=0), DEFAULT_HANDLERS)
 
 
 def test_a_usable_gpu_is_found_without_torch_in_this_process(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
