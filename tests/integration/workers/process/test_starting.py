@@ -28,8 +28,9 @@ async def test_a_worker_is_announced_as_starting_until_torch_has_answered(redis_
     client, info = connect(redis_server.settings), describe(redis_server.settings, 8322)
     placing = asyncio.create_task(with_device(client, redis_server.settings, info))
     async with asyncio.timeout(60):
-        while not (found := await living(client)):
-            await asyncio.sleep(0)
+        found = []
+        while not found:
+            found = await living(client)
     assert [(one.id, one.starting, one.device) for one in found] == [(info.id, True, "")]
     assert not placing.done()
     gate.touch()
