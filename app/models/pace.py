@@ -76,9 +76,13 @@ SCORED: Final = Part(TOKENS_PER_SECOND * PARAMETERS, bf16=2)
 # Vocabulary × hidden size × tokens: two products. On a CPU it is not counted beside the pass.
 DIVERGED: Final = Part(inf, bf16=4)
 # Parameters: a checkpoint is read, made, written and hashed.
-CHANGED: Final = Part(5e7, disk=8)
+CHANGED: Final = Part(7e7, disk=8)
 # Block by block: two forward passes, and second moments of the inputs in float32.
 TREATED: Final = Part(4e10, bf16=4, float32=2.4)
+# Weights that a step goes through, each as often as it does (`app.models.step_work`, as the next).
+WEIGHED: Final = Part(2.2e8, moved=24)
+# Numbers multiplied in products with second moments of inputs, and in their factors.
+MULTIPLIED: Final = Part(1e11, float32=2)
 # Text that a model writes itself, many pieces at once: for a token of each the weights are read once. Of the demo
 # model's 8,192 tokens took 44 s on two cores, 16,384 took 85 s (docs/recipes/repair.md).
 WRITTEN: Final = Part(2.6e10, bf16=2, moved=2 / STREAMS)

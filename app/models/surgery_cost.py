@@ -8,9 +8,9 @@ from app.models import pace
 from app.models.calibration_size import TOKENS_PER_INPUT, sized, widest_input
 from app.models.checkpoint import CheckpointInfo
 from app.models.pace import Pace
+from app.models.step_work import Work, work_of
 from app.models.steps import check_recipe
 from app.models.text_size import measure
-from app.models.training import measured_tokens
 from app.recipes.base import Calibrated, Step
 from app.recipes.recipe import Recipe
 from app.settings import Settings
@@ -23,17 +23,14 @@ def surgery_cost(
     if not recipe:
         return 0.0, ()
     seconds = here.seconds(pace.CHANGED, info.parameters)
-    looking = [
-        sized(step, info, measure(step.calibration, settings)[1])
-        for step in recipe
-        if isinstance(step, Calibrated) and step.reads_text
-    ]
+    looking = [_sized(step, info, settings) for step in recipe if isinstance(step, Calibrated) and step.reads_text]
     if not looking:
         return seconds, ()
     tokens = sum(step.text_tokens for step in looking)
     written = sum(step.written_tokens for step in looking)
     trained = sum(step.trained_tokens for step in looking)
-    run = _measured(info, recipe, reference)
+    work = _work(info, recipe, reference, settings)
+    run = work.measured
     steps = "a step that looks" if len(looking) == 1 else f"{len(looking)} steps that look"
     told = f"{steps} at {tokens:,} calibration tokens"
     if written:
@@ -43,13 +40,14 @@ def surgery_cost(
     if run:
         told += f"; what units cost at each width is measured, which is as much as {run:,.0f} tokens through the model"
     seconds += here.seconds(pace.WRITTEN, written * reference.parameters)
-    seconds += here.seconds(pace.TREATED, (tokens + written) * info.parameters)
+    seconds += here.seconds(pace.TREATED, work.passed)
+    seconds += here.seconds(pace.WEIGHED, work.weighed) + here.seconds(pace.MULTIPLIED, work.multiplied)
     seconds += here.seconds(pace.MEASURED, run * info.parameters)
     for step in looking:
         seconds += here.seconds(pace.TRAINED[step.trained_in], step.trained_tokens * info.parameters)
         seconds += step.trained_seconds
     how = "computed" if here.card else "measured on a 2-core CPU"
-    return seconds, (f"{told}, in proportion to tokens and parameters, as {how}", *_short_of_text(info, looking))
+    return seconds, (f"{told}, from tokens and shapes, as {how}", *_short_of_text(info, looking))
 
 
 def _short_of_text(info: CheckpointInfo, looking: list[Calibrated]) -> tuple[str, ...]:
@@ -63,13 +61,17 @@ def _short_of_text(info: CheckpointInfo, looking: list[Calibrated]) -> tuple[str
     return (f"{told}; give {enough:,} tokens of `calibration`, such as a file or `self:{enough}`",)
 
 
-def _measured(info: CheckpointInfo, recipe: Recipe, reference: CheckpointInfo) -> float:
-    """Tokens that mixtures of widths run the model over to measure their units, each mixture on what steps before it
-    leave."""
-    found: list[float] = []
+def _sized(step: Calibrated, info: CheckpointInfo, settings: Settings) -> Calibrated:
+    return sized(step, info, measure(step.calibration, settings)[1])
+
+
+def _work(info: CheckpointInfo, recipe: Recipe, reference: CheckpointInfo, settings: Settings) -> Work:
+    """Of all steps, each on what steps before it leave."""
+    found: list[Work] = []
 
     def see(given: CheckpointInfo, step: Step, _: str) -> None:
-        found.append(measured_tokens(step, given))
+        if isinstance(step, Calibrated) and step.reads_text:
+            found.append(work_of(_sized(step, info, settings), given))
 
     check_recipe(info, recipe, pointer="/candidate/recipe", beside=see, reference=reference)
-    return sum(found)
+    return Work(*(sum(column) for column in zip(*found, strict=True)))

@@ -20,12 +20,12 @@ def measured_tokens(step: Step, info: CheckpointInfo) -> float:
     if not isinstance(step, QuantizeDynamic) or not chooses(step):
         return 0.0
     tokens = min(MIXED_WINDOWS, step.calibration_windows) * min(MIXED_TOKENS, step.calibration_window)
-    units = {(weight.layer, _unit(weight)) for weight in select(info, step)}
+    units = {(weight.layer, unit(weight)) for weight in select(info, step)}
     parts = sum((info.layers - layer) / info.layers for layer, _ in units if layer is not None)
     return tokens * len(widths(step)) * parts
 
 
-def _unit(weight: Weight) -> tuple[str, ...]:
+def unit(weight: Weight) -> tuple[str, ...]:
     """The linear layers that share a width with this one."""
     last = weight.module.rpartition(".")[2]
     return next((together for together in FUSED if last in together), (last,))

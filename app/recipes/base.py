@@ -85,6 +85,13 @@ class Step(Contract):
     streamed: ClassVar[bool] = False
     # Whether it keeps E[x xᵀ] of what layers are given.
     squares: ClassVar[bool] = False
+    # How often it goes through its weights beside the walk, how many products it makes of each with a second moment of
+    # its inputs, and how many times I³ multiplications it takes to factorize that.
+    weighed: ClassVar[float] = 0.0
+    products: ClassVar[float] = 0.0
+    factors: ClassVar[float] = 0.0
+    # Whether it scales channels of a block, whose weights it then keeps in float32.
+    folds: ClassVar[bool] = False
     # Whether it keeps the states of its text at every border of blocks, and bytes per weight of its working files.
     taped: ClassVar[bool] = False
     kept_bytes: ClassVar[int] = 0

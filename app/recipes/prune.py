@@ -24,6 +24,8 @@ RECOVERY_TOKENS: Final = 512
 class CalibratedSparse(Calibrated, Sparse):
     """A share of zeros chosen with a look at activations."""
 
+    weighed = 5.0  # sorted, above all
+
     allocation: Allocation = Field(
         default="uniform",
         description="`uniform`: the same share per layer; `owl`: layers with many outliers lose less. With a "
@@ -116,6 +118,9 @@ class PruneSparsegpt(CalibratedSparse):
 
     runner = "workers.surgery.prune_sparsegpt:SparseGpt"
     squares = True
+    weighed = 30.0
+    products = 1.0
+    factors = 1.5
     title = "SparseGPT"
     type: Literal["prune.sparsegpt"]
     damping: Annotated[float, Field(gt=0, le=1), UNKNOWN] = Field(

@@ -37,6 +37,9 @@ class QuantizeGptq(Calibrated, Grouped):
 
     runner = "workers.surgery.quantize_gptq:Gptq"
     squares = True
+    weighed = 30.0  # a column at a time, with what its error adds to those behind
+    products = 1.0
+    factors = 1.5
     title = "GPTQ"
     type: Literal["quantize.gptq"]
     damping: Annotated[float, Field(gt=0, le=1), UNKNOWN] = Field(
@@ -51,6 +54,9 @@ class QuantizeAwq(Calibrated, Grouped):
     """AWQ: scales input channels by their activations before rounding; searches the exponent per layer."""
 
     runner = "workers.surgery.quantize_awq:Awq"
+    folds = True
+    weighed = 21.0  # once per exponent, and once to round
+    products = 20.0
     title = "AWQ"
     type: Literal["quantize.awq"]
 
@@ -61,6 +67,8 @@ class QuantizeSmoothquant(Calibrated):
     role = "quantizer"
     replaced_by = "quantize.dynamic"
     runner = "workers.surgery.quantize_smoothquant:Smoothquant"
+    folds = True
+    weighed = 2.0
     type: Literal["quantize.smoothquant"]
     bits: Bits = Field(default=8, description="Bits per weight.")
     activation_bits: Annotated[Literal[4, 8], BITS] = Field(default=8, description="Bits per layer input.")

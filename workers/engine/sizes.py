@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from math import prod
 from typing import Final, Protocol
 
 from app.contracts.blocks import ADAPTER, RANK, repair_in
@@ -12,6 +13,7 @@ from app.models.checkpoint import CheckpointInfo
 from app.models.layer_names import in_layer
 from app.models.modules import select
 from app.models.safetensors_header import TensorInfo
+from app.models.training import unit
 from app.recipes.base import Calibrated, Step
 from app.settings import Settings
 from workers.engine.shape import kv_bytes_per_token
@@ -28,6 +30,11 @@ OVERHEAD_BYTES: Final = 256 * 1024**2
 PROCESS_BYTES: Final = 900 * 1024**2
 # A second moment, and what lies beside it while it is factorized.
 _SQUARES: Final = 5
+# Per weight that is rounded: its codes, and what they mean, in float32. In a search the weight and the scaled one, too.
+_ROUNDED: Final = 12
+_SEARCHED: Final = 20
+# Per number of a second moment: the sum, it mirrored, and the mean.
+_MOMENTS: Final = 12
 # Of a number that a block keeps for the way back: some are bf16, some float32, some both (measured: 11).
 _ACTIVATION_BYTES: Final = 10
 # A step on a CPU is to take a second or two, so that a cancelled job stops: so many tokens times weights, about.
@@ -162,7 +169,21 @@ def _held(step: Step, source: CheckpointInfo, reference: CheckpointInfo) -> int:
         return one
     widest = max(weight.shape[-1] for weight in select(source, step)) if step.squares else 0
     squares = _SQUARES * ITEM_BYTES["float32"] * widest**2
-    return max(one, matrix + item * largest_block(source) + squares)
+    block = largest_block(source)
+    folded = _folded(step, source, block) if step.folds else 0
+    return max(one, matrix + item * block + squares + folded)
+
+
+def _folded(step: Step, source: CheckpointInfo, block: int) -> int:
+    """Of a step that scales channels, beside a block of so many weights: the block in float32, and what rounds a weight
+    or, to search for the scales, the layers of one input."""
+    weights = select(source, step)
+    if not step.products:
+        return 4 * block + _ROUNDED * max(prod(weight.shape) for weight in weights)
+    together: Counter[tuple[int | None, tuple[str, ...], int]] = Counter()
+    for weight in weights:
+        together[weight.layer, unit(weight), weight.shape[-1]] += prod(weight.shape)
+    return 4 * block + max(_SEARCHED * size + _MOMENTS * width**2 for (_, _, width), size in together.items())
 
 
 def largest_block(info: CheckpointInfo) -> int:

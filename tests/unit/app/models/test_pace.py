@@ -110,6 +110,15 @@ def test_what_runs_on_the_host_takes_what_it_took_there():
 @pytest.mark.parametrize("rate", [700.0, 1400.0])
 def test_on_a_cpu_every_part_is_in_proportion_to_what_two_cores_did(rate):
     here = Pace(rate, "")
-    for part in (pace.SCORED, pace.CHANGED, pace.TREATED, pace.WRITTEN, pace.MEASURED, *pace.TRAINED.values()):
+    for part in (
+        pace.SCORED,
+        pace.CHANGED,
+        pace.TREATED,
+        pace.WEIGHED,
+        pace.MULTIPLIED,
+        pace.WRITTEN,
+        pace.MEASURED,
+        *pace.TRAINED.values(),
+    ):
         assert here.seconds(part, part.per_second) == pytest.approx(1400.0 / rate)
     assert here.seconds(pace.DIVERGED, 1e12) == 0

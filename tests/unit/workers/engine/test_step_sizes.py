@@ -38,6 +38,8 @@ RECIPES: dict[str, list[dict[str, Any]]] = {
     "one weight": [RTN],
     "a block": [{"type": "prune.wanda", "sparsity": 0.5} | TEXT],
     "a block and second moments": [{"type": "quantize.gptq"} | GRID | TEXT],
+    "a block, folded": [{"type": "quantize.smoothquant"} | TEXT],
+    "a block, folded, and a search": [{"type": "quantize.awq"} | GRID | TEXT],
     "a block and gradients": [GRADIENT],
     "the model while it recovers": [GRADIENT | {"recovery_steps": 2}],
     "the model while it is repaired": [RTN, REPAIR],
