@@ -29,6 +29,7 @@ from app.models.pace import TOKENS_PER_SECOND, Pace
 from app.models.shapes import expected_tensors
 from app.models.surgery_cost import surgery_cost
 from app.recipes.recipe import STEPS
+from app.settings import Settings
 from tests.bench import processor
 from tests.bench.rows import Row, by_case, emit, parse, read, replaced, write
 
@@ -132,7 +133,7 @@ def make(folder: Path, name: str) -> None:
 def estimated(info: CheckpointInfo, case: str) -> float:
     """Seconds that a step is taken to need on two cores."""
     step = STEPS[str(CASES[case]["type"])].model_validate(CASES[case])
-    return surgery_cost(info, (step,), HERE, info)[0]
+    return surgery_cost(info, (step,), HERE, info, Settings())[0]
 
 
 def measure(case: str, model: Path, folder: Path) -> list[Row]:
