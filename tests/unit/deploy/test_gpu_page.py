@@ -115,8 +115,9 @@ def test_the_rates_that_the_page_computes_with_are_those_of_the_estimates() -> N
 
 
 def test_a_gptq_on_the_text_of_its_authors_keeps_to_five_minutes_as_well(tiny: Tiny, here: Pace) -> None:
-    """128 windows of 2,048 tokens: 13.1 s of products for each 16,384 tokens, and a checkpoint that takes 64 s."""
+    """128 windows of 2,048 tokens: 11.4 s of products for each 16,384 tokens, 18.6 s for columns and factors, and a
+    checkpoint that takes 64 s."""
     text = {"calibration_windows": 128, "calibration_window": 2048}
     found = took(info_of("Llama-3.1-8B", tiny), here, {"type": "quantize.gptq", "bits": 4, **text})
-    assert found == pytest.approx(16 * 13.1 + 64, rel=0.01)
+    assert found == pytest.approx(16 * 11.4 + 18.6 + 64, rel=0.01)
     assert found <= 5 * 60
