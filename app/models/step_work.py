@@ -10,9 +10,9 @@ from app.recipes.base import Calibrated, Step
 
 
 class Work(NamedTuple):
-    """Of a step: `passed`, tokens times the parameters of the decoder's layers; `weighed`, weights, each as often as it
-    is gone through; `multiplied`, numbers that are multiplied in products with second moments, and in their factors;
-    `measured` as `measured_tokens` has it."""
+    """Work of a step. `passed` is tokens times the parameters of the decoder's layers. `weighed` counts a weight each
+    time the step goes through it. `multiplied` counts the multiplications of products with second moments, and of
+    their factors. `measured` is that of `measured_tokens`."""
 
     passed: float = 0.0
     weighed: float = 0.0
@@ -21,7 +21,7 @@ class Work(NamedTuple):
 
 
 def work_of(step: Step, info: CheckpointInfo) -> Work:
-    """Of a step that its check takes, on the checkpoint that it is given. A product (O, I) × (I, I) multiplies O·I²
+    """Work of a step on the checkpoint that it is given. A product (O, I) × (I, I) multiplies O·I²
     numbers. Layers that share their inputs share the factors of I³."""
     if not (isinstance(step, Calibrated) and step.reads_text):
         return Work()

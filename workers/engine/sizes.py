@@ -175,8 +175,8 @@ def _held(step: Step, source: CheckpointInfo, reference: CheckpointInfo) -> int:
 
 
 def _folded(step: Step, source: CheckpointInfo, block: int) -> int:
-    """Of a step that scales channels, beside a block of so many weights: the block in float32, and what rounds a weight
-    or, to search for the scales, the layers of one input."""
+    """Bytes of a step that scales channels, beside a block of `block` weights. It holds the block in float32. Beside
+    it is what rounds a weight, or what searches for the scales of the layers of one input."""
     weights = select(source, step)
     if not step.products:
         return 4 * block + _ROUNDED * max(prod(weight.shape) for weight in weights)
