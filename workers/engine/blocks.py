@@ -251,7 +251,7 @@ def _factors(
     """(T, S · (R + 1)): per slot the row's coefficients and its norm; 0 for slots that are not the row's own."""
     low_TR = stream_TD @ down_SRD.flatten(0, 1).T.to(stream_TD.dtype)
     norm_TS1 = norm_T1[:, :, None].expand(-1, own_TS.shape[1], 1).to(stream_TD.dtype)
-    factors_TSE = torch.cat([low_TR.unflatten(1, down_SRD.shape[:2]), norm_TS1], 2)
+    factors_TSE = torch.cat([low_TR.view(len(low_TR), *down_SRD.shape[:2]), norm_TS1], 2)
     return (factors_TSE * own_TS[:, :, None]).flatten(1)
 
 
