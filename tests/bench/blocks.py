@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
+from transformers import AutoModelForCausalLM
 
 from app.contracts.blocks import RANK
 from app.models.checkpoint import CheckpointInfo, inspect
@@ -65,7 +66,9 @@ Array = NDArray[np.float64]
 class Case:
     """A way of fitting. `tokens` at most are fitted, `every` how many blocks share a correction, `shrink` what it is
     multiplied by, `sinks_apart` whether attention sinks are left alone, `form` what of the map is kept. `own`
-    tokens the reference writes are fitted beside the text; `refit` fits those that decide too, once they have."""
+    tokens the reference writes are fitted beside the text; `refit` fits those that decide too, once they have.
+    `weighted`: a position counts by its raw KL. `fisher`: what the rank keeps of the map is chosen by how much the
+    reference's loss depends on each channel of the stream."""
 
     tokens: int = 5_000
     rank: int = RANK
@@ -77,9 +80,11 @@ class Case:
     scheme: str = "rtn_4"
     own: int = 0
     refit: bool = False
+    weighted: bool = False
+    fisher: bool = False
     dtype: torch.dtype = torch.bfloat16
 
-    def solve(self, layers: int) -> Solve:
+    def solve(self, layers: int, fisher_LD: torch.Tensor | None = None) -> Solve:
         """What `BlockFit` is given."""
         one = {"affine": (refitted if self.refit else ridge)(self.rank, self.ridges), "gains": gains, "bias": bias}[
             self.form
@@ -87,7 +92,11 @@ class Case:
         left = iter(range(layers - 1, -1, -1))
 
         def solve(fitted: Moments, held: Moments) -> BlockCorrection | None:
-            found = None if next(left) % self.every else one(fitted, held)
+            layer = layers - 1 - (from_end := next(left))
+            if fisher_LD is not None:
+                found: BlockCorrection | None = by_fisher(fitted, held, fisher_LD[layer], self.rank, self.ridges)
+            else:
+                found = None if from_end % self.every else one(fitted, held)
             if found is None:
                 return None
             limit = found.limit if self.sinks_apart else torch.tensor(NO_LIMIT)
@@ -107,6 +116,26 @@ def refitted(rank: int, ridges: Sequence[float]) -> Solve:
     return solve
 
 
+def by_fisher(
+    fitted: Moments, held: Moments, fisher_D: torch.Tensor, rank: int, ridges: Sequence[float]
+) -> BlockCorrection:
+    """The regression, cut to a rank by the error that Σ_d F_d (y - M x)_d² measures, F the Fisher information."""
+    scale_D = (fisher_D / fisher_D.mean()).clamp_min(1e-3).sqrt().double()
+
+    def cut(share: float) -> BlockCorrection:
+        whole = fitted.regression(share, fitted.width)
+        x_D, y_D, xx_DD, *_ = fitted.means()
+        map_DD = whole.up_DR.double() @ whole.down_RD.double()
+        scaled_DD = scale_D[:, None] * map_DD
+        kept_DR = torch.linalg.eigh(scaled_DD @ (xx_DD - torch.outer(x_D, x_D)) @ scaled_DD.T)[1][:, -rank:]
+        up_DR, down_RD = kept_DR / scale_D[:, None], kept_DR.T @ scaled_DD
+        bias_D = y_D - up_DR @ (down_RD @ x_D)
+        parts = (one.float().contiguous() for one in (down_RD, up_DR, bias_D))
+        return BlockCorrection(*parts, torch.tensor(fitted.limit))
+
+    return min((cut(share) for share in ridges), key=held.error)
+
+
 CASES = {
     "base": Case(),
     "tokens_9k": Case(tokens=9_000),
@@ -124,6 +153,9 @@ CASES = {
     "own_40k": Case(tokens=9_000, own=40_960),
     "float32": Case(dtype=torch.float32),
     "packed": Case(scheme="rtn_4_packed"),
+    "weighted": Case(weighted=True),
+    "fisher": Case(fisher=True),
+    "fisher_rank_16": Case(fisher=True, rank=16),
     "wanda_50": Case(scheme="wanda_50"),
 }
 
@@ -222,6 +254,8 @@ class Bench:
     def run(self, case: Case) -> tuple[Array, Blocks, int]:
         """KL with the corrections, these, and how many positions were fitted or decided by."""
         fitted = FitText.of(self.fitted(case.tokens))
+        if case.weighted:
+            fitted = self._weighted(fitted, case)
         if case.own:
             fitted = dealt_out(fitted, self.own(case.own // WINDOW))
         with ExitStack() as stack:
@@ -230,9 +264,23 @@ class Bench:
             )
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=self.scratch)))
             text = joined(fitted, self.text)
-            fit = BlockFit(reference, candidate, text, folder, solve=case.solve(self.model.layers), progress=told)
+            fisher_LD = fisher_of(self.model.path, fitted.tokens_NL) if case.fisher else None
+            fit = BlockFit(
+                reference, candidate, text, folder, solve=case.solve(self.model.layers, fisher_LD), progress=told
+            )
             found = fit.run()
             return self.kl(self.rows(fit.stream)), found, int((fitted.weight_NL > 0).sum())
+
+    def _weighted(self, text: FitText, case: Case) -> FitText:
+        """A position counts by its raw KL, five times the mean at most."""
+        normed = []
+        for info in (self.model, self.scheme(case.scheme)):
+            with skeleton(info, case.dtype) as made, tempfile.TemporaryDirectory(dir=self.scratch) as folder:
+                normed.append(Stream(made, text.tokens_NL, Path(folder)).normed().read(0, len(text.tokens_NL)))
+        reference_TD, candidate_TD = (states.flatten(0, 1) for states in normed)
+        kl = self._divergence(reference_TD, candidate_TD, text.tokens_NL.roll(-1, 1).flatten()).kl
+        weight_NL = torch.from_numpy(kl.astype(np.float32)).view_as(text.weight_NL)
+        return replace(text, weight_NL=(weight_NL / weight_NL.mean()).clamp(1e-3, 5.0))
 
     def removed(self, name: str, raw_T: Array, kl_T: Array) -> Iterator[Row]:
         """The rows of a case."""
@@ -253,6 +301,33 @@ class Bench:
         saved_N, raw_N = (np.bincount(at_T, column_T[here_T]) for column_T in (raw_T - kl_T, raw_T))
         mean, _, low, high = ratio_intervals(saved_N[None], raw_N[None], seed=0)
         return float(mean[0]), float(low[0]), float(high[0])
+
+
+def fisher_of(model: Path, tokens_NL: torch.Tensor) -> torch.Tensor:
+    """(layers, D): the mean square of the loss's gradient by each channel behind each block, times the mean square of
+    the row; labels are drawn from the model itself."""
+    made = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    made.requires_grad_(False)
+    generator = torch.Generator().manual_seed(0)
+    total: torch.Tensor | float = 0.0
+    states: list[torch.Tensor] = []
+    for layer in made.model.layers:
+        layer.register_forward_hook(lambda _, __, left: states.append(left))
+    for tokens_L in tokens_NL[:: max(1, len(tokens_NL) // 16)]:
+        embedded = made.get_input_embeddings()(tokens_L[None]).requires_grad_()
+        states.clear()
+        logits_TV = made(inputs_embeds=embedded).logits[0]
+        drawn_T = torch.multinomial(logits_TV.detach().softmax(1), 1, generator=generator)[:, 0]
+        loss = torch.nn.functional.cross_entropy(logits_TV, drawn_T, reduction="sum")
+        gradients = torch.autograd.grad(loss, states)
+        total = total + torch.stack(
+            [
+                (one[0].square() * state[0].detach().square().mean(1, keepdim=True)).mean(0)
+                for one, state in zip(gradients, states, strict=True)
+            ]
+        )
+    assert isinstance(total, torch.Tensor)
+    return total
 
 
 def told(phase: str, done: int, total: int) -> None:
