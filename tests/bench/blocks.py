@@ -130,8 +130,8 @@ def by_fisher(
         kept_DR = torch.linalg.eigh(scaled_DD @ (xx_DD - torch.outer(x_D, x_D)) @ scaled_DD.T)[1][:, -rank:]
         up_DR, down_RD = kept_DR / scale_D[:, None], kept_DR.T @ scaled_DD
         bias_D = y_D - up_DR @ (down_RD @ x_D)
-        parts = (one.float().contiguous() for one in (down_RD, up_DR, bias_D))
-        return BlockCorrection(*parts, torch.tensor(fitted.limit))
+        down_RD, up_DR, bias_D = (one.float().contiguous() for one in (down_RD, up_DR, bias_D))
+        return BlockCorrection(down_RD, up_DR, bias_D, torch.tensor(fitted.limit))
 
     return min((cut(share) for share in ridges), key=held.error)
 

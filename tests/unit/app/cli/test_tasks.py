@@ -30,7 +30,7 @@ def test_a_task_that_could_not_be_scored_leaves_undecided_what_the_others_do_not
 
 
 def test_a_task_that_cannot_be_read_is_refused_with_the_keys_that_it_has():
-    keys = "valid: examples, items, max_tokens, metric, name, shots"
+    keys = "valid: examples, items, max_tokens, metric, name, passage, shots"
     for written, hint in (
         ("arc", ""),
         ("arc:", ""),

@@ -17,6 +17,7 @@ from workers.diagnosis.mitigate.front import limits_of
 from workers.diagnosis.mitigate.search import Proposal
 from workers.diagnosis.mitigate.treatments import ORDER
 from workers.diagnosis.mitigate.trials import Done, TrialRunner, treatments_of
+from workers.distributions.token_values import Positions
 from workers.measuring.recipes import RefusedError
 from workers.measuring.subject import Fit, Subject, recipe_of
 from workers.surgery.store import CheckpointStore
@@ -146,7 +147,8 @@ def test_the_longest_tweak_of_norms_is_not_tried_before_shorter_ones_of_which_as
 
 def measured(kl, size, speed=None):
     """A measurement of 200 positions in eight documents."""
-    where = SimpleNamespace(document=np.repeat(np.arange(8), 25), window=np.repeat(np.arange(8), 25))
+    document = np.repeat(np.arange(8), 25)
+    where = Positions(document, document, document, document, document)
     record = SimpleNamespace(bytes=size, bits_per_weight=6.0, tokens_per_second=speed, seconds=1.0)
     return SimpleNamespace(kl=np.full(200, kl), mean=float(np.mean(kl)), where=where, record=record)
 
