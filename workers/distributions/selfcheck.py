@@ -22,6 +22,7 @@ is allowed, of which SmolLM2's honest head had an eighth.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -164,7 +165,8 @@ def verify_head(
     not checked. A recipe that leaves norm and head alone has the same fingerprint, and so inherits the check. Where
     hidden states are not finite nothing can be compared: nothing is kept, and the comparison will say what it finds.
     """
-    kept = root / f"{head.fingerprint}-{_safe(head.architecture)}-{_safe(engine)}.json"
+    named = hashlib.sha256(f"{head.fingerprint}\0{head.architecture}\0{engine}".encode()).hexdigest()
+    kept = root / f"{named}.json"  # an engine's identity is longer than a file's name may be
     try:
         HeadCheck(**json.loads(kept.read_text()))
     except (OSError, ValueError, TypeError):
@@ -175,7 +177,3 @@ def verify_head(
             write_atomically(kept, json.dumps(asdict(check)).encode())
         return False
     return True
-
-
-def _safe(text: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in ".-" else "_" for letter in text)
