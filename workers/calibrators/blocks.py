@@ -42,6 +42,29 @@ def rms_of(stream_TD: torch.Tensor) -> torch.Tensor:
     return (stream_TD.square().mean(-1, keepdim=True) + EPSILON).sqrt()
 
 
+def corrected(
+    stream_TD: torch.Tensor,
+    down_RD: torch.Tensor,
+    up_RD: torch.Tensor,
+    bias_D: torch.Tensor,
+    limit: torch.Tensor,
+    kept_TR: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The corrected stream, in the dtype of `stream_TD`: computed in float32 (or wider), rounded once.
+
+    `bias_D` and `limit` may have a row for each of the stream's. `kept_TR` is 1 for the directions of a row's own
+    correction, 0 for those of others beside it; None: all are.
+    """
+    wide_TD = stream_TD.to(torch.promote_types(stream_TD.dtype, torch.float32))
+    rms_T1 = rms_of(wide_TD)
+    low_TR = wide_TD @ down_RD.T.to(wide_TD.dtype)  # the factors rms and 1 / rms are one
+    if kept_TR is not None:
+        low_TR = low_TR * kept_TR
+    linear_TD = torch.addmm(wide_TD, low_TR, up_RD.to(wide_TD.dtype))
+    corrected_TD = torch.addcmul(linear_TD, rms_T1, bias_D.to(wide_TD.dtype)).to(stream_TD.dtype)
+    return torch.where(rms_T1 <= limit, corrected_TD, stream_TD)
+
+
 class BlockCorrection:
     """The correction after one block: `down_RD`, `up_DR`, `bias_D`, and the scalar `limit`; all float32.
     R may be 0.
@@ -77,13 +100,8 @@ class BlockCorrection:
         return int(self.down_RD.shape[0])
 
     def __call__(self, stream_TD: torch.Tensor) -> torch.Tensor:
-        """The corrected stream, in the dtype of `stream_TD`: computed in float32 (or wider), rounded once."""
-        wide_TD = stream_TD.to(torch.promote_types(stream_TD.dtype, torch.float32))
-        rms_T1 = rms_of(wide_TD)
-        low_TR = wide_TD @ self.down_RD.T.to(wide_TD.dtype)  # the factors rms and 1 / rms are one
-        linear_TD = wide_TD + low_TR @ self.up_DR.T.to(wide_TD.dtype)
-        corrected_TD = torch.addcmul(linear_TD, rms_T1, self.bias_D.to(wide_TD.dtype)).to(stream_TD.dtype)
-        return torch.where(rms_T1 <= self.limit, corrected_TD, stream_TD)
+        """The corrected stream, in the dtype of `stream_TD`."""
+        return corrected(stream_TD, self.down_RD, self.up_DR.T, self.bias_D, self.limit)
 
     def to(self, device: torch.device) -> BlockCorrection:
         """The same on another device."""

@@ -3,9 +3,7 @@
 A decoder layer of vLLM returns the stream, or two parts whose sum it is: the next norm adds them. A corrected row is
 returned whole in the second part, with zeros in the first one; rows that are not corrected keep every bit.
 
-Products are in the model's dtype: what is added is small beside the stream, which has that dtype anyway.
-
-Names: T rows, D hidden size, S slots, R rank, E directions: R and the bias.
+Names: T rows, D hidden size, S slots, R rank.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from app.contracts.blocks import FILE, SECTION, blocks_in
 from app.contracts.errors import ErrorCode, HemostatError
 from app.files import write_atomically
 from app.models.shapes import LAYOUTS
-from workers.calibrators.blocks import BlockCorrection, Blocks
+from workers.calibrators.blocks import BlockCorrection, Blocks, corrected
 from workers.engine.serving.corrections import on_one_thread
 from workers.surgery.files import link_checkpoint
 
@@ -94,14 +92,13 @@ class Slots:
     """
 
     def __init__(self, model: Any, name: str, *, width: int, rows: int, count: int, rank: int) -> None:
-        first = next(one for one in model.parameters() if one.is_floating_point())
-        device, dtype = first.device, first.dtype
+        device = next(model.parameters()).device
         self.slot_T = torch.zeros(rows, dtype=torch.int64, device=device)  # counted from 1; 0: the row is left alone
         self.rows_S = torch.zeros(count, dtype=torch.int64, device="cpu")  # how many rows are for each slot
         self._name, self._layers = name, list(model.model.layers)
         self._held: list[str] = [""] * count
         for layer in self._layers:
-            layer.add_module(name, _Layer(self.slot_T, self.rows_S, rank, width, dtype))
+            layer.add_module(name, _Layer(self.slot_T, self.rows_S, rank, width))
         self._hooks = [layer.register_forward_hook(partial(_after, name)) for layer in self._layers]
 
     def place(self, wanted: Sequence[Blocks | None]) -> list[int]:
@@ -152,33 +149,34 @@ class _Layer(torch.nn.Module):
     slot_T: torch.Tensor
     rows_S: torch.Tensor
     down_SRD: torch.Tensor
-    up_SED: torch.Tensor
+    up_SRD: torch.Tensor
+    bias_SD: torch.Tensor
     limit_S: torch.Tensor
 
-    def __init__(self, slot_T: torch.Tensor, rows_S: torch.Tensor, rank: int, width: int, dtype: torch.dtype) -> None:
+    def __init__(self, slot_T: torch.Tensor, rows_S: torch.Tensor, rank: int, width: int) -> None:
         super().__init__()
         count = len(rows_S)
-        zeros = partial(torch.zeros, device=slot_T.device)
+        zeros = partial(torch.zeros, dtype=torch.float32, device=slot_T.device)
         held = {
             "slot_T": slot_T,
             "rows_S": rows_S,
-            "down_SRD": zeros(count, rank, width, dtype=dtype),
-            "up_SED": zeros(count, rank + 1, width, dtype=dtype),
-            "limit_S": zeros(count, dtype=torch.float32),
+            "down_SRD": zeros(count, rank, width),
+            "up_SRD": zeros(count, rank, width),
+            "bias_SD": zeros(count, width),
+            "limit_S": zeros(count),
         }
         for name, tensor in held.items():
             self.register_buffer(name, tensor, persistent=False)
 
     def fill(self, slot: int, one: BlockCorrection | None) -> None:
         """The correction of a slot; None: rows that are for it are left alone, which the limit 0 says."""
-        for tensor in (self.down_SRD, self.up_SED, self.limit_S):
+        for tensor in (self.down_SRD, self.up_SRD, self.bias_SD, self.limit_S):
             tensor[slot] = 0
         if one is not None:
-            norm_of_rms = one.hidden_size**0.5
             self.down_SRD[slot, : one.rank] = one.down_RD
-            self.up_SED[slot, : one.rank] = one.up_DR.T
-            self.up_SED[slot, -1] = one.bias_D / norm_of_rms
-            self.limit_S[slot] = one.limit * norm_of_rms
+            self.up_SRD[slot, : one.rank] = one.up_DR.T
+            self.bias_SD[slot] = one.bias_D
+            self.limit_S[slot] = one.limit
 
 
 def _after(name: str, layer: Any, _: Any, output: Any) -> Any:
@@ -196,7 +194,8 @@ def _after(name: str, layer: Any, _: Any, output: Any) -> Any:
         held.slot_T,
         held.rows_S,
         held.down_SRD,
-        held.up_SED,
+        held.up_SRD,
+        held.bias_SD,
         held.limit_S,
     )
     return output
@@ -208,51 +207,60 @@ def _correct_blocks(
     slot_T: torch.Tensor,
     rows_S: torch.Tensor,
     down_SRD: torch.Tensor,
-    up_SED: torch.Tensor,
+    up_SRD: torch.Tensor,
+    bias_SD: torch.Tensor,
     limit_S: torch.Tensor,
 ) -> None:
-    """A graph that is captured holds all slots: any of them may be used when it is replayed.
-
-    For few rows the number of operations is what counts. So the bias is one more direction, whose coefficient is the
-    row's norm, and what is not a row's own has coefficients 0.
-    """
+    """A graph that is captured holds all slots: any of them may be used when it is replayed."""
     captured = kept_TD.is_cuda and torch.cuda.is_current_stream_capturing()
     rows = [1] * len(rows_S) if captured else rows_S.tolist()
     used = [slot for slot, count in enumerate(rows) if count]
     if not used:
         return
     slots = slice(used[0], used[-1] + 1)
-    whole = kept_TD.device.type == "cpu" and sum(rows) == rows[used[0]] >= min(len(kept_TD), len(slot_T))
-    if whole and not limit_S[used[0]]:
-        return
     with on_one_thread(kept_TD.device, len(kept_TD), _FEW_ROWS):
-        stream_TD = kept_TD if emptied_TD is None else emptied_TD + kept_TD
-        norm_T1 = torch.linalg.vector_norm(stream_TD, dim=-1, keepdim=True, dtype=torch.float32)
-        own_TS = norm_T1 <= limit_S[slots]
-        if not whole:
-            slot_S = torch.arange(slots.start + 1, slots.stop + 1, device=slot_T.device)
-            own_TS &= slot_T[: len(kept_TD), None] == slot_S
-        factors_TE = _factors(stream_TD, down_SRD[slots], norm_T1, own_TS)
-        up_ED = up_SED[slots].flatten(0, 1).to(stream_TD.dtype)
-        if whole:
-            torch.addmm(stream_TD, factors_TE, up_ED, out=kept_TD)
-            if emptied_TD is not None:
-                emptied_TD.zero_()
+        if kept_TD.device.type == "cpu" and sum(rows) == rows[used[0]] >= min(len(kept_TD), len(slot_T)):
+            slot = used[0]
+            _correct_all(kept_TD, emptied_TD, down_SRD[slot], up_SRD[slot], bias_SD[slot], limit_S[slot])
             return
-        left_T1 = ~own_TS.any(1, keepdim=True)
-        torch.where(left_T1, kept_TD, torch.addmm(stream_TD, factors_TE, up_ED), out=kept_TD)
+        slot_T1 = slot_T[: len(kept_TD), None]
+        at: int | torch.Tensor = slots.start  # rows of one slot gather nothing
+        own_TR: torch.Tensor | None = None
+        if len(used) > 1:
+            at = (slot_T1[:, 0] - 1).clamp_min(0)
+            own_TS = slot_T1 == torch.arange(slots.start + 1, slots.stop + 1, device=slot_T.device)
+            own_TR = own_TS.repeat_interleave(down_SRD.shape[1], 1)
+        limit_T1 = limit_S[:, None][at]
+        corrected_TD = corrected(
+            kept_TD if emptied_TD is None else emptied_TD + kept_TD,
+            down_SRD[slots].flatten(0, 1),
+            up_SRD[slots].flatten(0, 1),
+            bias_SD[at],
+            limit_T1,
+            own_TR,
+        )
+        left_T1 = (slot_T1 == 0) | (limit_T1 == 0)
+        torch.where(left_T1, kept_TD, corrected_TD, out=kept_TD)
         if emptied_TD is not None:
             emptied_TD.masked_fill_(~left_T1, 0)
 
 
-def _factors(
-    stream_TD: torch.Tensor, down_SRD: torch.Tensor, norm_T1: torch.Tensor, own_TS: torch.Tensor
-) -> torch.Tensor:
-    """(T, S · (R + 1)): per slot the row's coefficients and its norm; 0 for slots that are not the row's own."""
-    low_TR = stream_TD @ down_SRD.flatten(0, 1).T.to(stream_TD.dtype)
-    norm_TS1 = norm_T1[:, :, None].expand(-1, own_TS.shape[1], 1).to(stream_TD.dtype)
-    factors_TSE = torch.cat([low_TR.view(len(low_TR), *down_SRD.shape[:2]), norm_TS1], 2)
-    return (factors_TSE * own_TS[:, :, None]).flatten(1)
+def _correct_all(
+    kept_TD: torch.Tensor,
+    emptied_TD: torch.Tensor | None,
+    down_RD: torch.Tensor,
+    up_RD: torch.Tensor,
+    bias_D: torch.Tensor,
+    limit: torch.Tensor,
+) -> None:
+    """As `_correct_blocks` if all rows are for one slot, by less than half of its operations. For few rows the number
+    of operations is what counts."""
+    if not limit:
+        return
+    stream_TD = kept_TD if emptied_TD is None else emptied_TD + kept_TD
+    kept_TD.copy_(corrected(stream_TD, down_RD, up_RD, bias_D, limit))
+    if emptied_TD is not None:
+        emptied_TD.zero_()
 
 
 def _made_before(*_: object) -> None:
@@ -262,7 +270,7 @@ def _made_before(*_: object) -> None:
 _LIBRARY: Final[Any] = torch.library.Library("hemostat", "FRAGMENT")  # type: ignore[no-untyped-call]
 _LIBRARY.define(
     "correct_blocks(Tensor(a!) kept_TD, Tensor(b!)? emptied_TD, Tensor slot_T, Tensor rows_S, Tensor down_SRD, "
-    "Tensor up_SED, Tensor limit_S) -> ()"
+    "Tensor up_SRD, Tensor bias_SD, Tensor limit_S) -> ()"
 )
 _LIBRARY.impl("correct_blocks", _correct_blocks, "CompositeExplicitAutograd")
 torch.library.register_fake("hemostat::correct_blocks", _made_before, lib=_LIBRARY)
