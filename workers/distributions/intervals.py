@@ -233,16 +233,16 @@ class Ratios:
 
 
 def strata_of(domain_N: NDArray[Any]) -> list[Indices]:
-    """The clusters of each domain. Domains of too few clusters, from the smallest on, are joined with the next."""
+    """The clusters of each domain. Domains of too few clusters are one stratum together; if it has too few, too, the
+    smallest other domain joins it. Small ones are not grouped by their values: similar ones would show no spread."""
     names = np.unique(domain_N, return_inverse=True)[1]
     domains = [np.flatnonzero(names == name) for name in range(names.max() + 1)]
-    strata: list[Indices] = []
-    for members in sorted(domains, key=lambda members: (members.size, members[0])):
-        if strata and strata[-1].size < FEWEST_OF_DOMAIN:
-            strata[-1] = np.sort(np.concatenate([strata[-1], members]))
-        else:
-            strata.append(members)
-    return strata
+    domains.sort(key=lambda members: (members.size, members[0]))
+    small = [members for members in domains if members.size < FEWEST_OF_DOMAIN]
+    large = domains[len(small) :]
+    if small and large and sum(map(len, small)) < FEWEST_OF_DOMAIN:
+        small.append(large.pop(0))
+    return ([np.sort(np.concatenate(small))] if small else []) + large
 
 
 def cluster_order(sums_QN: Array, counts_QN: Array) -> Indices:

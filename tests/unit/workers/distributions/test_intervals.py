@@ -238,14 +238,26 @@ def test_of_ten_fixed_domains_intervals_cover_as_often_as_they_say_and_are_narro
     assert widths["within"] < {3: 0.8, 8: 0.65}[each] * widths["as one"]
 
 
-def test_domains_of_few_documents_are_drawn_together_with_the_next() -> None:
+def test_domains_of_few_documents_are_drawn_together() -> None:
     names = np.array(["a", "b", "b", "b", "b", "c", "d", "e", "e", "f", "f", "f"])
-    assert [part.tolist() for part in strata_of(names)] == [[0, 5, 6], [7, 8, 9, 10, 11], [1, 2, 3, 4]]
+    assert [part.tolist() for part in strata_of(names)] == [[0, 5, 6, 7, 8], [9, 10, 11], [1, 2, 3, 4]]
     assert [part.tolist() for part in strata_of(np.array(["a", "b"]))] == [[0, 1]]
+    assert [part.tolist() for part in strata_of(np.array(["a", "b", "b", "b"]))] == [[0, 1, 2, 3]]
     document, values = documents(24)
     alone = Clusters(document, "documents", document).means([values])[0]
     assert alone.standard_error is not None
     assert alone.standard_error > 0
+
+
+@pytest.mark.parametrize(("domains", "each"), [(7, 1), (10, 1), (5, 2)])
+def test_an_outlier_among_small_domains_widens_the_interval_as_one_among_documents_does(
+    domains: int, each: int
+) -> None:
+    document = np.repeat(np.arange(domains * each), 100)
+    values = np.where(document == 0, 10.0, 0.1)
+    named = Clusters(document, "documents", document // each).means([values])[0]
+    plain = Clusters(document, "documents").means([values])[0]
+    assert interval(named) == pytest.approx(interval(plain), rel=1e-9)
 
 
 def test_windows_and_documents_of_one_domain_are_drawn_as_one() -> None:
