@@ -139,6 +139,11 @@ async def with_device(client: Redis, settings: Settings, info: WorkerInfo) -> Wo
     beating = asyncio.create_task(announced(), name="heartbeat of the start")
     try:
         return await asyncio.to_thread(_bound, settings, info)
+    except HemostatError:
+        await cancel(beating)
+        with contextlib.suppress(RedisError, OSError):
+            await leave(client, info.id)
+        raise
     finally:
         await cancel(beating)
 

@@ -189,7 +189,8 @@ async def metrics(request: Request) -> Response:
         queue.free_bytes = shutil.disk_usage(state.settings.home).free
     try:
         async with asyncio.timeout(REDIS_PATIENCE_S):
-            queue.statistics, queue.workers = await state.store.statistics(), len(await living(state.redis))
+            workers = [worker for worker in await living(state.redis) if not worker.starting]
+            queue.statistics, queue.workers = await state.store.statistics(), len(workers)
             queue.memory = await state.store.memory.usage()
             await state.telemetry.deployments.read(state.deployments)
     except (RedisError, OSError, TimeoutError):
