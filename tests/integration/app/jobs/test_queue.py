@@ -17,8 +17,11 @@ from app.jobs import keys, queue
 from app.jobs.reconcile import Swept, run, sweep
 from app.jobs.store import JobStore
 from app.jobs.workers import WorkerInfo, announce, leave, living
+from app.settings import Settings
 from tests.integration.app.jobs.stored import claimed, created, got
 from tests.integration.conftest import RedisServer
+from tests.support.refusals import refused
+from workers.main import with_device
 
 
 @pytest.fixture
@@ -236,3 +239,13 @@ def test_the_queue_needs_no_fastapi() -> None:
         [sys.executable, "-c", program], cwd=Path(__file__).resolve().parents[4], capture_output=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+async def test_a_worker_without_the_device_that_it_was_told_to_use_is_listed_no_more(
+    client: Redis, tmp_path: Path
+) -> None:
+    starting = WorkerInfo(id="w1", starting=True)
+    await announce(client, starting, expiry_s=600)
+    with refused(ErrorCode.ENGINE_FAILED):
+        await with_device(client, Settings(home=tmp_path, engine_device="cuda"), starting)
+    assert not await living(client)
