@@ -139,6 +139,7 @@ def by_fisher(
 CASES = {
     "base": Case(),
     "tokens_9k": Case(tokens=9_000),
+    "rank_4": Case(rank=4),
     "rank_8": Case(rank=8),
     "rank_16": Case(rank=16),
     "rank_128": Case(rank=128),
