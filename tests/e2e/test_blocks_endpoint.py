@@ -75,6 +75,7 @@ def report(plain: Answer, endpoint: Endpoint) -> Json:
         "kind": "calibrate",
         "candidate": {"model": "served", "recipe": RECIPE},
         "calibrators": ["blocks"],
+        "own_tokens": 0,
         "deployment": "bot",
     }
     job = endpoint.http.post("/v1/diagnosis/jobs", json=MODELS | asked)

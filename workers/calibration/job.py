@@ -18,6 +18,7 @@ from typing import Final
 import numpy as np
 import torch
 
+from app.contracts.text import SelfText
 from app.kinds.calibrate.calibrators import FITTED, walks
 from app.kinds.calibrate.plan import to_fit
 from app.kinds.calibrate.report import CalibrateReport
@@ -44,6 +45,7 @@ from workers.measuring.plan import plan_fingerprint
 from workers.measuring.sealed import Opened, Sealed
 from workers.measuring.sides import Side, Sides, resolve
 from workers.process.handler import JobContext
+from workers.text.windows import Corpus
 
 RAW_FILE: Final = "raw.parquet"
 CALIBRATED_FILE: Final = "calibrated.parquet"
@@ -160,9 +162,10 @@ class _Calibrate(Attempt):
                 reference = sides.reference
                 needed = walk_bytes(reference.info, reference.torch_dtype.itemsize, pool.steps_device)
                 pool.make_room(needed, what="the walk of the block corrections")
+                corpora = [sets.fit, *self._own_text(reference, sides.dtype)]
                 fitted: Blocks = resolve_name(FITTED[Blocks.KIND].fit)(
                     sides,
-                    sets.fit,
+                    corpora,
                     scratch,
                     device=pool.steps_device,
                     progress=lambda phase, done, total: context.progress("blocks", done, total),
@@ -170,6 +173,13 @@ class _Calibrate(Attempt):
                 )
                 fitted.save(file)
             return Blocks.load(file, torch.device("cpu"))
+
+    def _own_text(self, reference: Side, dtype: str) -> list[Corpus]:
+        """What the reference writes for the fit of the blocks: text of other kinds than the fitted domains."""
+        tokens = self._request.own_tokens
+        if not tokens:
+            return []
+        return [self._windows(self._documents(SelfText(source="self", tokens=tokens), reference, dtype), reference)]
 
     def _with_blocks(
         self, sides: Sides, sets: Sets, pairs: dict[str, _Pair], blocks: Blocks, folder: Path

@@ -12,7 +12,7 @@ from app.kinds.calibrate.request import CALIBRATORS, WITH_BLOCKS, CalibrateReque
 from app.kinds.estimates import ENGINE_START_S, Cost
 from app.kinds.preflight import Checked
 from app.models.checkpoint import CheckpointInfo
-from app.models.pace import SCORED, Part
+from app.models.pace import SCORED, WRITTEN, Part
 from app.models.shapes import LAYOUTS
 from app.models.text_size import SHIPPED
 
@@ -95,10 +95,16 @@ def cost(request: CalibrateRequest, cost: Cost) -> None:
     cost.store *= 3 if walks(names) else 2
     cost.seconds += cost.steps.seconds(FITTED, cost.tokens * count * info.vocabulary * info.hidden_size)
     if walks(names):
-        # A walk through both models, and a pass of the corrected candidate over the text in an engine of its own.
-        cost.seconds += 2 * cost.steps.seconds(SCORED, cost.tokens * info.parameters) + cost.passes(cost.tokens, info)
-        cost.starts += ENGINE_START_S
-        cost.assumptions.append("blocks: a walk through both models, and hidden states of the corrected candidate")
+        # The reference writes, both models are walked through, and a pass of the corrected candidate over the text; two
+        # engines for these.
+        own = request.own_tokens
+        cost.seconds += cost.steps.seconds(WRITTEN, own * info.parameters) + cost.passes(cost.tokens, info)
+        cost.seconds += 2 * cost.steps.seconds(SCORED, (cost.tokens + own) * info.parameters)
+        cost.starts += 2 * ENGINE_START_S
+        cost.assumptions.append(
+            f"blocks: {own} tokens that the reference writes, a walk through both models, and hidden states of the "
+            "corrected candidate"
+        )
     cost.assumptions += [
         "hidden states of both models are stored",
         f"fitting and testing {count} calibrators, in proportion to tokens, vocabulary and hidden size",

@@ -45,6 +45,9 @@ class CalibrateRequest(JobRequest):
         Annotated[tuple[Domain, ...], Field(min_length=1, max_length=100)] | None, Option("--fit-domain")
     ] = Field(default=None, description="domains of `text` to fit on; the other domains are only tested. Default: all")
     tokens: Annotated[int, Field(ge=256, le=1_000_000)] = Field(default=25_000, description="most tokens to fit on")
+    own_tokens: Annotated[int, Field(ge=0, le=1_000_000, multiple_of=256)] = Field(
+        default=16_384, description="tokens that the reference writes for the fit of `blocks`, beside `text`"
+    )
     calibrators: Annotated[
         Annotated[tuple[CalibratorName, ...], Field(min_length=1, max_length=32)] | None, Option("--calibrator")
     ] = Field(

@@ -59,14 +59,18 @@ class FitText:
     document_N: torch.Tensor
 
     @classmethod
-    def of(cls, corpus: Corpus) -> Self:
-        """Every position counts. Shorter windows are filled up at their end, which causal attention does not see."""
-        shape = (len(corpus.windows), max(len(window.tokens) for window in corpus.windows))
+    def of(cls, *corpora: Corpus) -> Self:
+        """Every position counts. Shorter windows are filled up at their end, which causal attention does not see.
+        Documents of each corpus are numbered so that they are spread evenly over all."""
+        windows = [(place, window) for place, corpus in enumerate(corpora) for window in corpus.windows]
+        shape = (len(windows), max(len(window.tokens) for _, window in windows))
         tokens_NL, weight_NL = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape)
-        for place, window in enumerate(corpus.windows):
-            tokens_NL[place, : len(window.tokens)] = torch.from_numpy(window.tokens.astype(np.int64))
-            weight_NL[place, : len(window.tokens)] = 1.0
-        return cls(tokens_NL, weight_NL, torch.tensor([window.document for window in corpus.windows]))
+        for row, (_, window) in enumerate(windows):
+            tokens_NL[row, : len(window.tokens)] = torch.from_numpy(window.tokens.astype(np.int64))
+            weight_NL[row, : len(window.tokens)] = 1.0
+        spread = [((window.document + 0.5) / len(corpora[place].documents), place) for place, window in windows]
+        number = {at: document for document, at in enumerate(sorted(set(spread)))}
+        return cls(tokens_NL, weight_NL, torch.tensor([number[at] for at in spread]))
 
     def counted(self) -> torch.Tensor:
         """(N) bool: windows with a position that counts."""
@@ -237,14 +241,14 @@ class BlockFit:
 
 def fit_blocks(
     sides: Sides,
-    corpus: Corpus,
+    corpora: Sequence[Corpus],
     scratch: Path,
     *,
     device: str,
     progress: Progress,
     check_cancelled: CheckCancelled,
 ) -> Blocks:
-    """The corrections of a candidate, packed or not, by a text; both models are walked in the engine's dtype.
+    """The corrections of a candidate, packed or not, by the texts `corpora`; both models are walked in the engine's dtype.
 
     Raises what `BlockFit` raises, and CHECKPOINT_UNSUPPORTED for an architecture whose decoder layers are not known.
     """
@@ -256,7 +260,7 @@ def fit_blocks(
             for side in (sides.reference, sides.candidate)
             for plain, read in (stack.enter_context(open_plain(side.info, device)),)
         )
-        text = FitText.of(corpus)
+        text = FitText.of(*corpora)
         fit = BlockFit(reference, candidate, text, scratch, progress=progress, check_cancelled=check_cancelled)
         return fit.run().to(torch.device("cpu"))
 

@@ -30,7 +30,7 @@ DOCUMENTS = [document(number, 60, "prose" if number % 2 else "code") for number 
 
 
 def request(**changes: Any) -> Any:
-    asked = {"calibrators": ["temperature", "lowrank", "lowrank+confidence"]}
+    asked = {"calibrators": ["temperature", "lowrank", "lowrank+confidence"], "own_tokens": 0}
     return validated(body("calibrate", [RTN3], DOCUMENTS) | asked | changes)
 
 
@@ -169,9 +169,10 @@ def test_corrections_after_each_block_are_proven_on_states_of_the_engine_that_ha
     jobs: Jobs, settings: Settings
 ) -> None:
     names = ["lowrank", "blocks", "blocks+token_bias"]
-    report = jobs.run(request(calibrators=names))
+    report = jobs.run(request(calibrators=names, own_tokens=256))
     rows = {row.calibrator: row for row in report.test.table}
     assert list(rows) == names
+    assert "sample" in jobs.context.phases
     assert rows["blocks"].own.saved.mean > rows["lowrank"].own.saved.mean > 0
     assert report.test.passed
     assert "blocks" in jobs.context.phases and "corrected" in jobs.context.phases

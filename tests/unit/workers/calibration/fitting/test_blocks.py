@@ -23,7 +23,7 @@ from workers.surgery.callbacks import never_cancelled, no_progress
 from workers.surgery.dequantize import dequantize, open_plain
 from workers.surgery.store import CheckpointStore
 from workers.text.documents import TextDocument
-from workers.text.windows import make_windows
+from workers.text.windows import Corpus, make_windows
 
 Tiny = Callable[..., Path]
 Array = NDArray[np.float64]
@@ -206,6 +206,21 @@ def test_windows_of_a_corpus_count_but_for_what_fills_them_up() -> None:
     assert set(given.document_N[fitted_N].tolist()) == set(range(8))
 
 
+def test_documents_of_two_corpora_are_spread_so_that_both_are_fitted_and_decide() -> None:
+    def of(words: str, documents: int) -> Corpus:
+        return make_windows(
+            [TextDocument(str(at), "prose", text=words * 4) for at in range(documents)], make_tokenizer(), 23
+        )
+
+    first, second = of("seven eight nine ten ", 24), of("one two three ", 8)
+    given = FitText.of(first, second)
+    place_N = torch.tensor([0] * len(first.windows) + [1] * len(second.windows))
+    for part_N in given.parts():
+        assert set(place_N[part_N].tolist()) == {0, 1}
+    for place, corpus in enumerate((first, second)):
+        assert len(given.document_N[place_N == place].unique()) == len(corpus.documents)
+
+
 def test_models_of_two_widths_or_depths_are_refused(tiny: Tiny, tmp_path: Path) -> None:
     for other in ({"hidden_size": 128}, {"num_hidden_layers": 2}):
         with pytest.raises(HemostatError) as caught:
@@ -281,8 +296,8 @@ def test_a_fit_on_another_device_gives_the_same_corrections_there(tiny: Tiny, tm
             SimpleNamespace(info=inspect(path), torch_dtype=torch.float32) for path in (tiny("gemma2"), wounded.path)
         ]
         sides: Any = SimpleNamespace(reference=pair[0], candidate=pair[1])
-        here = fit_blocks(sides, corpus, folder(tmp_path / "here"), device="cpu", **hooks)
+        here = fit_blocks(sides, [corpus], folder(tmp_path / "here"), device="cpu", **hooks)
         with second_device() as device:
-            there = fit_blocks(sides, corpus, folder(tmp_path / "there"), device=str(device), **hooks)
+            there = fit_blocks(sides, [corpus], folder(tmp_path / "there"), device=str(device), **hooks)
     assert here
     assert there.digest == here.digest
