@@ -93,7 +93,7 @@ def cache_bytes(info: CheckpointInfo, settings: Settings, *, dtype: str, max_mod
     token = kv_bytes_per_token(info.config, ITEM_BYTES[dtype], split)
     least = _padded(max_model_len + BLOCK) * token
     most = CPU_SEQUENCES * min(_padded(max_model_len), _USUAL_TOKENS) * token
-    share = int(settings.share_serving * total) - weight_bytes(info, dtype, "cpu", head=True)
+    share = int(settings.share_serving * total) - _cpu_bytes(info, dtype)
     return max(least, min(most, share // split.ranks))
 
 
@@ -124,7 +124,7 @@ def gpu_cache_bytes(info: CheckpointInfo, settings: Settings, *, dtype: str, max
 
 def check_room(info: CheckpointInfo, *, dtype: str, kv_cache_bytes: int) -> None:
     """Raises ENGINE_OUT_OF_MEMORY if weights and cache would not fit into the host's free memory."""
-    needed, free = weight_bytes(info, dtype, "cpu", head=True) + kv_cache_bytes, available_bytes("cpu")
+    needed, free = _cpu_bytes(info, dtype) + kv_cache_bytes, available_bytes("cpu")
     if needed > free:
         raise HemostatError(
             ErrorCode.ENGINE_OUT_OF_MEMORY,
@@ -139,8 +139,13 @@ def has_room_for_single_rows(
     """Whether rows that come alone gain by weights of their own on this processor, and these fit. They must fit into
     what is free of the host's memory, and, beside weights, cache and working memory, into the share of its `total`."""
     besides = single_row_bytes(info, dtype, "cpu")
-    needed = weight_bytes(info, dtype, "cpu", head=True) + kv_cache_bytes + besides + OVERHEAD_BYTES
+    needed = _cpu_bytes(info, dtype) + kv_cache_bytes + besides + OVERHEAD_BYTES
     return besides > 0 and needed <= min(available_bytes("cpu"), int(settings.share_serving * total))
+
+
+def _cpu_bytes(info: CheckpointInfo, dtype: str) -> int:
+    """Of the weights, and of a repair beside them."""
+    return weight_bytes(info, dtype, "cpu", head=True) + repair_bytes(info)
 
 
 def split_of(settings: Settings, device: str) -> Split:
