@@ -59,6 +59,21 @@ def test_a_model_that_does_not_fit_is_refused(tiny: Tiny) -> None:
         check_room(info, dtype="bfloat16", kv_cache_bytes=1 << 60)
 
 
+def test_a_repair_takes_room_beside_the_weights(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    info, settings = inspect(tiny("llama")), Settings(share_serving=0.5)
+    total = 2 * (weight_bytes(info, "bfloat16", "cpu", head=True) + 2000 * TOKEN)
+
+    def size() -> int:
+        return cache_bytes(info, settings, dtype="bfloat16", max_model_len=256, total=total)
+
+    without = size()
+    monkeypatch.setattr(arguments, "repair_bytes", lambda _: 500 * TOKEN)
+    assert size() == without - 500 * TOKEN
+    monkeypatch.setattr(arguments, "repair_bytes", lambda _: 1 << 60)
+    with refused(ErrorCode.ENGINE_OUT_OF_MEMORY):
+        check_room(info, dtype="bfloat16", kv_cache_bytes=1 << 20)
+
+
 @pytest.mark.parametrize("made", [True, False])
 def test_single_rows_get_weights_of_their_own_where_they_gain_by_them_and_there_is_room(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch, made: bool
