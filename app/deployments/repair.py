@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from app.contracts.deployment import DeploymentRequest
 from app.contracts.errors import ErrorCode, HemostatError
@@ -18,12 +18,11 @@ from app.jobs.record import JobRecord
 from app.jobs.service import find
 from app.models.registry import settings_of
 from app.models.steps.repair import packed_base
-from app.recipes.recipe import Recipe
+from app.recipes.recipe import RECIPE, Recipe
 from app.settings import Settings
 from app.state import State
 
 POINTER: Final = "/repair"
-_RECIPE: Final[TypeAdapter[Recipe]] = TypeAdapter(Recipe)
 
 
 async def repaired(state: State, request: DeploymentRequest, owner: str | None) -> DeploymentRequest:
@@ -58,7 +57,7 @@ def _recipe_of(record: JobRecord, settings: Settings) -> Recipe:
     if not found:
         raise _invalid(f"The job {record.job.id} has no recipe to serve.", "Name a job that has made a repair.")
     try:
-        return _RECIPE.validate_python(found)
+        return RECIPE.validate_python(found)
     except ValidationError:
         raise _invalid(
             f"The recipe of the job {record.job.id} cannot be read: its calibration text is not kept.",

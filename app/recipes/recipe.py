@@ -7,7 +7,7 @@ from operator import or_
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Annotated, Final, Literal, get_args, get_origin
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
 import app.recipes
 from app.recipes.base import Step
@@ -36,3 +36,4 @@ if TYPE_CHECKING:
 else:
     RecipeStep = Annotated[reduce(or_, STEPS.values()), Field(discriminator="type")]
 Recipe = Annotated[tuple[RecipeStep, ...], Field(max_length=16)]
+RECIPE: Final[TypeAdapter[Recipe]] = TypeAdapter(Recipe)

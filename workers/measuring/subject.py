@@ -8,16 +8,12 @@ from functools import cached_property
 from math import prod
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from app.contracts.text import TextSource
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import ROUTER_KINDS, Weight, weights_of
 from app.models.steps import renumbering
 from app.recipes.base import Calibrated, Step
-from app.recipes.recipe import Recipe
-
-_RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
+from app.recipes.recipe import RECIPE, Recipe
 
 
 @dataclass(frozen=True)
@@ -93,7 +89,7 @@ def fields_of(step: Step) -> dict[str, Any]:
 
 def recipe_of(steps: Iterable[Mapping[str, Any]]) -> Recipe:
     """A recipe of data. Raises pydantic's ValidationError."""
-    return _RECIPE.validate_python([dict(step) for step in steps])
+    return RECIPE.validate_python([dict(step) for step in steps])
 
 
 def reported_steps(recipe: Recipe) -> tuple[dict[str, object], ...]:

@@ -13,8 +13,8 @@ class Fitted:
     `fit` is named as "module:function", so that only a worker loads it. Of a correction of hidden states it is
     (Objective, FitData, Settings, seed=, watch=) -> (calibrator, whether it was stopped early). Of one of logits it is
     (Fixed, FitData, Settings, check_cancelled=, reductions=) -> calibrator. Of a walk it is
-    (Sides, [Corpus], scratch folder, device=, progress=, check_cancelled=) -> calibrator. That of a walk is on the host,
-    others are on the objective's device.
+    (Sides, [Corpus], scratch folder, device=, progress=, check_cancelled=) -> calibrator. That of a walk is on the
+    host, others are on the objective's device.
     """
 
     label: str

@@ -5,8 +5,13 @@ from __future__ import annotations
 import shlex
 from typing import Final
 
+from pydantic import ValidationError
+
+from app.contracts.errors import HemostatError
 from app.contracts.request import JobRequest
 from app.kinds.mitigate.report import MitigateReport
+from app.models.steps.repair import packed_base
+from app.recipes.recipe import RECIPE
 
 RECIPE_FILE: Final = "recipe.json"
 CARD_FILE: Final = "README.md"
@@ -27,9 +32,18 @@ def commands(report: MitigateReport, recipe_file: str, *, options: str = "") -> 
     if "self" not in sources(report):
         found.append(
             f"hemostat deploy create {shlex.quote(f'{candidate}-treated')} --model {shlex.quote(candidate)} "
-            f"--reference {shlex.quote(reference)} {recipe}{options}"
+            f"--reference {shlex.quote(reference)} {_served(report, recipe)}{options}"
         )
     return found
+
+
+def _served(report: MitigateReport, recipe: str) -> str:
+    """The option of a deployment: a repair is served beside packed weights if it can be, else the recipe."""
+    try:
+        packed_base(RECIPE.validate_python(report.recommended), "/recipe")
+    except (ValidationError, HemostatError):
+        return recipe
+    return f"--repair {shlex.quote(report.job)}"
 
 
 def fetching(report: MitigateReport, *, options: str = "") -> list[str]:

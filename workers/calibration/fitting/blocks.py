@@ -248,7 +248,7 @@ def fit_blocks(
     progress: Progress,
     check_cancelled: CheckCancelled,
 ) -> Blocks:
-    """The corrections of a candidate, packed or not, by the texts `corpora`; both models are walked in the engine's dtype.
+    """The corrections of a candidate, packed or not, by some texts; both models are walked in the engine's dtype.
 
     Raises what `BlockFit` raises, and CHECKPOINT_UNSUPPORTED for an architecture whose decoder layers are not known.
     """

@@ -37,8 +37,9 @@ class _Part:
 
     @property
     def judged(self) -> bool:
-        """Whether a test could show something of it, and there are others to compare with."""
-        return self.pairs.items >= FEWEST_CLASS_ITEMS and self.others is not None
+        """Whether a test could show something of it, and there are others to compare with. Fisher's test takes items
+        for independent, which those of one passage are not."""
+        return self.pairs.items >= FEWEST_CLASS_ITEMS and self.others is not None and self.pairs.clusters is None
 
     def p_value(self) -> float | None:
         """Of Fisher's test; None for a class that is not judged."""
@@ -83,7 +84,10 @@ def multiplicity(parts: Sequence[Sequence[_Part]], lost: int = 0) -> str:
             f"p values are adjusted over the {judged + lost} {'kind' if judged + lost == 1 else 'kinds'} of all tasks "
             f"that can be judged (Holm){among}. Intervals are not adjusted."
         )
-    few = sum(part.others is not None and not part.judged for part in every)
+    shared = sum(part.others is not None and part.pairs.clusters is not None for part in every)
+    if shared:
+        sentences.append(f"Not judged: {shared} {'kind' if shared == 1 else 'kinds'} in items that share passages.")
+    few = sum(part.others is not None and not part.judged for part in every) - shared
     if few:
         sentences.append(
             f"Not judged: {few} {'kind' if few == 1 else 'kinds'} in fewer than {FEWEST_CLASS_ITEMS} items."

@@ -1,5 +1,7 @@
 """Slices of tasks by class, against tables counted by hand, scipy's tests, and Holm's steps one by one."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -82,6 +84,13 @@ def test_what_cannot_be_judged_has_no_p_and_is_not_counted(told):
         assert (one.fisher_p, one.fisher_p_holm) == (None, None)
     assert sums["punctuation"].rate_others is None
     assert "1 kind in fewer than 6 items" in told[1]
+
+
+def test_classes_of_items_that_share_passages_are_not_judged():
+    shared = replace(SUMS, items=[replace(item, passage=str(n // 3)) for n, item in enumerate(SUMS.items)])
+    found, multiplicity = sliced(results([shared], [PLAN], REQUEST), [shared], [OF_SUMS])
+    assert all(one.fisher_p is None for one in rows(found[0]).values())
+    assert multiplicity == "Not judged: 2 kinds in items that share passages."
 
 
 def test_where_nothing_was_looked_at_that_alone_is_told():
