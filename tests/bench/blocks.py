@@ -30,17 +30,21 @@ from app.recipes.recipe import Recipe
 from app.settings import Settings
 from tests.bench.mitigation import articles_of
 from tests.bench.rows import Row, read, replaced, write
-from workers.calibration.fitting.blocks import RIDGES, BlockFit, FitText, Moments, Solve, ridge
+from workers.calibration.fitting.blocks import RIDGES, BlockFit, Moments, Solve, ridge
+from workers.calibration.fitting.fit_text import FitText
+from workers.calibration.fitting.refine import refined
 from workers.calibrators.blocks import NO_LIMIT, BlockCorrection, Blocks
 from workers.distributions.divergence import Divergence, arithmetic
 from workers.distributions.head import Head
 from workers.distributions.intervals import ratio_intervals
 from workers.measuring.calibration_text import loader_without_sampler, ordinary_tokens
 from workers.measuring.positions import positions_of
+from workers.mitigation.divergence import Divergence as Training
 from workers.mitigation.own_text import own_text
 from workers.surgery.blockwise.mixtures import fused
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.stream import Stream
+from workers.surgery.callbacks import never_cancelled
 from workers.surgery.dequantize import open_plain
 from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
@@ -68,7 +72,7 @@ class Case:
     multiplied by, `sinks_apart` whether attention sinks are left alone, `form` what of the map is kept. `own`
     tokens the reference writes are fitted beside the text; `refit` fits those that decide too, once they have.
     `weighted`: a position counts by its raw KL. `fisher`: what the rank keeps of the map is chosen by how much the
-    reference's loss depends on each channel of the stream."""
+    reference's loss depends on each channel of the stream. `refine`: steps of gradient descent at the end."""
 
     tokens: int = 5_000
     rank: int = RANK
@@ -82,6 +86,7 @@ class Case:
     refit: bool = False
     weighted: bool = False
     fisher: bool = False
+    refine: int = 0
     dtype: torch.dtype = torch.bfloat16
 
     def solve(self, layers: int, fisher_LD: torch.Tensor | None = None) -> Solve:
@@ -157,6 +162,8 @@ CASES = {
     "weighted": Case(weighted=True),
     "fisher": Case(fisher=True),
     "fisher_rank_16": Case(fisher=True, rank=16),
+    "refined": Case(refine=150),
+    "own_40k_refined": Case(tokens=9_000, own=40_960, refine=150),
     "wanda_50": Case(scheme="wanda_50"),
 }
 
@@ -270,7 +277,26 @@ class Bench:
                 reference, candidate, text, folder, solve=case.solve(self.model.layers, fisher_LD), progress=told
             )
             found = fit.run()
-            return self.kl(self.rows(fit.stream)), found, int((fitted.weight_NL > 0).sum())
+            stream = fit.stream
+            if case.refine:
+                found = self._refined(case, fit, text, found)
+                again = stack.enter_context(skeleton(self.scheme(case.scheme), case.dtype))
+                stream = corrected(Stream(again, text.tokens_NL, folder, phase="again"), found)
+            return self.kl(self.rows(stream)), found, int((fitted.weight_NL > 0).sum())
+
+    def _refined(self, case: Case, fit: BlockFit, text: FitText, found: Blocks) -> Blocks:
+        """Refined by gradient; `fit` has been run."""
+        heads = (Head.load(info.path, dtype=case.dtype) for info in (self.model, self.scheme(case.scheme)))
+        return refined(
+            fit.stream.skeleton,
+            found,
+            text,
+            fit.reference.normed(),
+            Training(*heads),
+            steps=case.refine,
+            progress=told,
+            check_cancelled=never_cancelled,
+        )
 
     def _weighted(self, text: FitText, case: Case) -> FitText:
         """A position counts by its raw KL, five times the mean at most."""
@@ -302,6 +328,15 @@ class Bench:
         saved_N, raw_N = (np.bincount(at_T, column_T[here_T]) for column_T in (raw_T - kl_T, raw_T))
         mean, _, low, high = ratio_intervals(saved_N[None], raw_N[None], seed=0)
         return float(mean[0]), float(low[0]), float(high[0])
+
+
+def corrected(stream: Stream, blocks: Blocks) -> Stream:
+    """A stream that goes all the way, with corrections."""
+    for layer in range(blocks.layers):
+        stream.advance(layer + 1)
+        if layer in blocks:
+            stream.change(lambda h_NLD, one=blocks[layer]: one(h_NLD.flatten(0, -2)).view_as(h_NLD))
+    return stream
 
 
 def fisher_of(model: Path, tokens_NL: torch.Tensor) -> torch.Tensor:

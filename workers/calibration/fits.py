@@ -10,10 +10,12 @@ from pathlib import Path
 
 import torch
 
+from app.contracts.blocks import RANK
 from app.contracts.errors import HemostatError
 from app.contracts.profile import Setting
 from app.files import write_atomically
 from app.models.checkpoint import CheckpointInfo
+from app.recipes.repair import DISTILL_TOKENS
 from workers.calibration.fitting.data import FitData
 from workers.calibration.fitting.fit import fit
 from workers.calibration.fitting.objective import Objective
@@ -25,7 +27,7 @@ from workers.calibrators.base import Base
 from workers.calibrators.blocks import Blocks
 from workers.calibrators.identity import Identity
 from workers.distributions.head import pair_on
-from workers.engine.sizes import ITEM_BYTES, largest_block
+from workers.engine.sizes import ITEM_BYTES, largest_block, training_bytes
 from workers.measuring.sides import Sides
 from workers.process.handler import JobContext
 
@@ -64,6 +66,15 @@ def walk_bytes(reference: CheckpointInfo, item: int, device: str) -> int:
     width = reference.hidden_size
     models = 2 * item * (reference.vocabulary * width + largest_block(reference))
     return models + ITEM_BYTES["float32"] * _BLOCK_MATRICES * width**2 + _CHUNK_BYTES
+
+
+def refine_bytes(reference: CheckpointInfo, candidate: CheckpointInfo, item: int, device: str) -> int:
+    """Bytes of a GPU that refining the block corrections takes: what is trained is there four times, in float32. 0 on a
+    CPU. Reckoned, not measured."""
+    if device == "cpu":
+        return 0
+    numbers = candidate.layers * candidate.hidden_size * (2 * RANK + 1)
+    return training_bytes(candidate, reference, item, DISTILL_TOKENS) + 4 * ITEM_BYTES["float32"] * numbers
 
 
 class Fits:

@@ -24,7 +24,7 @@ from app.kinds.calibrate.plan import to_fit
 from app.kinds.calibrate.report import CalibrateReport
 from app.kinds.calibrate.request import CalibrateRequest
 from app.models.checkpoint import inspect
-from workers.calibration.fits import Fits, Fitted, fit_bytes, walk_bytes
+from workers.calibration.fits import Fits, Fitted, fit_bytes, refine_bytes, walk_bytes
 from workers.calibration.measure import Logits, cost_microseconds, mean_kl_columns, served
 from workers.calibration.profiles import ProfileStore, tensor_bytes
 from workers.calibration.proof import Choice, prove
@@ -160,7 +160,11 @@ class _Calibrate(Attempt):
         with self._watch.phase("blocks"):
             if not file.is_file():
                 reference = sides.reference
-                needed = walk_bytes(reference.info, reference.torch_dtype.itemsize, pool.steps_device)
+                steps, item = self._request.refine_steps, reference.torch_dtype.itemsize
+                needed = walk_bytes(reference.info, item, pool.steps_device)
+                if steps:
+                    refining = refine_bytes(reference.info, sides.candidate.info, item, pool.steps_device)
+                    needed = max(needed, refining)
                 pool.make_room(needed, what="the walk of the block corrections")
                 corpora = [sets.fit, *self._own_text(reference, sides.dtype)]
                 fitted: Blocks = resolve_name(FITTED[Blocks.KIND].fit)(
@@ -168,6 +172,7 @@ class _Calibrate(Attempt):
                     corpora,
                     scratch,
                     device=pool.steps_device,
+                    refine_steps=steps,
                     progress=lambda phase, done, total: context.progress("blocks", done, total),
                     check_cancelled=context.check_cancelled,
                 )

@@ -159,10 +159,7 @@ def _held(step: Step, source: CheckpointInfo, reference: CheckpointInfo) -> int:
     sizes = {name: tensor.elements for name, tensor in source.tensors.items()}
     if step.holds_model:
         trained = step.trained_bytes * sum(weight.shape[0] * weight.shape[1] for weight in select(source, step))
-        numbers = 8 * source.hidden_size + 4 * int(source.config.get("intermediate_size") or 0)
-        activations = _ACTIVATION_BYTES * numbers * source.layers * step.kept_tokens
-        # Beside the model the heads of both.
-        return item * max(source.parameters, reference.parameters) + 2 * matrix + trained + activations
+        return training_bytes(source, reference, item, step.kept_tokens) + trained
     # Whether a tensor is finite is looked up in its absolute values and three masks.
     one = max(sizes.values()) * (2 * item + 3)
     if not (isinstance(step, Calibrated) and step.reads_text):
@@ -172,6 +169,15 @@ def _held(step: Step, source: CheckpointInfo, reference: CheckpointInfo) -> int:
     block = largest_block(source)
     folded = _folded(step, source, block) if step.folds else 0
     return max(one, matrix + item * block + squares + folded)
+
+
+def training_bytes(source: CheckpointInfo, reference: CheckpointInfo, item: int, tokens: int) -> int:
+    """Bytes of the larger of two models, the heads of both, and what is kept of so many tokens for the way back; `item`
+    bytes a number."""
+    numbers = 8 * source.hidden_size + 4 * int(source.config.get("intermediate_size") or 0)
+    activations = _ACTIVATION_BYTES * numbers * source.layers * tokens
+    heads = 2 * item * source.vocabulary * source.hidden_size
+    return item * max(source.parameters, reference.parameters) + heads + activations
 
 
 def _folded(step: Step, source: CheckpointInfo, block: int) -> int:

@@ -12,9 +12,10 @@ from app.kinds.calibrate.request import CALIBRATORS, WITH_BLOCKS, CalibrateReque
 from app.kinds.estimates import ENGINE_START_S, Cost
 from app.kinds.preflight import Checked
 from app.models.checkpoint import CheckpointInfo
-from app.models.pace import SCORED, WRITTEN, Part
+from app.models.pace import SCORED, TRAINED, WRITTEN, Part
 from app.models.shapes import LAYOUTS
 from app.models.text_size import SHIPPED
+from app.recipes.repair import DISTILL_TOKENS
 
 # Products of a token's hidden state with the head, that fitting and testing one calibrator take: six to fit, in bf16,
 # one and a half to choose and test, in float32. On a GPU the head is read anew for 65 rows of a vocabulary of 128k, and
@@ -101,6 +102,8 @@ def cost(request: CalibrateRequest, cost: Cost) -> None:
         cost.seconds += cost.steps.seconds(WRITTEN, own * info.parameters) + cost.passes(cost.tokens, info)
         cost.seconds += 2 * cost.steps.seconds(SCORED, (cost.tokens + own) * info.parameters)
         cost.starts += 2 * ENGINE_START_S
+        refined = request.refine_steps * DISTILL_TOKENS
+        cost.seconds += cost.steps.seconds(TRAINED["bf16"], refined * info.parameters)
         cost.assumptions.append(
             f"blocks: {own} tokens that the reference writes, a walk through both models, and hidden states of the "
             "corrected candidate"

@@ -48,6 +48,9 @@ class CalibrateRequest(JobRequest):
     own_tokens: Annotated[int, Field(ge=0, le=1_000_000, multiple_of=256)] = Field(
         default=16_384, description="tokens that the reference writes for the fit of `blocks`, beside `text`"
     )
+    refine_steps: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        default=0, description="steps of gradient descent that refine `blocks`, 1,024 tokens each. 0: none"
+    )
     calibrators: Annotated[
         Annotated[tuple[CalibratorName, ...], Field(min_length=1, max_length=32)] | None, Option("--calibrator")
     ] = Field(

@@ -21,20 +21,21 @@ Names: N windows, L tokens of a window, T positions of a batch, D hidden size, R
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Self
 
-import numpy as np
 import torch
 
 from app.contracts.blocks import RANK
 from app.contracts.errors import ErrorCode, HemostatError
+from workers.calibration.fitting.fit_text import FitText
+from workers.calibration.fitting.refine import refined
 from workers.calibrators.blocks import NO_LIMIT, BlockCorrection, Blocks, rms_of
+from workers.distributions.head import Head
 from workers.engine.blocks import check_architecture
 from workers.measuring.sides import Sides
-from workers.mitigation.split import Split
+from workers.mitigation.divergence import Divergence
 from workers.surgery.blockwise.gram import add_upper, mirror
 from workers.surgery.blockwise.mixtures import fused
 from workers.surgery.blockwise.skeleton import Skeleton
@@ -47,48 +48,6 @@ from workers.text.windows import Corpus
 LIMIT = 3.0
 # Ridges that are tried, as shares of the inputs' mean variance.
 RIDGES = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
-
-
-@dataclass(frozen=True)
-class FitText:
-    """Windows of one length: `tokens_NL` int64, `weight_NL` what each position counts in a fit (0: it is only walked
-    through), `document_N` the document of each window."""
-
-    tokens_NL: torch.Tensor
-    weight_NL: torch.Tensor
-    document_N: torch.Tensor
-
-    @classmethod
-    def of(cls, *corpora: Corpus) -> Self:
-        """Every position counts. Shorter windows are filled up at their end, which causal attention does not see.
-        Documents of each corpus are numbered so that they are spread evenly over all."""
-        windows = [(place, window) for place, corpus in enumerate(corpora) for window in corpus.windows]
-        shape = (len(windows), max(len(window.tokens) for _, window in windows))
-        tokens_NL, weight_NL = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape)
-        for row, (_, window) in enumerate(windows):
-            tokens_NL[row, : len(window.tokens)] = torch.from_numpy(window.tokens.astype(np.int64))
-            weight_NL[row, : len(window.tokens)] = 1.0
-        spread = [((window.document + 0.5) / len(corpora[place].documents), place) for place, window in windows]
-        number = {at: document for document, at in enumerate(sorted(set(spread)))}
-        return cls(tokens_NL, weight_NL, torch.tensor([number[at] for at in spread]))
-
-    def counted(self) -> torch.Tensor:
-        """(N) bool: windows with a position that counts."""
-        return self.weight_NL.any(1)
-
-    def parts(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """(N) bool each: windows of documents that are fitted, and of the eighth that decides. Raises
-        `HemostatError(INVALID_REQUEST)` if fewer than two documents have a position that counts."""
-        documents = sorted(set(self.document_N[self.counted()].tolist()))
-        if len(documents) < 2:
-            raise HemostatError(
-                ErrorCode.INVALID_REQUEST,
-                "the text for the block corrections has fewer than two documents with tokens",
-                hint="give at least two documents: some to fit, some to choose",
-            )
-        split = Split.of(len(documents))
-        fitted, held = ([documents[place] for place in part] for part in (split.train, split.held_out))
-        return torch.isin(self.document_N, torch.tensor(fitted)), torch.isin(self.document_N, torch.tensor(held))
 
 
 class Moments:
@@ -245,10 +204,12 @@ def fit_blocks(
     scratch: Path,
     *,
     device: str,
+    refine_steps: int,
     progress: Progress,
     check_cancelled: CheckCancelled,
 ) -> Blocks:
     """The corrections of a candidate, packed or not, by some texts; both models are walked in the engine's dtype.
+    With `refine_steps` the whole candidate is in memory at the end.
 
     Raises what `BlockFit` raises, and CHECKPOINT_UNSUPPORTED for an architecture whose decoder layers are not known.
     """
@@ -262,7 +223,19 @@ def fit_blocks(
         )
         text = FitText.of(*corpora)
         fit = BlockFit(reference, candidate, text, scratch, progress=progress, check_cancelled=check_cancelled)
-        return fit.run().to(torch.device("cpu"))
+        found = fit.run()
+        if refine_steps and found:
+            found = refined(
+                candidate,
+                found,
+                text,
+                fit.reference.normed(),
+                Divergence(*(Head.load(one.info.path, dtype=one.dtype).on(device) for one in (reference, candidate))),
+                steps=refine_steps,
+                progress=progress,
+                check_cancelled=check_cancelled,
+            )
+        return found.to(torch.device("cpu"))
 
 
 def _corrected(correction: BlockCorrection, h_NLD: torch.Tensor) -> torch.Tensor:

@@ -30,6 +30,10 @@ class Adapted(nn.Module):
         self.up_OR = nn.Parameter(factors.up_OR.clone())
         self.down_RI = nn.Parameter(factors.down_RI.clone())
 
+    def factors(self) -> tuple[nn.Parameter, nn.Parameter]:
+        """What is trained."""
+        return self.up_OR, self.down_RI
+
     def forward(self, x_NLI: torch.Tensor) -> torch.Tensor:
         """(N, L, O)."""
         down_NLR = projected(x_NLI, self.down_RI.to(x_NLI.dtype))

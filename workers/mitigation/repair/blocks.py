@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 
+from workers.mitigation.optimizer import Rate, adam_of
 from workers.mitigation.reconstruction import Fetch, Scheduled, metric_root, orders, pairs_of, reconstruct
 from workers.mitigation.repair.adapter import Adapted, merged
 from workers.mitigation.repair.closed_form import Factors
-from workers.mitigation.repair.optimizer import Rate, adam_of
 from workers.mitigation.split import Split
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Activations, Block, Walk
@@ -38,7 +38,8 @@ class FactorsOfBlock(Scheduled):
     """The factors of a block's adapted layers, and Adam on them."""
 
     def __init__(self, adapted: Mapping[str, Adapted], *, rate: float = RATE) -> None:
-        super().__init__(adam_of(adapted.values(), Rate(rate, relative=True), (0.9, 0.95)))
+        factors = [factor for one in adapted.values() for factor in one.factors()]
+        super().__init__(adam_of(factors, Rate(rate, relative=True), (0.9, 0.95)))
 
 
 class Blocks:

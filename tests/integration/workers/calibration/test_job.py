@@ -169,7 +169,7 @@ def test_corrections_after_each_block_are_proven_on_states_of_the_engine_that_ha
     jobs: Jobs, settings: Settings
 ) -> None:
     names = ["lowrank", "blocks", "blocks+token_bias"]
-    report = jobs.run(request(calibrators=names, own_tokens=256))
+    report = jobs.run(request(calibrators=names, own_tokens=256, refine_steps=2))
     rows = {row.calibrator: row for row in report.test.table}
     assert list(rows) == names
     assert "sample" in jobs.context.phases

@@ -1,6 +1,7 @@
 """What is refused of block corrections before a job is queued."""
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -8,9 +9,12 @@ import pytest
 from app.contracts.blocks import SECTION
 from app.contracts.errors import ErrorCode, HemostatError
 from app.kinds.calibrate.calibrators import walks
-from app.kinds.calibrate.plan import check, to_fit
+from app.kinds.calibrate.plan import check, cost, to_fit
 from app.kinds.calibrate.request import CalibrateRequest
+from app.kinds.estimates import Cost
 from app.models.checkpoint import inspect
+from app.models.pace import TOKENS_PER_SECOND, TRAINED, Pace
+from app.models.registry import Registry
 from app.settings import Settings
 
 BODY = {"kind": "calibrate", "reference": {"model": "a"}, "candidate": {"model": "b"}, "calibrators": ["blocks"]}
@@ -65,3 +69,12 @@ def test_a_domain_to_fit_on_is_one_of_the_text(info, text):
     with pytest.raises(HemostatError, match=r"it has .*prose") as caught:
         check(CalibrateRequest.model_validate(body | {"fit_domains": ["verse"]}), checked(info, info))
     assert caught.value.pointer == "/fit_domains"
+
+
+def test_refining_costs_its_steps_forward_and_backward(info):
+    def seconds(steps):
+        whole = Cost(Registry(Path(), {}), Settings(), Pace(TOKENS_PER_SECOND, "here"), info, info, 8, 4096)
+        cost(CalibrateRequest.model_validate(BODY | {"refine_steps": steps}), whole)
+        return whole.seconds
+
+    assert seconds(100) - seconds(0) == pytest.approx(102_400 * info.parameters / TRAINED["bf16"].per_second)

@@ -72,6 +72,18 @@ def test_a_recipe_whose_text_is_sampled_has_no_command_to_deploy_and_the_window_
     assert arguments[-5:] == ["--recipe", "@a folder/recipe.json", "--window", "64", "--allow-overlap"]
 
 
+@pytest.mark.parametrize(("iterations", "option"), [(1, "--repair"), (2, "--recipe")])
+def test_a_repair_is_served_beside_packed_weights_if_it_can_be(iterations, option):
+    data = copy.deepcopy(VARIANTS["helped"])
+    data["recommended"] = [
+        {"type": "quantize.rtn", "bits": 4},
+        {"type": "repair.lowrank", "rank": 8, "iterations": iterations},
+    ]
+    _, deploy = commands(MitigateReport.model_validate(data), "recipe.json")
+    named = {"--repair": data["job"], "--recipe": "@recipe.json"}
+    assert shlex.split(deploy)[-2:] == [option, named[option]]
+
+
 @pytest.mark.parametrize(("source", "ready"), [("shipped", True), ("self", False), ("inline", True)])
 def test_a_recipe_is_ready_for_what_its_calibration_text_can_be_read_for(source, ready):
     data = copy.deepcopy(VARIANTS["helped"])

@@ -16,7 +16,8 @@ from tests.support.attention import attention_of
 from tests.support.second_device import second_device
 from tests.support.tiny import make_tokenizer
 from tests.unit.workers.mitigation.repair.support import RTN, operate, windows
-from workers.calibration.fitting.blocks import BlockFit, FitText, Moments, fit_blocks, ridge
+from workers.calibration.fitting.blocks import BlockFit, Moments, fit_blocks, ridge
+from workers.calibration.fitting.fit_text import FitText
 from workers.calibrators.blocks import NO_LIMIT, BlockCorrection, Blocks, rms_of
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.callbacks import never_cancelled, no_progress
@@ -290,7 +291,7 @@ def test_a_fit_on_another_device_gives_the_same_corrections_there(tiny: Tiny, tm
     """Gemma-2, whose attention is plain products: torch's fused one rounds apart on each device."""
     documents = [TextDocument(str(at), "prose", text="seven eight nine ten " * 4) for at in range(9)]
     corpus = make_windows(documents, make_tokenizer(), 23)
-    hooks: Any = {"progress": no_progress, "check_cancelled": never_cancelled}
+    hooks: Any = {"refine_steps": 2, "progress": no_progress, "check_cancelled": never_cancelled}
     with operate(tiny("gemma2"), tmp_path / "store", RTN) as wounded:
         pair = [
             SimpleNamespace(info=inspect(path), torch_dtype=torch.float32) for path in (tiny("gemma2"), wounded.path)

@@ -17,7 +17,7 @@ from tests.support.calibration import D, make_data, make_head
 from tests.support.published_models import info_of
 from tests.support.second_device import second_device
 from tests.support.stopping import until_done
-from workers.calibration.fits import Fits, fit_bytes, walk_bytes
+from workers.calibration.fits import Fits, fit_bytes, refine_bytes, walk_bytes
 from workers.calibration.fitting.data import FitData
 from workers.calibration.fitting.fit import fit
 from workers.calibration.fitting.objective import Objective
@@ -143,3 +143,11 @@ def test_the_walk_of_an_8b_needs_a_block_of_each_model_beside_its_embedding(tiny
     assert walk_bytes(info, 2, "cuda") == 2 * 2 * (128_256 * 4096 + block) + 96 * 4096**2 + 2**30
     assert walk_bytes(info, 4, "cuda") - walk_bytes(info, 2, "cuda") == 4 * (128_256 * 4096 + block)
     assert walk_bytes(info, 2, "cpu") == 0
+
+
+def test_refining_an_8b_needs_the_model_two_heads_and_four_times_what_is_trained(tiny):
+    info = info_of("Llama-3.1-8B", tiny)
+    trained = 4 * 4 * 32 * 4096 * (2 * 64 + 1)
+    kept = refine_bytes(info, info, 2, "cuda") - 2 * info.parameters - 2 * 2 * 128_256 * 4096 - trained
+    assert 2 * 32 * 1024 * 4096 < kept < 2**35  # at least what leaves each block, of 1,024 tokens
+    assert refine_bytes(info, info, 2, "cpu") == 0

@@ -11,10 +11,11 @@ from tests.support.stopping import Stop, StoppedError
 from tests.unit.workers.mitigation.repair.support import windows
 from workers.distributions.head import Head
 from workers.mitigation.divergence import Divergence
+from workers.mitigation.optimizer import Rate
 from workers.mitigation.repair.closed_form import Factors
-from workers.mitigation.repair.distill import FINE_NATS, RATE, Distiller, _batches, rate_at
-from workers.mitigation.repair.optimizer import Rate
+from workers.mitigation.repair.distill import FINE_NATS, RATE, Distiller, rate_at
 from workers.mitigation.split import Split
+from workers.mitigation.training import _batches
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Activations
 from workers.surgery.reading import open_tensors

@@ -1,4 +1,4 @@
-"""Adam on the factors of an adapter, its steps of one size for all or in proportion to each factor.
+"""Adam on thin factors, its steps of one size for all or in proportion to each factor.
 
 Adam's steps are as long for a factor of small numbers as for one of large numbers, and a closed form has both. Those of
 attention and of the first layers differ by orders of magnitude from others. Where factors have their size already,
@@ -13,8 +13,6 @@ from typing import Any
 
 import torch
 
-from workers.mitigation.repair.adapter import Adapted
-
 
 @dataclass(frozen=True)
 class Rate:
@@ -25,11 +23,10 @@ class Rate:
     relative: bool = False
 
 
-def adam_of(adapted: Iterable[Adapted], rate: Rate, betas: tuple[float, float]) -> torch.optim.Adam:
+def adam_of(factors: Iterable[torch.nn.Parameter], rate: Rate, betas: tuple[float, float]) -> torch.optim.Adam:
     """A parameter group for each factor, whose `base` is the full length of its steps."""
     groups: list[dict[str, Any]] = []
-    for one in adapted:
-        for factor in (one.up_OR, one.down_RI):
-            size = rate.size * (float(factor.detach().square().mean().sqrt()) if rate.relative else 1.0)
-            groups.append({"params": [factor], "lr": size, "base": size})
+    for factor in factors:
+        size = rate.size * (float(factor.detach().square().mean().sqrt()) if rate.relative else 1.0)
+        groups.append({"params": [factor], "lr": size, "base": size})
     return torch.optim.Adam(groups, betas=betas, foreach=False)

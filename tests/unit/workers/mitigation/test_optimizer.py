@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import nn
 
+from workers.mitigation.optimizer import Rate, adam_of
 from workers.mitigation.reconstruction import at
 from workers.mitigation.repair.adapter import Adapted
 from workers.mitigation.repair.closed_form import Factors
-from workers.mitigation.repair.optimizer import Rate, adam_of
 
 
 def _made(up_size):
@@ -16,7 +16,7 @@ def _made(up_size):
 
 def _step(one, rate, share):
     before = one.up_OR.detach().clone(), one.down_RI.detach().clone()
-    adam = adam_of([one], rate, (0.9, 0.98))
+    adam = adam_of(one.factors(), rate, (0.9, 0.98))
     at(adam, share)
     for factor, sign in ((one.up_OR, 1.0), (one.down_RI, -1.0)):
         factor.grad = torch.full_like(factor, sign * 1e-3)
