@@ -38,6 +38,9 @@ SERVED: Final = {
     "calibrated_over_off_1": "calibrated over not, 1 stream",
     "calibrated_over_off_8": "calibrated over not, 8 streams",
     "calibrated_over_off_32": "calibrated over not, 32 streams",
+    "repair_over_packed_1": "repaired over packed alone, 1 stream",
+    "repair_over_packed_8": "repaired over packed alone, 8 streams",
+    "repair_over_packed_32": "repaired over packed alone, 32 streams",
     "shadow_over_none_1pct": "1 % of requests scored over none",
 }
 VERIFIED: Final = {
