@@ -16,7 +16,9 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,7 +74,8 @@ class Case:
     multiplied by, `sinks_apart` whether attention sinks are left alone, `form` what of the map is kept. `own`
     tokens the reference writes are fitted beside the text; `refit` fits those that decide too, once they have.
     `weighted`: a position counts by its raw KL. `fisher`: what the rank keeps of the map is chosen by how much the
-    reference's loss depends on each channel of the stream. `refine`: steps of gradient descent at the end."""
+    reference's loss depends on each channel of the stream. `refine`: steps of gradient descent at the end. `halves`:
+    a correction follows the attention of a block too."""
 
     tokens: int = 5_000
     rank: int = RANK
@@ -87,6 +90,7 @@ class Case:
     weighted: bool = False
     fisher: bool = False
     refine: int = 0
+    halves: bool = False
     dtype: torch.dtype = torch.bfloat16
 
     def solve(self, layers: int, fisher_LD: torch.Tensor | None = None) -> Solve:
@@ -164,6 +168,9 @@ CASES = {
     "fisher_rank_16": Case(fisher=True, rank=16),
     "refined": Case(refine=150),
     "own_40k_refined": Case(tokens=9_000, own=40_960, refine=150),
+    "own_190k": Case(tokens=9_000, own=194_560),
+    "halves": Case(halves=True),
+    "halves_rank_32": Case(halves=True, rank=32),
     "wanda_50": Case(scheme="wanda_50"),
 }
 
@@ -180,6 +187,46 @@ def gains(fitted: Moments, _: Moments) -> BlockCorrection:
     gain_D = (yx_DD.diagonal() - x_D * y_D) / (xx_DD.diagonal() - x_D.square()).clamp_min(1e-12)
     bias_D = (y_D - gain_D * x_D).float()
     return BlockCorrection(gain_D.diag().float(), torch.eye(len(x_D)), bias_D, torch.tensor(fitted.limit))
+
+
+class HalvesFit(BlockFit):
+    """Corrections behind the attention and behind the MLP of each block, of models with Llama's layers."""
+
+    def run(self) -> Blocks:
+        """The corrections; each half counts as a block."""
+        info = self.stream.skeleton.info
+        found: dict[int, BlockCorrection] = {}
+        for place in range(2 * info.layers):
+            self._progress("halves", place, 2 * info.layers)
+            for stream in (self.reference, self.stream):
+                self._half(stream, place)
+            correction = self._solve(*self._moments(info.hidden_size))
+            if correction is not None:
+                self.stream.change(partial(rowwise, correction))
+                found[place] = correction
+        return Blocks(found, layers=2 * info.layers, hidden_size=info.hidden_size)
+
+    def _half(self, stream: Stream, place: int) -> None:
+        layer, mlp = divmod(place, 2)
+        module: Any = stream.skeleton.block(layer)
+
+        def attended(h_NLD: torch.Tensor) -> torch.Tensor:
+            given = stream._walk.kwargs(len(h_NLD), layer)
+            out_NLD: torch.Tensor = h_NLD + module.self_attn(hidden_states=module.input_layernorm(h_NLD), **given)[0]
+            return out_NLD
+
+        def through_mlp(h_NLD: torch.Tensor) -> torch.Tensor:
+            out_NLD: torch.Tensor = h_NLD + module.mlp(module.post_attention_layernorm(h_NLD))
+            return out_NLD
+
+        stream.change(through_mlp if mlp else attended)
+        stream.skeleton.release(layer)
+        stream.layer = layer + mlp
+
+
+def rowwise(correction: BlockCorrection, h_NLD: torch.Tensor) -> torch.Tensor:
+    """A correction of every row."""
+    return correction(h_NLD.flatten(0, -2)).view_as(h_NLD)
 
 
 class Bench:
@@ -273,9 +320,9 @@ class Bench:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=self.scratch)))
             text = joined(fitted, self.text)
             fisher_LD = fisher_of(self.model.path, fitted.tokens_NL) if case.fisher else None
-            fit = BlockFit(
-                reference, candidate, text, folder, solve=case.solve(self.model.layers, fisher_LD), progress=told
-            )
+            walk, borders = (HalvesFit, 2) if case.halves else (BlockFit, 1)
+            solve = case.solve(borders * self.model.layers, fisher_LD)
+            fit = walk(reference, candidate, text, folder, solve=solve, progress=told)
             found = fit.run()
             stream = fit.stream
             if case.refine:
@@ -335,7 +382,7 @@ def corrected(stream: Stream, blocks: Blocks) -> Stream:
     for layer in range(blocks.layers):
         stream.advance(layer + 1)
         if layer in blocks:
-            stream.change(lambda h_NLD, one=blocks[layer]: one(h_NLD.flatten(0, -2)).view_as(h_NLD))
+            stream.change(partial(rowwise, blocks[layer]))
     return stream
 
 

@@ -120,14 +120,14 @@ class Training:
             hidden_TD.backward(gradient_TD / positions)  # type: ignore[no-untyped-call]
 
     def _hidden(self, windows: Sequence[int]) -> torch.Tensor:
-        found = self._skeleton.model.model(
-            input_ids=self._tokens_NL[list(windows)].to(self._skeleton.device), use_cache=False
-        )
-        hidden_TD: torch.Tensor = found.last_hidden_state[self._counted_NL[list(windows)]]
+        device = self._skeleton.device
+        found = self._skeleton.model.model(input_ids=self._tokens_NL[list(windows)].to(device), use_cache=False)
+        hidden_TD: torch.Tensor = found.last_hidden_state[self._counted_NL[list(windows)].to(device)]
         return hidden_TD
 
     def _target(self, windows: Sequence[int]) -> torch.Tensor:
-        return torch.cat([self._states.read(window, window + 1)[0, self._counted_NL[window]] for window in windows])
+        states_NLD = torch.cat([self._states.read(window, window + 1) for window in windows])
+        return states_NLD[self._counted_NL[list(windows)].to(states_NLD.device)]
 
 
 def _share(done: float, warm: float) -> float:

@@ -6,10 +6,8 @@ from app.models.training import MIXED_TOKENS, MIXED_WINDOWS, measured_tokens
 from app.recipes.norm import TWEAK_TOKENS
 from app.recipes.prune import RECOVERY_TOKENS
 from app.recipes.recipe import Recipe
-from app.recipes.repair import DISTILL_TOKENS
 from workers.mitigation.dynamic_scaling import plan
 from workers.mitigation.gradient_pruning import recovery
-from workers.mitigation.repair import distill
 from workers.surgery.blockwise.walk import BATCH_TOKENS
 
 RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
@@ -73,6 +71,6 @@ def test_what_a_mixture_measures_is_counted(tiny, monkeypatch, fields, tokens):
 
 def test_steps_are_as_long_as_the_workers():
     """The front end may not import these."""
-    assert (DISTILL_TOKENS, RECOVERY_TOKENS) == (distill.STEP_TOKENS, recovery.STEP_TOKENS)
+    assert RECOVERY_TOKENS == recovery.STEP_TOKENS
     assert TWEAK_TOKENS == BATCH_TOKENS
     assert (MIXED_WINDOWS, MIXED_TOKENS) == (plan.WINDOWS, plan.TOKENS)

@@ -168,7 +168,9 @@ def test_several_quantities_share_their_draws_and_equal_the_single_ones() -> Non
     document, values = documents(20, seed=6)
     other = values**2
     both = Clusters(document, "documents").means([values, other, values])
-    assert both[0] == both[2] == estimate(values, document)
+    for one in (both[0], both[2]):  # sums of several columns may differ in the last digit
+        assert one.mean == pytest.approx(values.mean(), rel=1e-12)
+        assert interval(one) == pytest.approx(interval(estimate(values, document)), rel=1e-12)
     assert both[1].mean == pytest.approx(other.mean(), rel=1e-12)
     assert Clusters(document, "documents").means([]) == []
 
