@@ -171,6 +171,7 @@ CASES = {
     "own_190k": Case(tokens=9_000, own=194_560),
     "halves": Case(halves=True),
     "halves_rank_32": Case(halves=True, rank=32),
+    "halves_own_40k": Case(tokens=9_000, own=40_960, halves=True),
     "wanda_50": Case(scheme="wanda_50"),
 }
 
