@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(WORKER)
 
-.PHONY: setup demo up test test-all test-gpu lint size board pictures board-picture docs wheel audit lock bench bench-serve bench-statistics bench-mitigation bench-decoders chaos soak mutants paper clean
+.PHONY: setup demo up test test-all test-gpu check-triton lint size board pictures board-picture docs wheel audit lock bench bench-serve bench-statistics bench-mitigation bench-decoders chaos soak mutants paper clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -64,6 +64,16 @@ test-gpu: setup ## tests/gpu on a CUDA device: first what needs torch alone, the
 	@$(BIN)/python -m pytest -p no:rerunfailures tests/gpu/test_divergence.py tests/gpu/test_calibration.py tests/gpu/test_surgery.py
 	@$(BIN)/python -m pytest -p no:rerunfailures tests/gpu/test_engine.py
 	@$(BIN)/python -m pytest -p no:rerunfailures tests/gpu/test_batch_invariance.py
+
+# An environment of its own: the CUDA build of torch, which runs without a GPU, and of the rest what the divergence imports.
+CUDA := .venv-cuda
+$(CUDA)/.installed: requirements/torch.lock requirements/dev.lock
+	@test -x $(CUDA)/bin/python || $(PYTHON) -m venv $(CUDA)
+	@$(CUDA)/bin/python deploy/install.py "Installing torch for CUDA" $(LOCKED) -r requirements/torch.lock -r requirements/dev.lock
+	@touch $@
+
+check-triton: $(CUDA)/.installed ## compile the divergence's kernels for CUDA, without a GPU; 6 GB in .venv-cuda, some ten minutes
+	@for capability in 8.0 9.0; do OMP_NUM_THREADS=1 $(CUDA)/bin/python -m tests.gpu.compile_only $$capability || exit 1; done
 
 lint: setup ## ruff, mypy --strict, import-linter, the words of the code
 	@$(BIN)/ruff check app hemostat workers deploy examples tests
@@ -137,4 +147,4 @@ paper: setup ## test the paper's claims; keeps what was measured; writes docs/pa
 	@$(BIN)/python -m examples.paper $(if $(MODEL),--model "$(MODEL)") $(if $(TEXT),--text "$(TEXT)") $(PAPER_ARGS)
 
 clean: ## remove what was installed and cached here
-	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(CUDA) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
