@@ -343,6 +343,7 @@ class Bench:
             Training(*heads),
             steps=case.refine,
             progress=told,
+            log=print,
             check_cancelled=never_cancelled,
         )
 

@@ -64,9 +64,9 @@ class Answered:
 
     @property
     def passages(self) -> NDArray[np.str_] | None:
-        """(I,): each item's passage; None if items are independent."""
+        """(I,): each item's passage; None if no two items share one."""
         named = [item.passage for item in self.items if item.passage is not None]
-        return np.asarray(named) if named else None
+        return np.asarray(named) if len(set(named)) < len(named) else None
 
 
 def chosen_by(asked: Harnessed, likelihoods: Sequence[NDArray[np.float64]]) -> dict[str, tuple[str | None, ...]]:

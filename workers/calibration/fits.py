@@ -15,7 +15,7 @@ from app.contracts.errors import HemostatError
 from app.contracts.profile import Setting
 from app.files import write_atomically
 from app.models.checkpoint import CheckpointInfo
-from app.recipes.repair import DISTILL_TOKENS
+from app.recipes.repair import MICRO_TOKENS
 from workers.calibration.fitting.data import FitData
 from workers.calibration.fitting.fit import fit
 from workers.calibration.fitting.objective import Objective
@@ -68,13 +68,15 @@ def walk_bytes(reference: CheckpointInfo, item: int, device: str) -> int:
     return models + ITEM_BYTES["float32"] * _BLOCK_MATRICES * width**2 + _CHUNK_BYTES
 
 
-def refine_bytes(reference: CheckpointInfo, candidate: CheckpointInfo, item: int, device: str) -> int:
-    """Bytes of a GPU that refining the block corrections takes: what is trained is there four times, in float32. 0 on a
+def refine_bytes(
+    reference: CheckpointInfo, candidate: CheckpointInfo, item: int, window: int, device: str
+) -> int:
+    """Bytes of a GPU that refining the block corrections takes, with windows of so many tokens: what is trained is there four times, in float32. 0 on a
     CPU. Reckoned, not measured."""
     if device == "cpu":
         return 0
     numbers = candidate.layers * candidate.hidden_size * (2 * RANK + 1)
-    return training_bytes(candidate, reference, item, DISTILL_TOKENS) + 4 * ITEM_BYTES["float32"] * numbers
+    return training_bytes(candidate, reference, item, max(MICRO_TOKENS, window)) + 4 * ITEM_BYTES["float32"] * numbers
 
 
 class Fits:

@@ -163,7 +163,9 @@ class _Calibrate(Attempt):
                 steps, item = self._request.refine_steps, reference.torch_dtype.itemsize
                 needed = walk_bytes(reference.info, item, pool.steps_device)
                 if steps:
-                    refining = refine_bytes(reference.info, sides.candidate.info, item, pool.steps_device)
+                    refining = refine_bytes(
+                        reference.info, sides.candidate.info, item, self._request.window, pool.steps_device
+                    )
                     needed = max(needed, refining)
                 pool.make_room(needed, what="the walk of the block corrections")
                 corpora = [sets.fit, *self._own_text(reference, sides.dtype)]
@@ -173,7 +175,8 @@ class _Calibrate(Attempt):
                     scratch,
                     device=pool.steps_device,
                     refine_steps=steps,
-                    progress=lambda phase, done, total: context.progress("blocks", done, total),
+                    progress=context.progress,
+                    log=context.log,
                     check_cancelled=context.check_cancelled,
                 )
                 fitted.save(file)
@@ -181,7 +184,7 @@ class _Calibrate(Attempt):
 
     def _own_text(self, reference: Side, dtype: str) -> list[Corpus]:
         """What the reference writes for the fit of the blocks: text of other kinds than the fitted domains."""
-        tokens = self._request.own_tokens
+        tokens = self._request.written
         if not tokens:
             return []
         return [self._windows(self._documents(SelfText(source="self", tokens=tokens), reference, dtype), reference)]

@@ -93,7 +93,7 @@ class FromReference:
     """
 
     def __init__(self, skeleton: Skeleton, reference: Activations, teacher: Skeleton) -> None:
-        self._reference, self._norm, self._teacher_norm = reference, skeleton.head()[0], teacher.head()[0]
+        self._reference, self._norm, self._teacher_norm = reference, skeleton.norm(), teacher.norm()
         self._divergence = Divergence(head_of(teacher), head_of(skeleton))
         self.total = 0.0
 

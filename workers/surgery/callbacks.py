@@ -7,6 +7,8 @@ from app.recipes.base import Step
 
 # takes phase, done, total
 Progress = Callable[[str, int, int], None]
+# takes a line for the job's log
+Log = Callable[[str], None]
 # raises where the work is to stop
 CheckCancelled = Callable[[], None]
 # takes what steps change, the reference, and the steps; raises if the device has no room for what they hold there

@@ -40,6 +40,7 @@ KIND = Kind(
     class_of="once calibrated",
     phases={
         "blocks": Phase("fitting corrections after each block"),
+        "refine": Phase("refining these corrections", unit="step"),
         "corrected": Phase("running the candidate with these corrections"),
         "fit": Phase("fitting the calibrators", share=True),
         "choose": Phase("choosing a calibrator"),

@@ -27,10 +27,18 @@ FITTED: Final = Part(2.2e10, bf16=6 * 2, float32=1.5 * 2, moved=(6 * 2 + 1.5 * 4
 def check(request: CalibrateRequest, checked: Checked) -> None:
     """Whether the text has the domains to fit on, and what is asked for can be fitted.
 
-    Raises INVALID_REQUEST for an unknown domain of a text that is at hand, and what `to_fit` raises.
+    Raises INVALID_REQUEST for an unknown domain of a text that is at hand and for steps that would refine nothing, and
+    what `to_fit` raises.
     """
     _check_fit_domains(request)
-    to_fit(request, checked.reference, checked.candidate, compiled=checked.settings.engine_compile)
+    names = to_fit(request, checked.reference, checked.candidate, compiled=checked.settings.engine_compile)
+    if request.refine_steps and not walks(names):
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST,
+            f"refine_steps refines blocks, and the job fits {', '.join(names)}",
+            hint="leave refine_steps out, or name blocks in the calibrators",
+            pointer="/refine_steps",
+        )
 
 
 def to_fit(
@@ -98,11 +106,11 @@ def cost(request: CalibrateRequest, cost: Cost) -> None:
     if walks(names):
         # The reference writes, both models are walked through, and a pass of the corrected candidate over the text; two
         # engines for these.
-        own = request.own_tokens
+        own = request.written
         cost.seconds += cost.steps.seconds(WRITTEN, own * info.parameters) + cost.passes(cost.tokens, info)
         cost.seconds += 2 * cost.steps.seconds(SCORED, (cost.tokens + own) * info.parameters)
         cost.starts += 2 * ENGINE_START_S
-        refined = request.refine_steps * DISTILL_TOKENS
+        refined = request.refine_steps * max(DISTILL_TOKENS, request.window)
         cost.seconds += cost.steps.seconds(TRAINED["bf16"], refined * info.parameters)
         cost.assumptions.append(
             f"blocks: {own} tokens that the reference writes, a walk through both models, and hidden states of the "

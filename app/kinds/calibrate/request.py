@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from app.contracts.option import Option
 from app.contracts.request import JobRequest
-from app.contracts.text import Domain, ShippedText, TextSource
+from app.contracts.text import Domain, SelfText, ShippedText, TextSource
 from app.kinds.calibrate.calibrators import FITTED, NAMES
 
 _CALIBRATOR = f"({'|'.join(FITTED)})"
@@ -46,10 +46,13 @@ class CalibrateRequest(JobRequest):
     ] = Field(default=None, description="domains of `text` to fit on; the other domains are only tested. Default: all")
     tokens: Annotated[int, Field(ge=256, le=1_000_000)] = Field(default=25_000, description="most tokens to fit on")
     own_tokens: Annotated[int, Field(ge=0, le=1_000_000, multiple_of=256)] = Field(
-        default=16_384, description="tokens that the reference writes for the fit of `blocks`, beside `text`"
+        default=16_384,
+        description="tokens that the reference writes for the fit of `blocks`, beside `text`; none if `text` or "
+        "`test_text` is written by the reference",
     )
     refine_steps: Annotated[int, Field(ge=0, le=100_000)] = Field(
-        default=0, description="steps of gradient descent that refine `blocks`, 1,024 tokens each. 0: none"
+        default=0,
+        description="steps of gradient descent that refine `blocks`, of 1,024 tokens or one window. 0: none",
     )
     calibrators: Annotated[
         Annotated[tuple[CalibratorName, ...], Field(min_length=1, max_length=32)] | None, Option("--calibrator")
@@ -81,6 +84,11 @@ class CalibrateRequest(JobRequest):
         if self.test_text is None and isinstance(self.text, ShippedText) and self.text.corpus == "calibration":
             return ShippedText(source="shipped", corpus="evaluation")
         return self.test_text
+
+    @property
+    def written(self) -> int:
+        """Tokens that the reference writes for the fit. Text it has written before may be the same, and decide."""
+        return 0 if any(isinstance(text, SelfText) for text in (self.text, self.test_text)) else self.own_tokens
 
     @property
     def for_deployment(self) -> str | None:

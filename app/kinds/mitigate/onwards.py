@@ -38,12 +38,14 @@ def commands(report: MitigateReport, recipe_file: str, *, options: str = "") -> 
 
 
 def _served(report: MitigateReport, recipe: str) -> str:
-    """The option of a deployment: a repair is served beside packed weights if it can be, else the recipe."""
+    """The option of a deployment: a repair is served beside packed weights if these have kernels everywhere, which
+    4 bits have; else the recipe."""
     try:
-        packed_base(RECIPE.validate_python(report.recommended), "/recipe")
+        base = packed_base(RECIPE.validate_python(report.recommended), "/recipe")
     except (ValidationError, HemostatError):
         return recipe
-    return f"--repair {shlex.quote(report.job)}"
+    packed = len(base) == 1 and getattr(base[0], "bits", None) == 4
+    return f"--repair {shlex.quote(report.job)}" if packed else recipe
 
 
 def fetching(report: MitigateReport, *, options: str = "") -> list[str]:

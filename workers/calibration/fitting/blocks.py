@@ -32,7 +32,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from workers.calibration.fitting.fit_text import FitText
 from workers.calibration.fitting.refine import refined
 from workers.calibrators.blocks import NO_LIMIT, BlockCorrection, Blocks, rms_of
-from workers.distributions.head import Head
+from workers.distributions.head import Head, pair_on
 from workers.engine.blocks import check_architecture
 from workers.measuring.sides import Sides
 from workers.mitigation.divergence import Divergence
@@ -40,7 +40,7 @@ from workers.surgery.blockwise.gram import add_upper, mirror
 from workers.surgery.blockwise.mixtures import fused
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.stream import Stream
-from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
+from workers.surgery.callbacks import CheckCancelled, Log, Progress, never_cancelled, no_progress
 from workers.surgery.dequantize import open_plain
 from workers.text.windows import Corpus
 
@@ -206,6 +206,7 @@ def fit_blocks(
     device: str,
     refine_steps: int,
     progress: Progress,
+    log: Log,
     check_cancelled: CheckCancelled,
 ) -> Blocks:
     """The corrections of a candidate, packed or not, by some texts; both models are walked in the engine's dtype.
@@ -225,14 +226,18 @@ def fit_blocks(
         fit = BlockFit(reference, candidate, text, scratch, progress=progress, check_cancelled=check_cancelled)
         found = fit.run()
         if refine_steps and found:
+            states = fit.reference.normed()
+            reference.release_embedding()
+            heads = (Head.load(one.info.path, dtype=one.dtype) for one in (reference, candidate))
             found = refined(
                 candidate,
                 found,
                 text,
-                fit.reference.normed(),
-                Divergence(*(Head.load(one.info.path, dtype=one.dtype).on(device) for one in (reference, candidate))),
+                states,
+                Divergence(*pair_on(*heads, device)),
                 steps=refine_steps,
                 progress=progress,
+                log=log,
                 check_cancelled=check_cancelled,
             )
         return found.to(torch.device("cpu"))

@@ -20,7 +20,7 @@ from workers.mitigation.split import Split
 from workers.mitigation.training import Training
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Activations
-from workers.surgery.callbacks import CheckCancelled, Progress
+from workers.surgery.callbacks import CheckCancelled, Log, Progress
 
 RATE: Final = Rate(1e-4)
 
@@ -60,6 +60,7 @@ def refined(
     *,
     steps: int,
     progress: Progress,
+    log: Log,
     check_cancelled: CheckCancelled,
 ) -> Blocks:
     """`blocks` after so many steps, or as they were if these do not help; `states`: what leaves the reference's final
@@ -86,7 +87,13 @@ def refined(
     before = training.measure()
     parameters = [parameter for one in trained.values() for parameter in one.parameters()]
     training.descend(parameters, steps, seed=0, rate=RATE)
-    if training.measure() >= before:
+    after = training.measure()
+    helped = after < before  # not if it is not finite
+    log(
+        f"refined block corrections are {'kept' if helped else 'dropped'}: KL {before:.4g} → {after:.4g} nats per token "
+        "on documents that are not trained on"
+    )
+    if not helped:
         return blocks
     corrections = {block: one.correction() for block, one in trained.items()}
     return Blocks(corrections, layers=blocks.layers, hidden_size=blocks.hidden_size)

@@ -53,13 +53,13 @@ def sliced(
     answered: Sequence[Answered],
     classes: Sequence[AnswerClasses],
     *,
-    unscored: Sequence[AnswerClasses] = (),
+    unscored: Sequence[tuple[Answered, AnswerClasses]] = (),
 ) -> tuple[list[AnyTaskResult], str]:
-    """The results with their slices by class, and what so many of them mean for the p values; `unscored` are the
-    classes of tasks that have no result."""
+    """The results with their slices by class, and what so many of them mean for the p values; `unscored` are
+    tasks that have no result, with their classes."""
     parts = [_parts(one, of) for one, of in zip(answered, classes, strict=True)]
     tests = [part.p_value() for of_task in parts for part in of_task]
-    nothing = [1.0] * sum(map(_judgeable, unscored))
+    nothing = [1.0] * sum(_judgeable(one, of) for one, of in unscored)
     adjusted = iter(zip(tests, holm([*tests, *nothing])[: len(tests)], strict=True))
     results: list[AnyTaskResult] = []
     for result, of, of_task in zip(found, classes, parts, strict=True):
@@ -107,9 +107,9 @@ def _present(classes: AnswerClasses) -> list[tuple[TokenClass, Mask]]:
     return [(kind, mask_I) for kind, mask_I in (*kinds, (_OF_NONE, of_none)) if mask_I.any()]
 
 
-def _judgeable(classes: AnswerClasses) -> int:
+def _judgeable(one: Answered, classes: AnswerClasses) -> int:
     """How many classes would be judged, as `_Part.judged` has it, whatever is answered."""
-    if classes.where is None:
+    if classes.where is None or one.passages is not None:
         return 0
     return sum(int(mask_I.sum()) >= FEWEST_CLASS_ITEMS and not mask_I.all() for _, mask_I in _present(classes))
 

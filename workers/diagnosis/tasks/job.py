@@ -133,7 +133,7 @@ class _Tasks(PairAttempt):
                     [answer_classes(one, tokenizer, check_cancelled=context.check_cancelled) for one in some]
                     for some in (answered, lost)
                 )
-                found, adjusted = sliced(found, answered, classes, unscored=unscored)
+                found, adjusted = sliced(found, answered, classes, unscored=list(zip(lost, unscored, strict=True)))
                 report = self._report(found, predictor, measured, adjusted)
             with watch.phase("report"):
                 measured.write(text_classes)

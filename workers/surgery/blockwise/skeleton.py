@@ -117,14 +117,19 @@ class Skeleton:
         assert first.entered is not None  # noqa: S101 - the call went through it
         return first.entered, [catcher.kwargs for catcher in catchers if isinstance(catcher, _Catcher)]
 
-    def head(self) -> tuple[nn.Module, nn.Module]:
-        """(final norm, output matrix) with their weights."""
+    def norm(self) -> nn.Module:
+        """The final norm with its weights."""
         if self.model.model.norm.weight.is_meta:
             self.load(self.model.model.norm, "model.norm.")
+        found: nn.Module = self.model.model.norm
+        return found
+
+    def head(self) -> tuple[nn.Module, nn.Module]:
+        """(final norm, output matrix) with their weights."""
         if self.model.lm_head.weight.is_meta:
             name = "model.embed_tokens." if self.info.tied else "lm_head."
             self.load(self.model.lm_head, name)
-        return self.model.model.norm, self.model.lm_head
+        return self.norm(), self.model.lm_head
 
 
 def _forget(module: nn.Module) -> None:

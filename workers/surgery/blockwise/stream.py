@@ -54,8 +54,7 @@ class Stream:
     def normed(self) -> Activations:
         """What leaves the final norm: the end of the way."""
         self.advance(len(self.skeleton.layers))
-        norm, _ = self.skeleton.head()
-        self.change(norm)
+        self.change(self.skeleton.norm())
         return self.states
 
     def _block(self, entering_NLD: torch.Tensor) -> torch.Tensor:

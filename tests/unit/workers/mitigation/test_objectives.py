@@ -84,5 +84,5 @@ def test_the_head_of_a_skeleton_gives_its_logits(tiny, kind):
     with open_tensors(info, "cpu") as reader, torch.no_grad():
         skeleton = Skeleton(info, reader.read, device="cpu", dtype=torch.float32)
         hidden = torch.randn(LENGTH, info.hidden_size, generator=torch.Generator().manual_seed(0))
-        ours = head_of(skeleton).logits(skeleton.head()[0](hidden))
+        ours = head_of(skeleton).logits(skeleton.norm()(hidden))
         torch.testing.assert_close(ours, logits(skeleton, hidden), rtol=1e-5, atol=1e-5)

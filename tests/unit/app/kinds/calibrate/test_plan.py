@@ -72,9 +72,25 @@ def test_a_domain_to_fit_on_is_one_of_the_text(info, text):
 
 
 def test_refining_costs_its_steps_forward_and_backward(info):
-    def seconds(steps):
+    def seconds(steps, **changes):
         whole = Cost(Registry(Path(), {}), Settings(), Pace(TOKENS_PER_SECOND, "here"), info, info, 8, 4096)
-        cost(CalibrateRequest.model_validate(BODY | {"refine_steps": steps}), whole)
+        cost(CalibrateRequest.model_validate(BODY | {"refine_steps": steps} | changes), whole)
         return whole.seconds
 
     assert seconds(100) - seconds(0) == pytest.approx(102_400 * info.parameters / TRAINED["bf16"].per_second)
+    whole = seconds(100, window=2048) - seconds(0, window=2048)
+    assert whole == pytest.approx(204_800 * info.parameters / TRAINED["bf16"].per_second), "a step is one window"
+
+
+def test_steps_that_would_refine_nothing_are_refused(info):
+    body = BODY | {"calibrators": ["lowrank"], "refine_steps": 5}
+    with pytest.raises(HemostatError, match="refines blocks") as caught:
+        check(CalibrateRequest.model_validate(body), checked(info, info))
+    assert caught.value.pointer == "/refine_steps"
+
+
+@pytest.mark.parametrize("field", ["text", "test_text"])
+def test_nothing_is_written_for_the_fit_beside_text_that_the_reference_writes(field):
+    """The same seed writes the same text: it would be fitted and decide."""
+    assert CalibrateRequest.model_validate(BODY).written > 0
+    assert CalibrateRequest.model_validate(BODY | {field: {"source": "self"}}).written == 0

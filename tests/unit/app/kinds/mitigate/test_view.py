@@ -72,13 +72,21 @@ def test_a_recipe_whose_text_is_sampled_has_no_command_to_deploy_and_the_window_
     assert arguments[-5:] == ["--recipe", "@a folder/recipe.json", "--window", "64", "--allow-overlap"]
 
 
-@pytest.mark.parametrize(("iterations", "option"), [(1, "--repair"), (2, "--recipe")])
-def test_a_repair_is_served_beside_packed_weights_if_it_can_be(iterations, option):
+RTN = {"type": "quantize.rtn", "bits": 4}
+
+
+@pytest.mark.parametrize(
+    ("before", "iterations", "option"),
+    [
+        ([RTN], 1, "--repair"),
+        ([RTN], 2, "--recipe"),
+        ([RTN | {"bits": 3}], 1, "--recipe"),
+        ([RTN | {"layers": [0]}, RTN | {"layers": [1], "bits": 8}], 1, "--recipe"),
+    ],
+)
+def test_a_repair_is_served_beside_packed_weights_if_it_can_be(before, iterations, option):
     data = copy.deepcopy(VARIANTS["helped"])
-    data["recommended"] = [
-        {"type": "quantize.rtn", "bits": 4},
-        {"type": "repair.lowrank", "rank": 8, "iterations": iterations},
-    ]
+    data["recommended"] = [*before, {"type": "repair.lowrank", "rank": 8, "iterations": iterations}]
     _, deploy = commands(MitigateReport.model_validate(data), "recipe.json")
     named = {"--repair": data["job"], "--recipe": "@recipe.json"}
     assert shlex.split(deploy)[-2:] == [option, named[option]]

@@ -16,9 +16,11 @@ from tests.support.attention import attention_of
 from tests.support.second_device import second_device
 from tests.support.tiny import make_tokenizer
 from tests.unit.workers.mitigation.repair.support import RTN, operate, windows
+from workers.calibration.fitting import refine
 from workers.calibration.fitting.blocks import BlockFit, Moments, fit_blocks, ridge
 from workers.calibration.fitting.fit_text import FitText
 from workers.calibrators.blocks import NO_LIMIT, BlockCorrection, Blocks, rms_of
+from workers.mitigation.optimizer import Rate
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.callbacks import never_cancelled, no_progress
 from workers.surgery.dequantize import dequantize, open_plain
@@ -287,18 +289,28 @@ def test_a_rank_above_the_width_is_the_width_and_a_block_of_sinks_alone_is_left(
     assert ridge(4)(none, seen) is None
 
 
-def test_a_fit_on_another_device_gives_the_same_corrections_there(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_refined_fit_on_another_device_gives_the_same_corrections_there(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Gemma-2, whose attention is plain products: torch's fused one rounds apart on each device."""
     documents = [TextDocument(str(at), "prose", text="seven eight nine ten " * 4) for at in range(9)]
     corpus = make_windows(documents, make_tokenizer(), 23)
-    hooks: Any = {"refine_steps": 2, "progress": no_progress, "check_cancelled": never_cancelled}
+    monkeypatch.setattr(refine, "RATE", Rate(1e-3))
+    told: list[str] = []
+    hooks: Any = {"progress": no_progress, "log": told.append, "check_cancelled": never_cancelled}
     with operate(tiny("gemma2"), tmp_path / "store", RTN) as wounded:
         pair = [
             SimpleNamespace(info=inspect(path), torch_dtype=torch.float32) for path in (tiny("gemma2"), wounded.path)
         ]
         sides: Any = SimpleNamespace(reference=pair[0], candidate=pair[1])
-        here = fit_blocks(sides, [corpus], folder(tmp_path / "here"), device="cpu", **hooks)
+        rough, here = (
+            fit_blocks(sides, [corpus], folder(tmp_path / f"{steps}"), device="cpu", refine_steps=steps, **hooks)
+            for steps in (0, 2)
+        )
         with second_device() as device:
-            there = fit_blocks(sides, [corpus], folder(tmp_path / "there"), device=str(device), **hooks)
-    assert here
-    assert there.digest == here.digest
+            there = fit_blocks(
+                sides, [corpus], folder(tmp_path / "there"), device=str(device), refine_steps=2, **hooks
+            )
+    assert there.digest == here.digest != rough.digest
+    assert len(told) == 2
+    assert "kept" in told[0]

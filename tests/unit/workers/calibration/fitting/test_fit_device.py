@@ -148,6 +148,8 @@ def test_the_walk_of_an_8b_needs_a_block_of_each_model_beside_its_embedding(tiny
 def test_refining_an_8b_needs_the_model_two_heads_and_four_times_what_is_trained(tiny):
     info = info_of("Llama-3.1-8B", tiny)
     trained = 4 * 4 * 32 * 4096 * (2 * 64 + 1)
-    kept = refine_bytes(info, info, 2, "cuda") - 2 * info.parameters - 2 * 2 * 128_256 * 4096 - trained
+    kept = refine_bytes(info, info, 2, 1024, "cuda") - 2 * info.parameters - 2 * 2 * 128_256 * 4096 - trained
     assert 2 * 32 * 1024 * 4096 < kept < 2**35  # at least what leaves each block, of 1,024 tokens
-    assert refine_bytes(info, info, 2, "cpu") == 0
+    more = refine_bytes(info, info, 2, 2048, "cuda") - refine_bytes(info, info, 2, 1024, "cuda")
+    assert more == kept, "of a window that is twice as long"
+    assert refine_bytes(info, info, 2, 1024, "cpu") == 0

@@ -66,6 +66,7 @@ def refined(
             Divergence(*(Head.load(path, dtype=torch.float32) for path in models)),
             steps=steps,
             progress=no_progress,
+            log=lambda _: None,
             check_cancelled=check_cancelled,
         )
 
@@ -105,8 +106,12 @@ def test_tokens_that_do_not_count_change_nothing(models: tuple[Path, Path], tmp_
         torch.testing.assert_close(other[name], tensor, rtol=1e-3, atol=1e-5)
 
 
-def test_corrections_that_training_does_not_help_stay_as_they_were(models: tuple[Path, Path], tmp_path: Path) -> None:
-    assert refined(models, text(), tmp_path / "scratch", 0) is GIVEN
+@pytest.mark.parametrize(("rate", "steps"), [(1e-3, 0), (3.0, 4), (float("nan"), 1)])
+def test_corrections_that_training_does_not_help_stay_as_they_were(
+    models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: float, steps: int
+) -> None:
+    monkeypatch.setattr(refine, "RATE", Rate(rate))
+    assert refined(models, text(), tmp_path / "scratch", steps) is GIVEN
 
 
 def test_it_stops_when_it_is_cancelled(models: tuple[Path, Path], tmp_path: Path) -> None:

@@ -107,7 +107,14 @@ def test_classes_of_a_task_that_could_not_be_scored_make_no_other_easier_to_show
     # Of 50 items 20 hold numbers, 3 names (too few), all punctuation (no others): one class could be judged.
     lost = classes(50, numbers=range(20), names=range(3), punctuation=range(50))
     untold = AnswerClasses(None, "Nothing was looked at: why.", {})
-    found, multiplicity = sliced(told, both, [OF_SUMS, OF_CODE], unscored=[lost, untold])
+    alone = answered("lost", [True] * 50, [True] * 50)
+    own, shared = (
+        replace(alone, items=[replace(item, passage=f"{n // of}") for n, item in enumerate(alone.items)])
+        for of in (1, 2)
+    )
+    # Items that share passages are not judged; passages of one item each are none.
+    unscored = [(own, lost), (shared, lost), (alone, untold)]
+    found, multiplicity = sliced(told, both, [OF_SUMS, OF_CODE], unscored=unscored)
     one = rows(found[0])["numbers"]
     assert one.fisher_p_holm == pytest.approx(4 * stats.fisher_exact([[13, 7], [1, 39]]).pvalue)
     assert (
