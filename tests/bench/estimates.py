@@ -202,6 +202,7 @@ def main() -> None:
     if given.demo is None:
         write(RESULTS, reckoned(read(RESULTS)))
         return
+    given.folder.mkdir(parents=True, exist_ok=True)
     chosen = [(case, name) for name in given.models for case in given.cases or CASES]
     if given.here:
         ((case, name),) = chosen

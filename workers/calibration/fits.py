@@ -68,11 +68,9 @@ def walk_bytes(reference: CheckpointInfo, item: int, device: str) -> int:
     return models + ITEM_BYTES["float32"] * _BLOCK_MATRICES * width**2 + _CHUNK_BYTES
 
 
-def refine_bytes(
-    reference: CheckpointInfo, candidate: CheckpointInfo, item: int, window: int, device: str
-) -> int:
-    """Bytes of a GPU that refining the block corrections takes, with windows of so many tokens: what is trained is there four times, in float32. 0 on a
-    CPU. Reckoned, not measured."""
+def refine_bytes(reference: CheckpointInfo, candidate: CheckpointInfo, item: int, window: int, device: str) -> int:
+    """Bytes of a GPU that refining the block corrections takes, with windows of so many tokens: what is trained is
+    there four times, in float32. 0 on a CPU. Reckoned, not measured."""
     if device == "cpu":
         return 0
     numbers = candidate.layers * candidate.hidden_size * (2 * RANK + 1)

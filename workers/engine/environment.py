@@ -52,6 +52,9 @@ ENGINE: dict[str, str] = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
+# With Ray the parts of a model find one another on the addresses of their hosts.
+_LOOPBACK: Final = frozenset({"VLLM_HOST_IP", "GLOO_SOCKET_IFNAME"})
+
 # Its variables as a person has set them: it sets more of them itself as it starts.
 GIVEN: Final[Mapping[str, str]] = {name: value for name, value in os.environ.items() if name.startswith("VLLM_")}
 
@@ -154,4 +157,7 @@ _FORCED = frozenset({"VLLM_ENABLE_V1_MULTIPROCESSING", "VLLM_USE_V2_MODEL_RUNNER
 
 
 def _engine_variables(present: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in ENGINE.items() if name in _FORCED or name not in present}
+    others = _LOOPBACK if present.get("HEMOSTAT_ENGINE_EXECUTOR") == "ray" else frozenset()
+    return {
+        name: value for name, value in ENGINE.items() if name not in others and (name in _FORCED or name not in present)
+    }

@@ -18,6 +18,7 @@ from app.recipes.base import Calibrated, Step
 from app.settings import Settings
 from workers.engine.shape import kv_bytes_per_token
 from workers.engine.split import Split
+from workers.surgery.reading import CHUNK
 
 ITEM_BYTES: Final = {"bfloat16": 2, "float16": 2, "float32": 4}
 # vLLM gives memory for keys and values out in blocks of so many tokens.
@@ -160,8 +161,9 @@ def _held(step: Step, source: CheckpointInfo, reference: CheckpointInfo) -> int:
     if step.holds_model:
         trained = step.trained_bytes * sum(weight.shape[0] * weight.shape[1] for weight in select(source, step))
         return training_bytes(source, reference, item, step.kept_tokens) + trained
-    # Whether a tensor is finite is looked up in its absolute values and three masks.
-    one = max(sizes.values()) * (2 * item + 3)
+    # Whether a tensor is finite is looked up piece by piece, in absolute values and three masks.
+    largest = max(sizes.values())
+    one = largest * item + min(largest, CHUNK) * (item + 3)
     if not (isinstance(step, Calibrated) and step.reads_text):
         return one
     widest = max(weight.shape[-1] for weight in select(source, step)) if step.squares else 0

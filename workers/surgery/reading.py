@@ -9,7 +9,8 @@ from safetensors import safe_open
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import CheckpointInfo
 
-_CHUNK = 1 << 24
+# Numbers that are checked at once.
+CHUNK = 1 << 24
 
 
 class TensorReader:
@@ -41,8 +42,8 @@ def check_finite(name: str, tensor: torch.Tensor) -> None:
         return
     flat = tensor.reshape(-1)
     bad, first = 0, -1
-    for start in range(0, flat.numel(), _CHUNK):
-        chunk = flat[start : start + _CHUNK]
+    for start in range(0, flat.numel(), CHUNK):
+        chunk = flat[start : start + CHUNK]
         # fp8 has no isfinite of its own
         finite = torch.isfinite(chunk if chunk.element_size() > 1 else chunk.to(torch.float32))
         if not bool(finite.all()):

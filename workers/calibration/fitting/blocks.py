@@ -228,13 +228,13 @@ def fit_blocks(
         if refine_steps and found:
             states = fit.reference.normed()
             reference.release_embedding()
-            heads = (Head.load(one.info.path, dtype=one.dtype) for one in (reference, candidate))
+            theirs, ours = (Head.load(one.info.path, dtype=one.dtype) for one in (reference, candidate))
             found = refined(
                 candidate,
                 found,
                 text,
                 states,
-                Divergence(*pair_on(*heads, device)),
+                Divergence(*pair_on(theirs, ours, device)),
                 steps=refine_steps,
                 progress=progress,
                 log=log,

@@ -90,8 +90,8 @@ def refined(
     after = training.measure()
     helped = after < before  # not if it is not finite
     log(
-        f"refined block corrections are {'kept' if helped else 'dropped'}: KL {before:.4g} → {after:.4g} nats per token "
-        "on documents that are not trained on"
+        f"refined block corrections are {'kept' if helped else 'dropped'}: KL {before:.4g} → {after:.4g} nats per "
+        "token on documents that are not trained on"
     )
     if not helped:
         return blocks

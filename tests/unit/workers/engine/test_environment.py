@@ -32,6 +32,13 @@ def test_a_child_gets_the_parents_environment_and_what_vllm_needs() -> None:
     assert int(child["OMP_NUM_THREADS"]) == environment.physical_cores()
 
 
+@pytest.mark.parametrize(("executor", "address"), [("mp", "127.0.0.1"), ("ray", None)])
+def test_only_parts_that_ray_spreads_over_hosts_listen_beyond_the_loopback_interface(executor, address) -> None:
+    child = environment.child_environment({"HEMOSTAT_ENGINE_EXECUTOR": executor})
+    assert child.get("VLLM_HOST_IP") == address
+    assert ("GLOO_SOCKET_IFNAME" in child) == (address is not None)
+
+
 def test_modules_of_vllm_are_imported_in_batch_invariant_mode_where_the_setting_asks_for_it() -> None:
     code = (
         "from workers.engine import environment\n"
