@@ -47,8 +47,7 @@ class CalibrateRequest(JobRequest):
     tokens: Annotated[int, Field(ge=256, le=1_000_000)] = Field(default=25_000, description="most tokens to fit on")
     own_tokens: Annotated[int, Field(ge=0, le=1_000_000, multiple_of=256)] = Field(
         default=16_384,
-        description="tokens that the reference writes for the fit of `blocks`, beside `text`; none if `text` or "
-        "`test_text` is written by the reference",
+        description="tokens that the reference writes for the fit of `blocks`; none if a text is `self`",
     )
     refine_steps: Annotated[int, Field(ge=0, le=100_000)] = Field(
         default=0,

@@ -175,7 +175,8 @@ def test_corrections_after_each_block_are_proven_on_states_of_the_engine_that_ha
     assert "sample" in jobs.context.phases
     assert rows["blocks"].own.saved.mean > rows["lowrank"].own.saved.mean > 0
     assert report.test.passed
-    assert "blocks" in jobs.context.phases and "corrected" in jobs.context.phases
+    assert {"blocks", "refine", "corrected"} <= set(jobs.context.phases)
+    assert any("refined block corrections are" in line for line in jobs.context.logs)
     stored = storage.load(ProfileStore(settings).folder(report.profile))
     (found,) = blocks_of(stored)
     table = pq.read_table(jobs.context.output / "calibrated.parquet").to_pandas()
