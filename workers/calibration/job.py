@@ -175,12 +175,18 @@ class _Calibrate(Attempt):
                     scratch,
                     device=pool.steps_device,
                     refine_steps=steps,
-                    progress=context.progress,
+                    progress=self._fitting_blocks,
                     log=context.log,
                     check_cancelled=context.check_cancelled,
                 )
                 fitted.save(file)
             return Blocks.load(file, torch.device("cpu"))
+
+    def _fitting_blocks(self, phase: str, done: int, total: int) -> None:
+        if phase == "refine":
+            self._context.progress("refine", done, total)
+        else:
+            self._context.progress("blocks", done, total)
 
     def _own_text(self, reference: Side, dtype: str) -> list[Corpus]:
         """What the reference writes for the fit of the blocks: text of other kinds than the fitted domains."""
